@@ -1,0 +1,1 @@
+"""Convergence speed of DQN agents: train, measure, compare."""

@@ -1,0 +1,172 @@
+"""The DQN family as three pure functions: `Agent(init, act, update)`.
+
+A variant is a loss, a head and a replay, chosen by `Config`; there is one agent file.
+"""
+
+from __future__ import annotations
+
+import inspect
+from typing import NamedTuple, Protocol
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from dqn_jax import losses
+from dqn_jax.config import OPTIMIZER_HPARAMS, Config, ConfigError, HParams, optimizer_factory
+from dqn_jax.networks import QNetwork
+from dqn_jax.types import EnvSpec, Key, Params, Transition
+
+
+class AgentState(NamedTuple):
+    """All that learning carries on."""
+
+    params: Params  # online network
+    target_params: Params  # target network, or () without one
+    opt_state: optax.OptState
+    updates: jax.Array  # [], int32, updates made
+
+
+class UpdateInfo(NamedTuple):
+    """Diagnostics of one update; nothing is carried on from them."""
+
+    loss: jax.Array  # [], float32, mean loss over the batch
+    td_error: jax.Array  # [], float32, mean absolute TD error over the batch
+    q_mean: jax.Array  # [], float32, mean Q-value of the actions in the batch
+
+
+class AgentInit(Protocol):
+    def __call__(self, key: Key, hparams: HParams) -> AgentState:
+        """Fresh weights (the target network starts as a copy) and optimiser state."""
+
+
+class AgentAct(Protocol):
+    def __call__(self, params: Params, obs: jax.Array, epsilon: jax.Array | float, key: Key) -> jax.Array:
+        """Epsilon-greedy actions, `[N]` int32, for `obs` `[N, *obs_shape]`; each row tosses its own coin."""
+
+
+class AgentUpdate(Protocol):
+    def __call__(self, state: AgentState, batch: Transition, hparams: HParams) -> tuple[AgentState, UpdateInfo]:
+        """One gradient step on a batch (leaves `[B, ...]`), then the target network's move if it is due."""
+
+
+class QValues(Protocol):
+    def __call__(self, params: Params, obs: jax.Array) -> jax.Array:
+        """Q-values, `[N, num_actions]` float32, for `obs` `[N, *obs_shape]`."""
+
+
+class Agent(NamedTuple):
+    """A DQN agent: pure functions, to be used under `jit`, `vmap` and `scan` as they are."""
+
+    init: AgentInit
+    act: AgentAct
+    update: AgentUpdate
+    q_values: QValues
+
+
+def make_optimizer(config: Config, hparams: HParams) -> optax.GradientTransformation:
+    """The optax optimiser named by `config`, with traced settings; its state has the same structure for all."""
+    factory, arguments = optimizer_factory(config.optimizer)
+    accepted = inspect.signature(factory).parameters
+    for field, argument in OPTIMIZER_HPARAMS.items():
+        value = getattr(hparams, field)
+        if argument in accepted and value is not None:
+            arguments[argument] = value
+    optimizer = factory(**arguments)
+    if hparams.max_grad_norm is None:
+        return optimizer
+    return optax.chain(optax.clip_by_global_norm(hparams.max_grad_norm), optimizer)
+
+
+def make_agent(config: Config, spec: EnvSpec) -> Agent:
+    """Build the agent for an environment.
+
+    Args:
+      config: network, loss and optimiser (the static part; the traced part goes to `update`).
+      spec: of the environment; `make_env(config).spec`.
+
+    Raises:
+      ConfigError: if the network does not fit the observations, or the optimiser cannot be driven here.
+
+    Reference: Mnih et al. 2015 (Nature 518:529), Algorithm 1; variants as cited in `losses` and `networks`.
+    """
+    torso = config.torso
+    if torso == "auto":
+        torso = "minatar" if len(spec.obs_shape) == 3 else "mlp"
+    if torso == "minatar" and (len(spec.obs_shape) != 3 or min(spec.obs_shape[:2]) < 3):
+        raise ConfigError(
+            f"torso: 'minatar' needs [H, W, C] observations of at least 3x3, and {spec.name} gives "
+            f"{list(spec.obs_shape)}; use torso mlp."
+        )
+    network = QNetwork(spec.num_actions, torso, config.hidden, config.activation, config.dueling)
+
+    def q_values(params: Params, obs: jax.Array) -> jax.Array:
+        return network.apply(params, obs)  # type: ignore[return-value]
+
+    def init(key: Key, hparams: HParams) -> AgentState:
+        params = network.init(key, jnp.zeros((1, *spec.obs_shape), spec.obs_dtype))
+        # A copy, not an alias: the loop donates its state, and a buffer can be donated only once.
+        target_params = jax.tree.map(jnp.copy, params) if config.target_network else ()
+        opt_state = make_optimizer(config, hparams).init(params)
+        return AgentState(params, target_params, opt_state, jnp.zeros((), jnp.int32))
+
+    def act(params: Params, obs: jax.Array, epsilon: jax.Array | float, key: Key) -> jax.Array:
+        explore_key, action_key = jax.random.split(key)
+        rows = obs.shape[0]
+        greedy = jnp.argmax(q_values(params, obs), axis=-1).astype(jnp.int32)
+        random = jax.random.randint(action_key, (rows,), 0, spec.num_actions, jnp.int32)
+        return jnp.where(jax.random.uniform(explore_key, (rows,)) < epsilon, random, greedy)
+
+    def loss_fn(
+        params: Params, target_params: Params, batch: Transition, hparams: HParams
+    ) -> tuple[jax.Array, UpdateInfo]:
+        discount_t = batch.discount_t * hparams.discount
+        q_tm1 = q_values(params, batch.obs_tm1)
+        q_t = q_values(target_params if config.target_network else params, batch.obs_t)
+        if config.double:
+            q_t_selector = q_values(params, batch.obs_t) if config.target_network else q_t
+            td_error = jax.vmap(losses.double_q_learning)(q_tm1, batch.a_tm1, batch.r_t, discount_t, q_t, q_t_selector)
+        else:
+            td_error = jax.vmap(losses.q_learning)(q_tm1, batch.a_tm1, batch.r_t, discount_t, q_t)
+        loss = losses.squared_loss(td_error)
+        if config.loss == "huber":
+            loss = losses.huber_loss(td_error, hparams.huber_delta)
+        q_a_tm1 = jnp.take_along_axis(q_tm1, batch.a_tm1[:, None], axis=-1)
+        mean_loss = jnp.mean(loss)
+        return mean_loss, UpdateInfo(mean_loss, jnp.mean(jnp.abs(td_error)), jnp.mean(q_a_tm1))
+
+    def update(state: AgentState, batch: Transition, hparams: HParams) -> tuple[AgentState, UpdateInfo]:
+        grads, info = jax.grad(loss_fn, has_aux=True)(state.params, state.target_params, batch, hparams)
+        steps, opt_state = make_optimizer(config, hparams).update(grads, state.opt_state, state.params)
+        params = optax.apply_updates(state.params, steps)
+        updates = state.updates + 1
+        target_params = state.target_params
+        if config.target_network:
+            # Arithmetic, not a branch: lanes may differ in period, and the select costs little.
+            due = updates % hparams.target_period == 0
+            mix = hparams.target_mixing
+            target_params = jax.tree.map(
+                lambda online, target: jnp.where(due, mix * online + (1.0 - mix) * target, target),
+                params,
+                target_params,
+            )
+        return AgentState(params, target_params, opt_state, updates), info
+
+    agent = Agent(init, act, update, q_values)
+    _check_optimizer(config, agent, spec)
+    return agent
+
+
+def _check_optimizer(config: Config, agent: Agent, spec: EnvSpec) -> None:
+    """Trace one update, so that an optimiser that needs more than gradients is refused before anything runs."""
+    obs = jax.ShapeDtypeStruct((1, *spec.obs_shape), spec.obs_dtype)
+    scalar = jax.ShapeDtypeStruct((1,), jnp.float32)
+    batch = Transition(obs, jax.ShapeDtypeStruct((1,), jnp.int32), scalar, scalar, obs)
+    try:
+        state = jax.eval_shape(lambda: agent.init(jax.random.key(0), HParams()))
+        jax.eval_shape(lambda s, b: agent.update(s, b, HParams()), state, batch)
+    except TypeError as error:
+        raise ConfigError(
+            f"optimizer: '{config.optimizer}' needs more than gradients ({str(error).splitlines()[0]}); "
+            "use adam, rmsprop, rmsprop_centered or sgd."
+        ) from error

@@ -1,0 +1,295 @@
+"""What a run is made of: `Config` (static), `HParams` (traced), and their validation.
+
+Static or traced is decided once, here. A `Config` field changes shapes or program structure: changing
+it compiles a new program. An `HParams` field is a scalar inside the program: every lane of a
+population may have its own, at no cost.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import inspect
+import math
+from collections.abc import Iterable
+from typing import Any, Literal, NamedTuple
+
+import optax
+
+from dqn_jax.networks import ACTIVATIONS
+
+
+class ConfigError(ValueError):
+    """A wrong or impossible setting. The message is one line that names the field and the remedy."""
+
+
+def suggest(name: str, choices: Iterable[str]) -> str:
+    """' Did you mean X?' for the nearest of `choices`, or '' if nothing is near."""
+    by_lower = {choice.lower(): choice for choice in choices}
+    near = difflib.get_close_matches(name.lower(), by_lower, n=1, cutoff=0.5)
+    return f" Did you mean '{by_lower[near[0]]}'?" if near else ""
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """Static part of a run: what changes shapes or the structure of the compiled program."""
+
+    # -- environment
+    env: str = "CartPole-v1"
+    """Environment by its gymnax name; 'CartPole-v0' is CartPole-v1 with a 200-step cap."""
+    env_params: tuple[tuple[str, float], ...] = ()
+    """Environment parameters to change, as name value pairs, e.g. 'gravity 9.0 length 0.7'."""
+    max_episode_steps: int | None = None
+    """Episode cap in environment frames (default: the environment's own)."""
+    action_repeat: int = 1
+    """Frames each action is held for (frame skip); rewards are summed."""
+    action_bins: int | None = None
+    """Evenly spaced bins for one bounded continuous action; needed by Pendulum and MountainCarContinuous."""
+    terminal_reward: float | None = None
+    """Reward given in place of the environment's on the step that terminates (not on a time limit)."""
+    reward_scale: float = 1.0
+    """Factor on the learnt reward; logged returns stay raw."""
+    reward_clip: float | None = None
+    """Clip the learnt reward to [-x, x], after scaling; logged returns stay raw."""
+    sticky_actions: float = 0.0
+    """Probability that the previous action is repeated instead of the chosen one."""
+    num_envs: int = 8
+    """Environments each seed steps at once."""
+
+    # -- network
+    torso: Literal["auto", "mlp", "minatar"] = "auto"
+    """'mlp', 'minatar' (3x3 convolution), or 'auto' (minatar for [H, W, C] observations)."""
+    hidden: tuple[int, ...] = (120, 84)
+    """Widths of the hidden dense layers."""
+    activation: str = "relu"
+    """Activation: relu, tanh, gelu or silu."""
+    dueling: bool = False
+    """Dueling head: separate value and advantage streams."""
+
+    # -- learning rule
+    double: bool = False
+    """Double Q-learning: the online network chooses the next action, the target network values it."""
+    loss: Literal["squared", "huber"] = "squared"
+    """Loss on the TD error; huber uses huber_delta."""
+    optimizer: str = "adam"
+    """Optimiser by its optax name (adam, rmsprop, sgd, adamw, radam, ...), or 'rmsprop_centered'."""
+    target_network: bool = True
+    """Whether targets come from a second network, moved by target_period and target_mixing."""
+
+    # -- replay and cadence
+    replay_capacity: int = 20_000
+    """Transitions kept by the replay."""
+    batch_size: int = 128
+    """Transitions per update."""
+    min_replay: int = 1_000
+    """Environment steps taken before learning starts."""
+    train_unit: Literal["env_steps", "episodes"] = "env_steps"
+    """What train_every counts: environment steps, or finished episodes ('at the end of each episode')."""
+    train_every: int = 8
+    """Train after every so many train_unit."""
+    updates_per_train: int = 1
+    """Updates made each time."""
+
+    # -- exploration
+    epsilon_schedule: Literal["linear", "multiplicative", "constant"] = "linear"
+    """linear (over epsilon_decay_steps), multiplicative (times epsilon_decay), or constant (epsilon_start)."""
+    epsilon_unit: Literal["env_steps", "updates", "trainings", "episodes"] = "env_steps"
+    """What the schedule counts; 'trainings' are the times of training, each updates_per_train updates."""
+
+    # -- budget and evaluation
+    total_steps: int = 200_000
+    """Environment steps (agent decisions) per seed, warm-up included; rounded up to whole evaluations."""
+    eval_every: int = 5_000
+    """Environment steps between evaluations, per seed."""
+    eval_episodes: int = 100
+    """Episodes per evaluation, one per evaluation environment, on the same starts every time."""
+    eval_epsilon: float = 0.0
+    """Exploration during evaluation."""
+    eval_seed: int = 1_000_003
+    """Seed of the evaluation starts."""
+
+    # -- execution
+    lane_block: int = 0
+    """Lanes batched together on a device; blocks run one after another (0: 4 on CPU, all on GPU and TPU)."""
+
+
+class HParams(NamedTuple):
+    """Traced part of a run: scalars, or `[lanes]` arrays with one value per lane.
+
+    None leaves a feature out of the program (or leaves the optimiser's own default in place).
+    """
+
+    learning_rate: float = 1e-3
+    """Step size of the optimiser."""
+    discount: float = 0.99
+    """Discount per agent step."""
+    epsilon_start: float = 1.0
+    """Exploration at the start (all along, if constant)."""
+    epsilon_end: float = 0.05
+    """Exploration at the end."""
+    epsilon_decay_steps: int = 20_000
+    """Length of the linear schedule, in epsilon_unit."""
+    epsilon_decay: float = 0.995
+    """Factor of the multiplicative schedule, per epsilon_unit."""
+    target_period: int = 50
+    """Updates between moves of the target network."""
+    target_mixing: float = 1.0
+    """Share of the online network in each move: 1 is a copy; small, with target_period 1, is a soft target."""
+    huber_delta: float = 1.0
+    """Where the Huber loss becomes linear."""
+    max_grad_norm: float | None = None
+    """Clip gradients to this global norm (None: no clipping)."""
+    optimizer_eps: float | None = None
+    """The optimiser's eps, for a loss averaged over the batch (None: optax's default)."""
+    b1: float | None = None
+    """First-moment decay of Adam-like optimisers (None: optax's default)."""
+    b2: float | None = None
+    """Second-moment decay of Adam-like optimisers (None: optax's default)."""
+    rms_decay: float | None = None
+    """Decay of RMSProp (None: optax's default)."""
+    momentum: float | None = None
+    """Momentum of SGD or RMSProp (None: optax's default)."""
+    weight_decay: float | None = None
+    """Weight decay of optimisers that have one (None: optax's default)."""
+
+
+INTEGER_HPARAMS = frozenset({"epsilon_decay_steps", "target_period"})
+"""Hyperparameters that count something and are traced as int32; all others are float32."""
+
+OPTIMIZER_HPARAMS = {
+    "learning_rate": "learning_rate",
+    "optimizer_eps": "eps",
+    "b1": "b1",
+    "b2": "b2",
+    "rms_decay": "decay",
+    "momentum": "momentum",
+    "weight_decay": "weight_decay",
+}
+"""HParams fields that are arguments of optax optimisers, and their names there."""
+
+
+def optimizer_factory(name: str) -> tuple[Any, dict[str, Any]]:
+    """The optax constructor for `name` and its fixed arguments.
+
+    Raises:
+      ConfigError: if optax has no such optimiser, or it is one that DQN's update cannot drive.
+    """
+    if name == "rmsprop_centered":
+        return optax.rmsprop, {"centered": True}
+    usable = [n for n in dir(optax) if n.islower() and not n.startswith("_") and _takes_learning_rate(getattr(optax, n))]
+    if name not in usable:
+        raise ConfigError(
+            f"optimizer: '{name}' is not an optax optimiser with a learning rate."
+            f"{suggest(name, [*usable, 'rmsprop_centered'])} Try adam, rmsprop, rmsprop_centered or sgd."
+        )
+    return getattr(optax, name), {}
+
+
+def _takes_learning_rate(factory: Any) -> bool:
+    if not inspect.isfunction(factory):
+        return False
+    parameters = inspect.signature(factory).parameters
+    required = [p.name for p in parameters.values() if p.default is p.empty and p.kind is not p.VAR_KEYWORD]
+    return "learning_rate" in parameters and required in ([], ["learning_rate"])
+
+
+def validate(config: Config, hparams: HParams) -> None:
+    """Check every field and their combinations; what an environment allows is checked when it is made.
+
+    Raises:
+      ConfigError: one line naming the field and the remedy.
+    """
+
+    def require(condition: bool, field: str, remedy: str, value: Any = None) -> None:
+        if not condition:
+            value = getattr(config, field) if value is None else value
+            raise ConfigError(f"{field}: {value!r} is not possible; {remedy}.")
+
+    for field in (
+        "num_envs action_repeat batch_size replay_capacity train_every updates_per_train total_steps eval_every "
+        "eval_episodes"
+    ).split():
+        require(getattr(config, field) >= 1, field, "use an integer of at least 1")
+    for field in ("max_episode_steps",):
+        require(getattr(config, field) is None or getattr(config, field) >= 1, field, "use at least 1, or leave it out")
+    for field in ("terminal_reward", "reward_scale"):
+        value = getattr(config, field)
+        require(value is None or math.isfinite(value), field, "use a finite number")
+    require(config.action_bins is None or config.action_bins >= 2, "action_bins", "use at least 2 bins")
+    require(config.reward_clip is None or config.reward_clip > 0, "reward_clip", "use a positive bound")
+    for field in ("sticky_actions", "eval_epsilon"):
+        require(0.0 <= getattr(config, field) <= 1.0, field, "use a probability between 0 and 1")
+    require(config.min_replay >= 0, "min_replay", "use 0 or more environment steps")
+    require(
+        config.batch_size <= config.replay_capacity,
+        "batch_size",
+        f"it is larger than replay_capacity {config.replay_capacity}: lower it or raise replay_capacity",
+    )
+    require(
+        config.min_replay <= config.total_steps,
+        "min_replay",
+        f"learning would never start within total_steps {config.total_steps}: lower it or raise total_steps",
+    )
+    require(all(width >= 1 for width in config.hidden), "hidden", "use layer widths of at least 1")
+    require(not config.dueling or config.hidden != (), "hidden", "a dueling head needs at least one hidden layer")
+    require(
+        config.activation in ACTIVATIONS,
+        "activation",
+        f"choose one of {', '.join(ACTIVATIONS)}",
+    )
+    for field in ("torso", "loss", "train_unit", "epsilon_schedule", "epsilon_unit"):
+        choices = _choices(field)
+        require(getattr(config, field) in choices, field, f"choose one of {', '.join(choices)}")
+    require(
+        config.lane_block >= 0 and (config.lane_block <= 1 or config.train_unit == "env_steps"),
+        "lane_block",
+        "use 0 or more; training at the end of episodes happens at another time in each lane and needs 0 or 1",
+    )
+    factory, _ = optimizer_factory(config.optimizer)
+    accepted = inspect.signature(factory).parameters
+
+    for field, value in hparams._asdict().items():
+        if value is None:
+            require(HParams._field_defaults[field] is None, field, "give a number", "None")
+            continue
+        low, high, open_low = _HPARAM_RANGES[field]
+        for x in _values(value):
+            inside = math.isfinite(x) and (x > low if open_low else x >= low) and x <= high
+            bound = f"{'greater than' if open_low else 'at least'} {low:g}"
+            bound += f" and at most {high:g}" if math.isfinite(high) else ""
+            require(inside, field, f"use a number {bound}", x)
+            require(
+                field not in INTEGER_HPARAMS or float(x).is_integer(), field, "it counts something: use an integer", x
+            )
+        if field in OPTIMIZER_HPARAMS and OPTIMIZER_HPARAMS[field] not in accepted:
+            raise ConfigError(f"{field}: optimizer '{config.optimizer}' has no such setting; leave it out.")
+
+
+_HPARAM_RANGES: dict[str, tuple[float, float, bool]] = {
+    # field: (lowest, highest, whether the lowest is excluded)
+    "learning_rate": (0.0, math.inf, True),
+    "discount": (0.0, 1.0, False),
+    "epsilon_start": (0.0, 1.0, False),
+    "epsilon_end": (0.0, 1.0, False),
+    "epsilon_decay_steps": (1, 2**31 - 1, False),
+    "epsilon_decay": (0.0, 1.0, True),
+    "target_period": (1, 2**31 - 1, False),
+    "target_mixing": (0.0, 1.0, True),
+    "huber_delta": (0.0, math.inf, True),
+    "max_grad_norm": (0.0, math.inf, True),
+    "optimizer_eps": (0.0, math.inf, False),
+    "b1": (0.0, 1.0, False),
+    "b2": (0.0, 1.0, False),
+    "rms_decay": (0.0, 1.0, False),
+    "momentum": (0.0, 1.0, False),
+    "weight_decay": (0.0, math.inf, False),
+}
+
+
+def _values(value: Any) -> list[float]:
+    return [float(x) for x in (value if hasattr(value, "__len__") else [value])]
+
+
+def _choices(field: str) -> tuple[str, ...]:
+    annotation = {f.name: f.type for f in dataclasses.fields(Config)}[field]
+    return eval(str(annotation)).__args__  # noqa: S307 - our own annotation, e.g. Literal["a", "b"]

@@ -1,0 +1,225 @@
+"""When has an agent converged? Criteria, the moment each was reached, and how stable it stayed after.
+
+Pure NumPy on curves, ours or anybody's. "Not reached" is kept as None and never dropped.
+
+A criterion is written as text, `kind comparison threshold`:
+
+    eval>=475x3       evaluation mean at least 475 in 3 evaluations in a row
+    train100>=195     mean of the last 100 training episodes at least 195
+    train5>195        mean of the last 5 training episodes above 195
+    epsilon<=0.01     exploration has come down to 0.01 at the end of an episode
+    loss<=0.1x5       mean loss of a chunk at most 0.1 in 5 readings in a row
+    td_error<=0.5x5   mean absolute TD error likewise
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import operator
+import re
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from dqn_jax.config import ConfigError, suggest
+
+KINDS = {
+    "eval": "evaluation mean over its episodes, compared in N evaluations in a row (eval>=475x3)",
+    "train": "mean of the last N training episodes (train100>=195)",
+    "epsilon": "exploration, read at the end of each episode (epsilon<=0.01)",
+    "loss": "mean loss between evaluations, in N readings in a row (loss<=0.1x5)",
+    "td_error": "mean absolute TD error between evaluations, in N readings in a row (td_error<=0.5x5)",
+}
+_COMPARISONS: dict[str, Callable[[Any, Any], Any]] = {
+    ">=": operator.ge,
+    "<=": operator.le,
+    ">": operator.gt,
+    "<": operator.lt,
+}
+_PATTERN = re.compile(r"\s*([a-z_]+?)(\d+)?\s*(>=|<=|>|<)\s*([-+0-9.eE]+?)(?:\s*x\s*(\d+))?\s*")
+
+
+class Moment(NamedTuple):
+    """How far training was when something happened."""
+
+    env_steps: int
+    updates: int
+    episodes: int
+    seconds: float
+
+
+class Curve(NamedTuple):
+    """One seed's history. C evaluations (chunks), E finished training episodes.
+
+    Seconds are run seconds of the whole population, compilation excluded.
+    """
+
+    env_steps: np.ndarray  # [C]
+    updates: np.ndarray  # [C]
+    episodes: np.ndarray  # [C]
+    seconds: np.ndarray  # [C]
+    eval_return: np.ndarray  # [C], mean over the evaluation's episodes
+    loss: np.ndarray  # [C], mean since the last evaluation; NaN without updates
+    td_error: np.ndarray  # [C]
+    episode_env_steps: np.ndarray  # [E], in the order in which the episodes ended
+    episode_updates: np.ndarray  # [E]
+    episode_epsilon: np.ndarray  # [E]
+    episode_return: np.ndarray  # [E], raw
+
+
+@dataclasses.dataclass(frozen=True)
+class Criterion:
+    """A convergence criterion; see the module's text form."""
+
+    kind: str
+    comparison: str
+    threshold: float
+    window: int  # readings in a row; for 'train' the episodes averaged
+
+    @property
+    def name(self) -> str:
+        """The canonical text form."""
+        if self.kind == "train":
+            return f"train{self.window}{self.comparison}{self.threshold:g}"
+        return f"{self.kind}{self.comparison}{self.threshold:g}" + (f"x{self.window}" if self.window > 1 else "")
+
+    def holds(self, value: Any) -> Any:
+        """Whether `value` (any shape) meets the threshold; NaN never does."""
+        return _COMPARISONS[self.comparison](value, self.threshold)
+
+
+def parse_criterion(text: str) -> Criterion:
+    """A criterion from its text form.
+
+    Raises:
+      ConfigError: saying what is wrong and how a criterion is written.
+    """
+    match = _PATTERN.fullmatch(text)
+    if match is None:
+        raise ConfigError(f"criteria: '{text}' is not a criterion; write e.g. eval>=475x3, train100>=195, epsilon<=0.01.")
+    kind, episodes, comparison, number, repeats = match.groups()
+    if kind not in KINDS:
+        raise ConfigError(f"criteria: '{kind}' in '{text}' is unknown.{suggest(kind, KINDS)} Kinds: {', '.join(KINDS)}.")
+    try:
+        threshold = float(number)
+    except ValueError:
+        raise ConfigError(f"criteria: '{number}' in '{text}' is not a number.") from None
+    if (kind == "train") != (episodes is not None) or (kind == "train" and repeats is not None):
+        raise ConfigError(f"criteria: '{text}': episodes go with train (train100>=195), repeats with the others (x3).")
+    window = int(episodes or repeats or 1)
+    if window < 1:
+        raise ConfigError(f"criteria: the count in '{text}' must be at least 1.")
+    return Criterion(kind, comparison, threshold, window)
+
+
+def first_run(holds: np.ndarray, length: int) -> int | None:
+    """Index of the last of the first `length` True values in a row in `holds` `[C]`, or None."""
+    run = 0
+    for i, good in enumerate(holds):
+        run = run + 1 if good else 0
+        if run == length:
+            return i
+    return None
+
+
+def trailing_mean(values: np.ndarray, window: int) -> np.ndarray:
+    """Mean of the last `window` values at each place, `[E]`; NaN before there are that many."""
+    values = np.asarray(values, np.float64)
+    means = np.full(values.shape, np.nan)
+    if len(values) >= window:
+        means[window - 1 :] = np.lib.stride_tricks.sliding_window_view(values, window).mean(axis=-1)
+    return means
+
+
+def time_to(criterion: Criterion, curve: Curve) -> Moment | None:
+    """The moment the criterion was first met, or None if it was not."""
+    if criterion.kind in ("train", "epsilon"):
+        values = curve.episode_epsilon
+        if criterion.kind == "train":
+            values = trailing_mean(curve.episode_return, criterion.window)
+        window = 1 if criterion.kind == "train" else criterion.window
+        index = first_run(criterion.holds(values), window)
+        if index is None:
+            return None
+        env_steps = int(curve.episode_env_steps[index])
+        # Seconds are only read between chunks; within one, steps take equal time.
+        seconds = np.interp(env_steps, np.r_[0, curve.env_steps], np.r_[0.0, curve.seconds])
+        return Moment(env_steps, int(curve.episode_updates[index]), index + 1, float(seconds))
+    index = first_run(criterion.holds(_readings(criterion, curve)), criterion.window)
+    if index is None:
+        return None
+    return Moment(
+        int(curve.env_steps[index]), int(curve.updates[index]), int(curve.episodes[index]), float(curve.seconds[index])
+    )
+
+
+def stability(criterion: Criterion, curve: Curve) -> float | None:
+    """Share of the evaluations after convergence that meet the threshold again.
+
+    Return criteria look at later evaluations, loss and TD-error criteria at later readings. None if it did
+    not converge, nothing came after, or the criterion is about epsilon.
+    """
+    moment = time_to(criterion, curve)
+    if moment is None or criterion.kind == "epsilon":
+        return None
+    later = _readings(criterion, curve)[curve.env_steps > moment.env_steps]
+    return float(np.mean(criterion.holds(later))) if len(later) else None
+
+
+def _readings(criterion: Criterion, curve: Curve) -> np.ndarray:
+    return {"loss": curve.loss, "td_error": curve.td_error}.get(criterion.kind, curve.eval_return)
+
+
+def summarize(criterion: Criterion, curves: Sequence[Curve]) -> dict[str, Any]:
+    """One criterion over many seeds: a list per measure with one entry per seed, None where not reached."""
+    moments = [time_to(criterion, curve) for curve in curves]
+    summary: dict[str, Any] = {
+        "name": criterion.name,
+        "threshold": criterion.threshold,
+        "converged": [moment is not None for moment in moments],
+    }
+    for field in Moment._fields:
+        summary[field] = [None if moment is None else getattr(moment, field) for moment in moments]
+    summary["stability"] = [stability(criterion, curve) for curve in curves]
+    return summary
+
+
+def median_with_censored(values: Sequence[float | None]) -> float | None:
+    """Median where None counts as 'later than all others'; None if the median itself was not reached.
+
+    For an even number it is the mean of the middle two, and None if the upper of them was not reached.
+    """
+    ordered = np.sort(np.array([np.inf if v is None else v for v in values], np.float64))
+    if len(ordered) == 0:
+        return None
+    middle = (ordered[(len(ordered) - 1) // 2] + ordered[len(ordered) // 2]) / 2
+    return float(middle) if np.isfinite(middle) else None
+
+
+def bootstrap_interval(
+    values: np.ndarray,
+    statistic: Callable[..., Any] = np.mean,
+    *,
+    level: float = 0.95,
+    resamples: int = 2000,
+    seed: int = 0,
+) -> tuple[Any, Any]:
+    """Percentile bootstrap interval of `statistic` over the first axis (seeds) of `values` `[S, ...]`.
+
+    `statistic` takes an `axis` argument, as NumPy's do. Reference: Efron 1979.
+    """
+    values = np.asarray(values)
+    rng = np.random.default_rng(seed)
+    draws = np.stack(
+        [statistic(values[rng.integers(0, len(values), len(values))], axis=0) for _ in range(resamples)]
+    )
+    tail = 100 * (1 - level) / 2
+    return np.percentile(draws, tail, axis=0), np.percentile(draws, 100 - tail, axis=0)
+
+
+def interquartile_mean(values: np.ndarray, axis: int = 0) -> Any:
+    """Mean of the middle half along `axis` (the 25 % trimmed mean), as in Agarwal et al. 2021 (arXiv 2108.13264)."""
+    ordered = np.sort(np.asarray(values, np.float64), axis=axis)
+    cut = ordered.shape[axis] // 4
+    return np.take(ordered, range(cut, ordered.shape[axis] - cut), axis=axis).mean(axis=axis)

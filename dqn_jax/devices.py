@@ -1,0 +1,37 @@
+"""Devices and the compilation cache, set once before jax starts."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import jax
+
+
+def cpu_cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
+
+
+def cache_dir() -> Path:
+    """Where compiled programs are kept: `$DQN_JAX_CACHE`, or the user's cache folder."""
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(os.environ.get("DQN_JAX_CACHE") or Path(base) / "dqn_jax") / "xla"
+
+
+def configure() -> None:
+    """One CPU device per core, and compiled programs kept on disk; call before jax does any work.
+
+    Two threads inside one XLA program barely help networks this small; one device per core, each with its
+    own lanes, uses all cores. Settings that the user or an earlier call made are left alone.
+    """
+    forced = "xla_force_host_platform_device_count" in os.environ.get("XLA_FLAGS", "")
+    if not forced and getattr(jax.config, "jax_num_cpu_devices", -1) < 0:
+        try:
+            jax.config.update("jax_num_cpu_devices", cpu_cores())
+        except RuntimeError:
+            pass  # jax has already started: use the devices it has
+    if jax.config.jax_compilation_cache_dir is None:
+        jax.config.update("jax_compilation_cache_dir", str(cache_dir()))
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
+        jax.config.update("jax_persistent_cache_min_entry_size_bytes", 0)

@@ -1,0 +1,248 @@
+"""gymnax environments on the device: names, options, and the step that keeps the contracts.
+
+`step` resets in the same step and reports the observation it led to as `final_obs`: a time limit
+bootstraps from there, never from the observation after the reset.
+"""
+
+from __future__ import annotations
+
+import inspect
+import math
+from typing import Any, NamedTuple, Protocol
+
+import gymnax
+import jax
+import jax.numpy as jnp
+from gymnax.environments import spaces
+
+from dqn_jax.config import Config, ConfigError, suggest
+from dqn_jax.types import EnvOutput, EnvSpec, Key, Obs
+
+_ALIASES = {"CartPole-v0": ("CartPole-v1", 200)}  # name: (gymnax name, episode cap)
+_REFUSED = {"MNISTBandit-bsuite": "it downloads its images, and nothing is fetched from the network at run time"}
+_BINARY_PLANES = ("-MinAtar", "Pong-misc")  # observations of 0.0 and 1.0 that a byte holds without loss
+
+
+class DeviceEnvState(NamedTuple):
+    """State of one environment and of the episode it is in."""
+
+    inner: Any  # the gymnax state
+    last_action: jax.Array  # [], int32, the action last executed (for sticky actions)
+    episode_return: jax.Array  # [], float32, raw return so far
+    episode_length: jax.Array  # [], int32, frames so far
+
+
+class EnvReset(Protocol):
+    def __call__(self, key: Key) -> tuple[DeviceEnvState, Obs]:
+        """Start an episode: state and first observation `[*obs_shape]`."""
+
+
+class EnvStep(Protocol):
+    def __call__(self, key: Key, state: DeviceEnvState, action: jax.Array) -> tuple[DeviceEnvState, EnvOutput]:
+        """Take one agent step with `action` `[]` int32."""
+
+
+class Env(NamedTuple):
+    """One on-device environment as pure functions; `vmap` them for many."""
+
+    spec: EnvSpec
+    reset: EnvReset
+    step: EnvStep  # resets by itself after the last step of an episode
+    advance: EnvStep  # does not reset: for evaluation, where only first episodes count
+    inner: Any  # the gymnax environment, for drawing
+    inner_params: Any  # its parameters
+
+
+def env_names() -> list[str]:
+    """Names that `make_env` takes."""
+    return sorted([*(name for name in gymnax.registered_envs if _refusal(name) is None), *_ALIASES])
+
+
+def resolve_env(name: str) -> str:
+    """The full name for `name`: case does not matter, nor does the suffix where it is the only one.
+
+    Raises:
+      ConfigError: if there is no such environment, or it cannot be used here.
+    """
+    names = [*gymnax.registered_envs, *_ALIASES]
+    wanted = name.lower()
+    matches = [n for n in names if n.lower() == wanted] or [
+        n for n in gymnax.registered_envs if n.rsplit("-", 1)[0].lower() == wanted
+    ]
+    if len(matches) != 1:
+        short = {n.rsplit("-", 1)[0]: n for n in names}
+        nearest = suggest(name, names) or suggest(name, short)
+        raise ConfigError(f"env: there is no environment '{name}'.{nearest} 'dqn-jax list' shows all.")
+    if (reason := _refusal(matches[0])) is not None:
+        raise ConfigError(f"env: '{matches[0]}' cannot be used here: {reason}.")
+    return matches[0]
+
+
+def _refusal(name: str) -> str | None:
+    if name in _REFUSED:
+        return _REFUSED[name]
+    if name in ("PointRobot-misc", "Reacher-misc", "Swimmer-misc"):
+        return "it has several continuous actions; DQN chooses among discrete ones"
+    return None
+
+
+def make_env(config: Config) -> Env:
+    """Build the environment that `config` describes.
+
+    Raises:
+      ConfigError: for an unknown name or parameter, or options that the environment does not allow.
+    """
+    name = resolve_env(config.env)
+    base, cap = _ALIASES.get(name, (name, None))
+    inner, params = _make_gymnax(base, config.env_params)
+    cap = config.max_episode_steps or cap
+    if cap is not None:
+        params = params.replace(max_steps_in_episode=cap)
+    num_actions, to_inner_action = _actions(name, inner, params, config.action_bins)
+    encode, obs_shape, obs_dtype = _observations(base, inner, params)
+    spec = EnvSpec(name, obs_shape, obs_dtype, num_actions, int(params.max_steps_in_episode))
+
+    def start(key: Key) -> tuple[Any, Obs]:
+        obs, state = inner.reset_env(key, params)
+        # Python scalars in a gymnax state are weakly typed; a loop needs the same types every time round.
+        state = jax.tree.map(lambda x: jax.lax.convert_element_type(x, jnp.result_type(x)), state)
+        return state, encode(obs)
+
+    def reset(key: Key) -> tuple[DeviceEnvState, Obs]:
+        state, obs = start(key)
+        zero = jnp.zeros((), jnp.int32)
+        return DeviceEnvState(state, zero, jnp.zeros((), jnp.float32), zero), obs
+
+    def frame(key: Key, state: Any, action: jax.Array) -> tuple[Any, Obs, jax.Array, jax.Array, jax.Array]:
+        obs, new_state, reward, terminated, _ = inner.step_env(key, state, to_inner_action(action), params)
+        new_state = jax.tree.map(lambda old, new: jnp.asarray(new, old.dtype).reshape(old.shape), state, new_state)
+        terminated = jnp.asarray(terminated, bool).reshape(())
+        truncated = jnp.asarray(inner.is_truncated(new_state, params), bool) & ~terminated
+        return new_state, encode(obs), jnp.asarray(reward, jnp.float32).reshape(()), terminated, truncated
+
+    def repeat(key: Key, state: Any, action: jax.Array) -> tuple[Any, Obs, jax.Array, jax.Array, jax.Array, jax.Array]:
+        """Hold `action` for `action_repeat` frames, or until the episode ends."""
+        keys = jax.random.split(key, config.action_repeat)
+        state, obs, reward, terminated, truncated = frame(keys[0], state, action)
+
+        def body(carry: Any, key: Key) -> tuple[Any, None]:
+            state, obs, reward, terminated, truncated, frames = carry
+            over = terminated | truncated
+            new = frame(key, state, action)
+            state, obs, terminated, truncated = jax.tree.map(
+                lambda old, new: jnp.where(over, old, new),
+                (state, obs, terminated, truncated),
+                (new[0], new[1], new[3], new[4]),
+            )
+            reward = reward + jnp.where(over, 0.0, new[2])
+            return (state, obs, reward, terminated, truncated, frames + ~over), None
+
+        first = (state, obs, reward, terminated, truncated, jnp.ones((), jnp.int32))
+        return jax.lax.scan(body, first, keys[1:])[0]
+
+    def learnt_reward(reward: jax.Array, terminated: jax.Array) -> jax.Array:
+        if config.terminal_reward is not None:
+            reward = jnp.where(terminated, config.terminal_reward, reward)
+        reward = reward * config.reward_scale
+        return reward if config.reward_clip is None else jnp.clip(reward, -config.reward_clip, config.reward_clip)
+
+    def advance(key: Key, state: DeviceEnvState, action: jax.Array) -> tuple[DeviceEnvState, EnvOutput]:
+        if config.sticky_actions > 0.0:
+            key, sticky_key = jax.random.split(key)
+            sticks = jax.random.uniform(sticky_key) < config.sticky_actions
+            action = jnp.where(sticks, state.last_action, action)
+        if config.action_repeat == 1:
+            inner_state, obs, reward, terminated, truncated = frame(key, state.inner, action)
+            frames: Any = 1
+        else:
+            inner_state, obs, reward, terminated, truncated, frames = repeat(key, state.inner, action)
+        out = EnvOutput(
+            obs=obs,
+            final_obs=obs,
+            reward=learnt_reward(reward, terminated),
+            terminated=terminated,
+            truncated=truncated,
+            valid=jnp.ones((), bool),
+            episode_return=state.episode_return + reward,
+            episode_length=state.episode_length + frames,
+        )
+        return DeviceEnvState(inner_state, action, out.episode_return, out.episode_length), out
+
+    def step(key: Key, state: DeviceEnvState, action: jax.Array) -> tuple[DeviceEnvState, EnvOutput]:
+        step_key, reset_key = jax.random.split(key)
+        stepped, out = advance(step_key, state, action)
+        fresh, first_obs = reset(reset_key)
+        done = out.terminated | out.truncated
+        next_state, next_obs = jax.tree.map(
+            lambda new, old: jnp.where(done, new, old), (fresh, first_obs), (stepped, out.obs)
+        )
+        return next_state, out._replace(obs=next_obs)
+
+    return Env(spec, reset, step, advance, inner, params)
+
+
+def _make_gymnax(name: str, changes: tuple[tuple[str, float], ...]) -> tuple[Any, Any]:
+    """The gymnax environment with changed parameters; constructor arguments count as parameters too."""
+    _, defaults = gymnax.make(name)
+    fields = {field: value for field, value in vars(defaults).items() if jnp.ndim(value) == 0}
+    options = _constructor_options(name)
+    arguments: dict[str, Any] = {}
+    replaced: dict[str, Any] = {}
+    for field, value in changes:
+        if not math.isfinite(value):
+            raise ConfigError(f"env_params: {field} is {value}; use a finite number.")
+        if field == "max_steps_in_episode":
+            raise ConfigError("env_params: use max_episode_steps for the episode cap.")
+        if field in fields:
+            replaced[field] = type(fields[field])(value)
+        elif field in options:
+            arguments[field] = type(options[field])(value)
+        else:
+            known = sorted(({*fields} | {*options}) - {"max_steps_in_episode"})
+            raise ConfigError(
+                f"env_params: {name} has no parameter '{field}'.{suggest(field, known)} It has: {', '.join(known)}."
+            )
+    inner, params = gymnax.make(name, **arguments)
+    params = params.replace(**replaced)
+    if name == "CartPole-v1":  # gymnax keeps two derived numbers as parameters of their own
+        derived = {
+            "total_mass": params.masscart + params.masspole,
+            "polemass_length": params.masspole * params.length,
+        }
+        if replaced:
+            params = params.replace(**{k: v for k, v in derived.items() if k not in replaced})
+    return inner, params
+
+
+def _constructor_options(name: str) -> dict[str, Any]:
+    factory = type(gymnax.make(name)[0])
+    parameters = inspect.signature(factory.__init__).parameters
+    return {k: p.default for k, p in parameters.items() if isinstance(p.default, int | float | bool)}
+
+
+def _actions(name: str, inner: Any, params: Any, bins: int | None) -> tuple[int, Any]:
+    """Number of discrete actions, and the map from one of them to the environment's own action."""
+    space = inner.action_space(params)
+    if isinstance(space, spaces.Discrete):
+        if bins is not None:
+            raise ConfigError(f"action_bins: {name} already has {space.n} discrete actions; leave action_bins out.")
+        return int(space.n), lambda action: action
+    if not isinstance(space, spaces.Box) or math.prod(space.shape) != 1:
+        raise ConfigError(f"env: {name} has actions {space}; DQN needs discrete ones or one bounded continuous one.")
+    low, high = float(jnp.min(jnp.asarray(space.low))), float(jnp.max(jnp.asarray(space.high)))
+    if not (math.isfinite(low) and math.isfinite(high)):
+        raise ConfigError(f"env: the actions of {name} are unbounded and cannot be cut into bins.")
+    if bins is None:
+        raise ConfigError(f"action_bins: {name} has a continuous action in [{low:g}, {high:g}]; set action_bins, e.g. 11.")
+    values = jnp.linspace(low, high, bins)
+    return bins, lambda action: values[action].reshape(space.shape)
+
+
+def _observations(name: str, inner: Any, params: Any) -> tuple[Any, tuple[int, ...], Any]:
+    """How observations are encoded for replay and network, and their shape and dtype."""
+    space = inner.observation_space(params)
+    if isinstance(space, spaces.Discrete):
+        return (lambda obs: jax.nn.one_hot(obs, space.n)), (int(space.n),), jnp.float32
+    shape = jax.eval_shape(lambda: inner.reset_env(jax.random.key(0), params)[0]).shape
+    dtype = jnp.uint8 if name.endswith(_BINARY_PLANES) else jnp.float32
+    return (lambda obs: jnp.asarray(obs, dtype)), tuple(shape), dtype

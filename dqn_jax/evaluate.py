@@ -1,0 +1,64 @@
+"""Evaluation: fixed starts, and every environment's first episode only.
+
+Averaging 'all episodes that ended within N steps' would favour short ones; here each of E
+environments plays exactly one episode, from the same E starts every time.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from dqn_jax.agent import Agent
+from dqn_jax.envs import Env
+from dqn_jax.types import Key, Params
+
+
+class Evaluation(NamedTuple):
+    """One evaluation of one policy."""
+
+    returns: jax.Array  # [E], float32, raw return of each environment's first episode
+    lengths: jax.Array  # [E], int32, its length in environment frames
+
+
+def evaluate(env: Env, agent: Agent, params: Params, key: Key, *, episodes: int, epsilon: float = 0.0) -> Evaluation:
+    """Play one episode in each of `episodes` environments.
+
+    Args:
+      env: the environment.
+      agent: gives `act` and `q_values`.
+      params: network weights.
+      key: fixes starts, environment noise and exploration.
+      episodes: number of environments, E.
+      epsilon: exploration; 0 is the greedy policy.
+    """
+    reset_key, loop_key = jax.random.split(key)
+    states, obs = jax.vmap(env.reset)(jax.random.split(reset_key, episodes))
+
+    def running(carry: Any) -> jax.Array:
+        return ~jnp.all(carry[3])
+
+    def body(carry: Any) -> Any:
+        key, states, obs, done, returns, lengths = carry
+        key, act_key, env_key = jax.random.split(key, 3)
+        if epsilon == 0.0:
+            actions = jnp.argmax(agent.q_values(params, obs), axis=-1).astype(jnp.int32)
+        else:
+            actions = agent.act(params, obs, epsilon, act_key)
+        states, out = jax.vmap(env.advance)(jax.random.split(env_key, episodes), states, actions)
+        returns = jnp.where(done, returns, out.episode_return)
+        lengths = jnp.where(done, lengths, out.episode_length)
+        return key, states, out.obs, done | out.terminated | out.truncated, returns, lengths
+
+    start = (
+        loop_key,
+        states,
+        obs,
+        jnp.zeros((episodes,), bool),
+        jnp.zeros((episodes,), jnp.float32),
+        jnp.zeros((episodes,), jnp.int32),
+    )
+    *_, returns, lengths = jax.lax.while_loop(running, body, start)
+    return Evaluation(returns, lengths)

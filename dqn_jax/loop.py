@@ -1,0 +1,200 @@
+"""The training loop of one lane, all inside `jit`: environment, replay, acting and learning in one scan.
+
+A lane is one agent: a seed with its hyperparameters. `population` runs many of them.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple, Protocol
+
+import jax
+import jax.numpy as jnp
+
+from dqn_jax.agent import Agent, AgentState, UpdateInfo, make_agent
+from dqn_jax.config import Config, HParams
+from dqn_jax.envs import DeviceEnvState, Env, make_env
+from dqn_jax.evaluate import evaluate
+from dqn_jax.prng import key_data, make_key, wrap_key_data
+from dqn_jax.replay import Replay, ReplayState, make_replay
+from dqn_jax.schedules import epsilon_at
+from dqn_jax.types import EnvOutput, Key, Obs, Transition, to_transition
+
+
+class LaneState(NamedTuple):
+    """Everything one agent carries from chunk to chunk."""
+
+    key: Key
+    agent: AgentState
+    replay: ReplayState
+    env: DeviceEnvState  # leaves [N, ...]
+    obs: Obs  # [N, *obs_shape]
+    episodes: jax.Array  # [], int32, episodes finished
+    trainings: jax.Array  # [], int32, times of training (each `updates_per_train` updates)
+
+
+class ChunkMetrics(NamedTuple):
+    """What one lane reports for one chunk of T iterations."""
+
+    loss: jax.Array  # [], float32, mean over the chunk's updates; NaN without any
+    td_error: jax.Array  # [], float32, mean absolute TD error, likewise
+    q_mean: jax.Array  # [], float32, likewise
+    finite: jax.Array  # [], bool, whether losses and weights are all finite
+    epsilon: jax.Array  # [T], float32, exploration after each iteration
+    updates: jax.Array  # [T], int32, updates made by the end of each iteration
+    episode_return: jax.Array  # [T, N], float32, raw return of the episodes that ended there, else NaN
+    eval_returns: jax.Array  # [E], float32, the evaluation after the chunk
+    eval_lengths: jax.Array  # [E], int32
+
+
+class LaneStart(Protocol):
+    def __call__(self, seed: jax.Array, hparams: HParams) -> LaneState:
+        """A fresh lane (`seed` is `[]` int32), its replay warmed up."""
+
+
+class LaneChunk(Protocol):
+    def __call__(self, env_steps: jax.Array, lane: LaneState, hparams: HParams) -> tuple[LaneState, ChunkMetrics]:
+        """Advance a lane by one evaluation interval, then evaluate; `env_steps` `[]` int32 are those taken before."""
+
+
+class Loop(NamedTuple):
+    """The pure functions of a lane and the numbers that fix its rhythm."""
+
+    start: LaneStart
+    chunk: LaneChunk
+    env: Env
+    agent: Agent
+    warmup_steps: int  # environment steps before learning
+    steps_per_chunk: int  # environment steps per chunk
+    num_chunks: int
+
+
+def make_loop(config: Config) -> Loop:
+    """Build the loop of one lane.
+
+    Raises:
+      ConfigError: as `make_env` and `make_agent`.
+    """
+    env = make_env(config)
+    agent = make_agent(config, env.spec)
+    replay = make_replay(config.replay_capacity, config.batch_size, config.num_envs)
+    eval_key_data = key_data(make_key(config.eval_seed))
+
+    warmup_iterations = -(-max(config.min_replay, 1 if config.train_unit == "env_steps" else 0) // config.num_envs)
+    # The step that fills the replay to `min_replay` is also the first that may train.
+    warmup_iterations = max(0, warmup_iterations - 1)
+    warmup_steps = warmup_iterations * config.num_envs
+    iterations = -(-config.eval_every // config.num_envs)
+    steps_per_chunk = iterations * config.num_envs
+    num_chunks = max(1, -(-(config.total_steps - warmup_steps) // steps_per_chunk))
+
+    def start(seed: jax.Array, hparams: HParams) -> LaneState:
+        net_key, env_key, key = jax.random.split(make_key(seed), 3)
+        env_state, obs = jax.vmap(env.reset)(jax.random.split(env_key, config.num_envs))
+        zero = jnp.zeros((), jnp.float32)
+        example = Transition(obs[0], jnp.zeros((), jnp.int32), zero, zero, obs[0])
+        count = jnp.zeros((), jnp.int32)
+        lane = LaneState(key, agent.init(net_key, hparams), replay.init(example), env_state, obs, count, count)
+
+        def warm(carry: tuple[jax.Array, LaneState], _: None) -> tuple[tuple[jax.Array, LaneState], None]:
+            env_steps, lane = carry
+            lane, _, _ = _interact(config, env, agent, replay, env_steps, lane, hparams)
+            return (env_steps + config.num_envs, lane), None
+
+        (_, lane), _ = jax.lax.scan(warm, (count, lane), length=warmup_iterations)
+        return lane
+
+    def chunk(env_steps: jax.Array, lane: LaneState, hparams: HParams) -> tuple[LaneState, ChunkMetrics]:
+        def iteration(carry: Any, _: None) -> tuple[Any, Any]:
+            env_steps, lane, sums = carry
+            lane, out, learn_key = _interact(config, env, agent, replay, env_steps, lane, hparams)
+            finished = out.terminated | out.truncated
+            if config.train_unit == "env_steps":
+                # Counted from the end of the warm-up, by how many multiples of `train_every` the vector
+                # step crossed: nothing depends on one number dividing another.
+                since = env_steps - warmup_steps
+                trainings = (since + config.num_envs) // config.train_every - since // config.train_every
+                if config.num_envs % config.train_every == 0:
+                    trainings = config.num_envs // config.train_every
+            else:
+                before, after = lane.episodes - jnp.sum(finished, dtype=jnp.int32), lane.episodes
+                trainings = after // config.train_every - before // config.train_every
+            lane, sums = _learn(config, agent, replay, trainings, lane, sums, learn_key, hparams)
+            env_steps = env_steps + config.num_envs
+            report = (
+                _epsilon(config, hparams, env_steps, lane),
+                lane.agent.updates,
+                jnp.where(finished, out.episode_return, jnp.nan),
+            )
+            return (env_steps, lane, sums), report
+
+        zero = jnp.zeros((), jnp.float32)
+        carry = (env_steps, lane, UpdateInfo(zero, zero, zero))
+        (_, new_lane, sums), (epsilon, updates, episode_return) = jax.lax.scan(iteration, carry, length=iterations)
+        made = (new_lane.agent.updates - lane.agent.updates).astype(jnp.float32)
+        means = jax.tree.map(lambda total: jnp.where(made > 0, total / made, jnp.nan), sums)
+        weights = jax.tree.leaves(new_lane.agent.params)
+        finite = jnp.isfinite(sums.loss) & jnp.all(jnp.stack([jnp.all(jnp.isfinite(w)) for w in weights]))
+        # The same key every time: evaluations are comparable between chunks and between lanes.
+        evaluation = evaluate(
+            env,
+            agent,
+            new_lane.agent.params,
+            wrap_key_data(eval_key_data),
+            episodes=config.eval_episodes,
+            epsilon=config.eval_epsilon,
+        )
+        return new_lane, ChunkMetrics(
+            *means, finite, epsilon, updates, episode_return, evaluation.returns, evaluation.lengths
+        )
+
+    return Loop(start, chunk, env, agent, warmup_steps, steps_per_chunk, num_chunks)
+
+
+def _epsilon(config: Config, hparams: HParams, env_steps: jax.Array, lane: LaneState) -> jax.Array:
+    counts = {
+        "env_steps": env_steps,
+        "updates": lane.agent.updates,
+        "trainings": lane.trainings,
+        "episodes": lane.episodes,
+    }
+    return epsilon_at(config, hparams, counts[config.epsilon_unit])
+
+
+def _interact(
+    config: Config, env: Env, agent: Agent, replay: Replay, env_steps: jax.Array, lane: LaneState, hparams: HParams
+) -> tuple[LaneState, EnvOutput, Key]:
+    """Act in all N environments once and store what happened; also gives the key to learn with."""
+    key, act_key, env_key, learn_key = jax.random.split(lane.key, 4)
+    epsilon = _epsilon(config, hparams, env_steps, lane)
+    actions = agent.act(lane.agent.params, lane.obs, epsilon, act_key)
+    env_state, out = jax.vmap(env.step)(jax.random.split(env_key, config.num_envs), lane.env, actions)
+    stored = replay.add(lane.replay, to_transition(lane.obs, actions, out))
+    finished = jnp.sum(out.terminated | out.truncated, dtype=jnp.int32)
+    lane = lane._replace(key=key, replay=stored, env=env_state, obs=out.obs, episodes=lane.episodes + finished)
+    return lane, out, learn_key
+
+
+def _learn(
+    config: Config,
+    agent: Agent,
+    replay: Replay,
+    trainings: int | jax.Array,
+    lane: LaneState,
+    sums: UpdateInfo,
+    key: Key,
+    hparams: HParams,
+) -> tuple[LaneState, UpdateInfo]:
+    """Train `trainings` times, `updates_per_train` updates each, and add up their diagnostics."""
+    updates = trainings * config.updates_per_train
+
+    def one(key: Key, carry: tuple[AgentState, UpdateInfo]) -> tuple[AgentState, UpdateInfo]:
+        state, sums = carry
+        state, info = agent.update(state, replay.sample(lane.replay, key), hparams)
+        return state, jax.tree.map(jnp.add, sums, info)
+
+    carry = (lane.agent, sums)
+    if isinstance(updates, int) and updates == 1:
+        carry = one(key, carry)
+    else:
+        carry = jax.lax.fori_loop(0, updates, lambda i, carry: one(jax.random.fold_in(key, i), carry), carry)
+    return lane._replace(agent=carry[0], trainings=lane.trainings + trainings), carry[1]

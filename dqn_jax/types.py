@@ -1,0 +1,62 @@
+"""Shared array containers. Every field says its shape; `N` is environments, `B` is batch."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import jax
+
+Key = jax.Array  # a typed PRNG key (jax.random.key), never raw uint32 data
+Params = Any  # a pytree of network weights
+Obs = jax.Array
+
+
+class Transition(NamedTuple):
+    """One step of experience, or a batch of them with a leading axis.
+
+    `discount_t` is the environment's part of the discount only: 0 where the episode *terminated*, 1
+    everywhere else, a time limit included. The agent multiplies it by its own discount.
+    """
+
+    obs_tm1: jax.Array  # [..., *obs_shape], observation acted on
+    a_tm1: jax.Array  # [...], int32, action taken
+    r_t: jax.Array  # [...], float32, reward as learnt from (after scaling and clipping)
+    discount_t: jax.Array  # [...], float32, 0 on termination, else 1
+    obs_t: jax.Array  # [..., *obs_shape], true next observation, never one from after a reset
+
+
+class EnvOutput(NamedTuple):
+    """What one environment step gives the loop, the same for every kind of environment.
+
+    Shapes are those of one environment; the loops add `N` by `vmap`.
+    """
+
+    obs: jax.Array  # [*obs_shape], observation to act on next (after a reset, the new episode's)
+    final_obs: jax.Array  # [*obs_shape], observation this step led to, before any reset
+    reward: jax.Array  # [], float32, as learnt from
+    terminated: jax.Array  # [], bool, the task ended: the bootstrap stops here
+    truncated: jax.Array  # [], bool, a time limit ended the episode: the bootstrap goes on
+    valid: jax.Array  # [], bool, False for rows that are no transition (a pool's reset rows)
+    episode_return: jax.Array  # [], float32, raw return of the episode so far, this step included
+    episode_length: jax.Array  # [], int32, environment frames of the episode so far
+
+
+class EnvSpec(NamedTuple):
+    """Static facts about an environment, known before anything runs."""
+
+    name: str
+    obs_shape: tuple[int, ...]
+    obs_dtype: Any
+    num_actions: int
+    max_episode_steps: int  # in environment frames
+
+
+def to_transition(obs_tm1: Obs, a_tm1: jax.Array, out: EnvOutput) -> Transition:
+    """The transition that a step made. Truncation keeps `discount_t` at 1 and the true final observation."""
+    return Transition(
+        obs_tm1=obs_tm1,
+        a_tm1=a_tm1,
+        r_t=out.reward,
+        discount_t=1.0 - out.terminated.astype("float32"),
+        obs_t=out.final_obs,
+    )
