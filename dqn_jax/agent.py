@@ -6,7 +6,7 @@ A variant is a loss, a head and a replay, chosen by `Config`; there is one agent
 from __future__ import annotations
 
 import inspect
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -15,6 +15,7 @@ import optax
 from dqn_jax import losses
 from dqn_jax.config import OPTIMIZER_HPARAMS, Config, ConfigError, HParams, optimizer_factory
 from dqn_jax.networks import QNetwork
+from dqn_jax.schedules import learning_rate_at
 from dqn_jax.types import EnvSpec, Key, Params, Transition
 
 
@@ -36,23 +37,27 @@ class UpdateInfo(NamedTuple):
 
 
 class AgentInit(Protocol):
-    def __call__(self, key: Key, hparams: HParams) -> AgentState:
-        """Fresh weights (the target network starts as a copy) and optimiser state."""
+    """Fresh weights (the target network starts as a copy) and optimiser state."""
+
+    def __call__(self, key: Key, hparams: HParams) -> AgentState: ...
 
 
 class AgentAct(Protocol):
-    def __call__(self, params: Params, obs: jax.Array, epsilon: jax.Array | float, key: Key) -> jax.Array:
-        """Epsilon-greedy actions, `[N]` int32, for `obs` `[N, *obs_shape]`; each row tosses its own coin."""
+    """Epsilon-greedy actions, `[N]` int32, for `obs` `[N, *obs_shape]`; each row tosses its own coin."""
+
+    def __call__(self, params: Params, obs: jax.Array, epsilon: jax.Array | float, key: Key) -> jax.Array: ...
 
 
 class AgentUpdate(Protocol):
-    def __call__(self, state: AgentState, batch: Transition, hparams: HParams) -> tuple[AgentState, UpdateInfo]:
-        """One gradient step on a batch (leaves `[B, ...]`), then the target network's move if it is due."""
+    """One gradient step on a batch (leaves `[B, ...]`), then the target network's move if it is due."""
+
+    def __call__(self, state: AgentState, batch: Transition, hparams: HParams) -> tuple[AgentState, UpdateInfo]: ...
 
 
 class QValues(Protocol):
-    def __call__(self, params: Params, obs: jax.Array) -> jax.Array:
-        """Q-values, `[N, num_actions]` float32, for `obs` `[N, *obs_shape]`."""
+    """Q-values, `[N, num_actions]` float32, for `obs` `[N, *obs_shape]`."""
+
+    def __call__(self, params: Params, obs: jax.Array) -> jax.Array: ...
 
 
 class Agent(NamedTuple):
@@ -64,9 +69,10 @@ class Agent(NamedTuple):
     q_values: QValues
 
 
-def make_optimizer(config: Config, hparams: HParams) -> optax.GradientTransformation:
+def make_optimizer(config: Config, hparams: HParams, learning_rate: jax.Array | float) -> optax.GradientTransformation:
     """The optax optimiser named by `config`, with traced settings; its state has the same structure for all."""
     factory, arguments = optimizer_factory(config.optimizer)
+    arguments["learning_rate"] = learning_rate
     accepted = inspect.signature(factory).parameters
     for field, argument in OPTIMIZER_HPARAMS.items():
         value = getattr(hparams, field)
@@ -107,7 +113,7 @@ def make_agent(config: Config, spec: EnvSpec) -> Agent:
         params = network.init(key, jnp.zeros((1, *spec.obs_shape), spec.obs_dtype))
         # A copy, not an alias: the loop donates its state, and a buffer can be donated only once.
         target_params = jax.tree.map(jnp.copy, params) if config.target_network else ()
-        opt_state = make_optimizer(config, hparams).init(params)
+        opt_state = make_optimizer(config, hparams, 0.0).init(params)
         return AgentState(params, target_params, opt_state, jnp.zeros((), jnp.int32))
 
     def act(params: Params, obs: jax.Array, epsilon: jax.Array | float, key: Key) -> jax.Array:
@@ -137,7 +143,8 @@ def make_agent(config: Config, spec: EnvSpec) -> Agent:
 
     def update(state: AgentState, batch: Transition, hparams: HParams) -> tuple[AgentState, UpdateInfo]:
         grads, info = jax.grad(loss_fn, has_aux=True)(state.params, state.target_params, batch, hparams)
-        steps, opt_state = make_optimizer(config, hparams).update(grads, state.opt_state, state.params)
+        optimizer = make_optimizer(config, hparams, learning_rate_at(hparams, state.updates))
+        steps, opt_state = optimizer.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, steps)
         updates = state.updates + 1
         target_params = state.target_params
@@ -159,9 +166,10 @@ def make_agent(config: Config, spec: EnvSpec) -> Agent:
 
 def _check_optimizer(config: Config, agent: Agent, spec: EnvSpec) -> None:
     """Trace one update, so that an optimiser that needs more than gradients is refused before anything runs."""
-    obs = jax.ShapeDtypeStruct((1, *spec.obs_shape), spec.obs_dtype)
-    scalar = jax.ShapeDtypeStruct((1,), jnp.float32)
-    batch = Transition(obs, jax.ShapeDtypeStruct((1,), jnp.int32), scalar, scalar, obs)
+    obs: Any = jax.ShapeDtypeStruct((1, *spec.obs_shape), spec.obs_dtype)
+    scalar: Any = jax.ShapeDtypeStruct((1,), jnp.float32)
+    action: Any = jax.ShapeDtypeStruct((1,), jnp.int32)
+    batch = Transition(obs, action, scalar, scalar, obs)
     try:
         state = jax.eval_shape(lambda: agent.init(jax.random.key(0), HParams()))
         jax.eval_shape(lambda s, b: agent.update(s, b, HParams()), state, batch)

@@ -120,7 +120,11 @@ class HParams(NamedTuple):
     """
 
     learning_rate: float = 1e-3
-    """Step size of the optimiser."""
+    """Step size of the optimiser (at the start, if learning_rate_end is given)."""
+    learning_rate_end: float | None = None
+    """Step size at the end of a linear decay (None: constant)."""
+    learning_rate_decay_updates: int = 20_000
+    """Length of that decay, in updates."""
     discount: float = 0.99
     """Discount per agent step."""
     epsilon_start: float = 1.0
@@ -153,11 +157,10 @@ class HParams(NamedTuple):
     """Weight decay of optimisers that have one (None: optax's default)."""
 
 
-INTEGER_HPARAMS = frozenset({"epsilon_decay_steps", "target_period"})
+INTEGER_HPARAMS = frozenset({"learning_rate_decay_updates", "epsilon_decay_steps", "target_period"})
 """Hyperparameters that count something and are traced as int32; all others are float32."""
 
 OPTIMIZER_HPARAMS = {
-    "learning_rate": "learning_rate",
     "optimizer_eps": "eps",
     "b1": "b1",
     "b2": "b2",
@@ -165,7 +168,7 @@ OPTIMIZER_HPARAMS = {
     "momentum": "momentum",
     "weight_decay": "weight_decay",
 }
-"""HParams fields that are arguments of optax optimisers, and their names there."""
+"""HParams fields, beside the learning rate, that are arguments of optax optimisers, and their names there."""
 
 
 def optimizer_factory(name: str) -> tuple[Any, dict[str, Any]]:
@@ -176,7 +179,9 @@ def optimizer_factory(name: str) -> tuple[Any, dict[str, Any]]:
     """
     if name == "rmsprop_centered":
         return optax.rmsprop, {"centered": True}
-    usable = [n for n in dir(optax) if n.islower() and not n.startswith("_") and _takes_learning_rate(getattr(optax, n))]
+    usable = [
+        n for n in dir(optax) if n.islower() and not n.startswith("_") and _takes_learning_rate(getattr(optax, n))
+    ]
     if name not in usable:
         raise ConfigError(
             f"optimizer: '{name}' is not an optax optimiser with a learning rate."
@@ -205,10 +210,17 @@ def validate(config: Config, hparams: HParams) -> None:
             value = getattr(config, field) if value is None else value
             raise ConfigError(f"{field}: {value!r} is not possible; {remedy}.")
 
-    for field in (
-        "num_envs action_repeat batch_size replay_capacity train_every updates_per_train total_steps eval_every "
-        "eval_episodes"
-    ).split():
+    for field in [
+        "num_envs",
+        "action_repeat",
+        "batch_size",
+        "replay_capacity",
+        "train_every",
+        "updates_per_train",
+        "total_steps",
+        "eval_every",
+        "eval_episodes",
+    ]:
         require(getattr(config, field) >= 1, field, "use an integer of at least 1")
     for field in ("max_episode_steps",):
         require(getattr(config, field) is None or getattr(config, field) >= 1, field, "use at least 1, or leave it out")
@@ -268,6 +280,8 @@ def validate(config: Config, hparams: HParams) -> None:
 _HPARAM_RANGES: dict[str, tuple[float, float, bool]] = {
     # field: (lowest, highest, whether the lowest is excluded)
     "learning_rate": (0.0, math.inf, True),
+    "learning_rate_end": (0.0, math.inf, False),
+    "learning_rate_decay_updates": (1, 2**31 - 1, False),
     "discount": (0.0, 1.0, False),
     "epsilon_start": (0.0, 1.0, False),
     "epsilon_end": (0.0, 1.0, False),
@@ -292,4 +306,4 @@ def _values(value: Any) -> list[float]:
 
 def _choices(field: str) -> tuple[str, ...]:
     annotation = {f.name: f.type for f in dataclasses.fields(Config)}[field]
-    return eval(str(annotation)).__args__  # noqa: S307 - our own annotation, e.g. Literal["a", "b"]
+    return eval(str(annotation)).__args__

@@ -97,10 +97,14 @@ def parse_criterion(text: str) -> Criterion:
     """
     match = _PATTERN.fullmatch(text)
     if match is None:
-        raise ConfigError(f"criteria: '{text}' is not a criterion; write e.g. eval>=475x3, train100>=195, epsilon<=0.01.")
+        raise ConfigError(
+            f"criteria: '{text}' is not a criterion; write e.g. eval>=475x3, train100>=195, epsilon<=0.01."
+        )
     kind, episodes, comparison, number, repeats = match.groups()
     if kind not in KINDS:
-        raise ConfigError(f"criteria: '{kind}' in '{text}' is unknown.{suggest(kind, KINDS)} Kinds: {', '.join(KINDS)}.")
+        raise ConfigError(
+            f"criteria: '{kind}' in '{text}' is unknown.{suggest(kind, KINDS)} Kinds: {', '.join(KINDS)}."
+        )
     try:
         threshold = float(number)
     except ValueError:
@@ -172,12 +176,16 @@ def _readings(criterion: Criterion, curve: Curve) -> np.ndarray:
 
 
 def summarize(criterion: Criterion, curves: Sequence[Curve]) -> dict[str, Any]:
-    """One criterion over many seeds: a list per measure with one entry per seed, None where not reached."""
+    """One criterion over many seeds.
+
+    `converged` is the share of seeds that reached it; every other measure is a list with one entry per seed,
+    None where it was not reached.
+    """
     moments = [time_to(criterion, curve) for curve in curves]
     summary: dict[str, Any] = {
         "name": criterion.name,
         "threshold": criterion.threshold,
-        "converged": [moment is not None for moment in moments],
+        "converged": float(np.mean([moment is not None for moment in moments])),
     }
     for field in Moment._fields:
         summary[field] = [None if moment is None else getattr(moment, field) for moment in moments]
@@ -211,9 +219,7 @@ def bootstrap_interval(
     """
     values = np.asarray(values)
     rng = np.random.default_rng(seed)
-    draws = np.stack(
-        [statistic(values[rng.integers(0, len(values), len(values))], axis=0) for _ in range(resamples)]
-    )
+    draws = np.stack([statistic(values[rng.integers(0, len(values), len(values))], axis=0) for _ in range(resamples)])
     tail = 100 * (1 - level) / 2
     return np.percentile(draws, tail, axis=0), np.percentile(draws, 100 - tail, axis=0)
 

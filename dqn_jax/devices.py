@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import resource
+import sys
 from pathlib import Path
 
 import jax
@@ -27,11 +30,18 @@ def configure() -> None:
     """
     forced = "xla_force_host_platform_device_count" in os.environ.get("XLA_FLAGS", "")
     if not forced and getattr(jax.config, "jax_num_cpu_devices", -1) < 0:
-        try:
+        with contextlib.suppress(RuntimeError):  # jax has already started: use the devices it has
             jax.config.update("jax_num_cpu_devices", cpu_cores())
-        except RuntimeError:
-            pass  # jax has already started: use the devices it has
-    if jax.config.jax_compilation_cache_dir is None:
+    if getattr(jax.config, "jax_compilation_cache_dir", None) is None:
         jax.config.update("jax_compilation_cache_dir", str(cache_dir()))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
         jax.config.update("jax_persistent_cache_min_entry_size_bytes", 0)
+
+
+def peak_memory_bytes() -> int:
+    """The most memory used so far: of the devices where they say, else of this process."""
+    stats = [device.memory_stats() or {} for device in jax.local_devices() if device.platform != "cpu"]
+    if stats and all("peak_bytes_in_use" in s for s in stats):
+        return sum(int(s["peak_bytes_in_use"]) for s in stats)
+    unit = 1 if sys.platform == "darwin" else 1024  # what ru_maxrss counts in
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

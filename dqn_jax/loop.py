@@ -47,13 +47,15 @@ class ChunkMetrics(NamedTuple):
 
 
 class LaneStart(Protocol):
-    def __call__(self, seed: jax.Array, hparams: HParams) -> LaneState:
-        """A fresh lane (`seed` is `[]` int32), its replay warmed up."""
+    """A fresh lane (`seed` is `[]` int32), its replay warmed up."""
+
+    def __call__(self, seed: jax.Array, hparams: HParams) -> LaneState: ...
 
 
 class LaneChunk(Protocol):
-    def __call__(self, env_steps: jax.Array, lane: LaneState, hparams: HParams) -> tuple[LaneState, ChunkMetrics]:
-        """Advance a lane by one evaluation interval, then evaluate; `env_steps` `[]` int32 are those taken before."""
+    """Advance a lane by one evaluation interval, then evaluate; `env_steps` `[]` int32 are those taken before."""
+
+    def __call__(self, env_steps: jax.Array, lane: LaneState, hparams: HParams) -> tuple[LaneState, ChunkMetrics]: ...
 
 
 class Loop(NamedTuple):
@@ -79,9 +81,7 @@ def make_loop(config: Config) -> Loop:
     replay = make_replay(config.replay_capacity, config.batch_size, config.num_envs)
     eval_key_data = key_data(make_key(config.eval_seed))
 
-    warmup_iterations = -(-max(config.min_replay, 1 if config.train_unit == "env_steps" else 0) // config.num_envs)
-    # The step that fills the replay to `min_replay` is also the first that may train.
-    warmup_iterations = max(0, warmup_iterations - 1)
+    warmup_iterations = -(-config.min_replay // config.num_envs)
     warmup_steps = warmup_iterations * config.num_envs
     iterations = -(-config.eval_every // config.num_envs)
     steps_per_chunk = iterations * config.num_envs
@@ -95,13 +95,10 @@ def make_loop(config: Config) -> Loop:
         count = jnp.zeros((), jnp.int32)
         lane = LaneState(key, agent.init(net_key, hparams), replay.init(example), env_state, obs, count, count)
 
-        def warm(carry: tuple[jax.Array, LaneState], _: None) -> tuple[tuple[jax.Array, LaneState], None]:
-            env_steps, lane = carry
-            lane, _, _ = _interact(config, env, agent, replay, env_steps, lane, hparams)
-            return (env_steps + config.num_envs, lane), None
+        def warm(lane: LaneState, env_steps: jax.Array) -> tuple[LaneState, None]:
+            return _interact(config, env, agent, replay, env_steps, lane, hparams)[0], None
 
-        (_, lane), _ = jax.lax.scan(warm, (count, lane), length=warmup_iterations)
-        return lane
+        return jax.lax.scan(warm, lane, config.num_envs * jnp.arange(warmup_iterations))[0]
 
     def chunk(env_steps: jax.Array, lane: LaneState, hparams: HParams) -> tuple[LaneState, ChunkMetrics]:
         def iteration(carry: Any, _: None) -> tuple[Any, Any]:
@@ -144,7 +141,15 @@ def make_loop(config: Config) -> Loop:
             epsilon=config.eval_epsilon,
         )
         return new_lane, ChunkMetrics(
-            *means, finite, epsilon, updates, episode_return, evaluation.returns, evaluation.lengths
+            loss=means.loss,
+            td_error=means.td_error,
+            q_mean=means.q_mean,
+            finite=finite,
+            epsilon=epsilon,
+            updates=updates,
+            episode_return=episode_return,
+            eval_returns=evaluation.returns,
+            eval_lengths=evaluation.lengths,
         )
 
     return Loop(start, chunk, env, agent, warmup_steps, steps_per_chunk, num_chunks)

@@ -55,6 +55,7 @@ class QNetwork(nn.Module):
 
     @nn.compact
     def __call__(self, obs: jax.Array) -> jax.Array:
+        """`[B, *obs_shape]` to `[B, num_actions]`."""
         activate = ACTIVATIONS[self.activation]
         x = obs.astype(jnp.float32)
         if self.torso == "minatar":
@@ -73,4 +74,3 @@ class QNetwork(nn.Module):
             streams.append(nn.Dense(outputs)(stream))
         value, advantage = streams
         return value + advantage - jnp.mean(advantage, axis=-1, keepdims=True)
-

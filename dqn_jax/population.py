@@ -8,6 +8,7 @@ On an accelerator the whole share of a device is one block.
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -33,7 +34,13 @@ class Layout(NamedTuple):
     mesh: Mesh
 
     @property
+    def lane_at(self) -> np.ndarray:
+        """`[padded]`, the lane that each place holds. Padding repeats the last; its results are dropped."""
+        return np.minimum(np.arange(self.padded), self.lanes - 1)
+
+    @property
     def sharding(self) -> NamedSharding:
+        """Of an array with the lanes first."""
         return NamedSharding(self.mesh, LANES)
 
 
@@ -46,6 +53,11 @@ class Population(NamedTuple):
     start: Any  # (seeds, hparams) -> LaneState, leaves [padded, ...]
     chunk: Any  # (env_steps, lanes, hparams) -> (lanes, metrics); donates the lanes
     compile_seconds: float
+    lane_shapes: LaneState  # the state as shapes, leaves [padded, ...]
+
+    def place(self, lanes: LaneState) -> LaneState:
+        """Put a saved population (leaves `[L, ...]`, on the host) on the devices, padding repeated."""
+        return jax.tree.map(lambda x: jax.device_put(x[self.layout.lane_at], self.layout.sharding), lanes)
 
 
 def stack_hparams(hparams: HParams, lanes: int) -> HParams:
@@ -95,11 +107,9 @@ def make_population(
       devices: to shard over (default: all).
     """
     layout = make_layout(config, len(seeds), devices)
-    # Padding repeats the last lane; its results are dropped.
-    index = np.minimum(np.arange(layout.padded), layout.lanes - 1)
-    stacked = jax.tree.map(lambda x: x[index], stack_hparams(hparams, layout.lanes))
+    stacked = jax.tree.map(lambda x: x[layout.lane_at], stack_hparams(hparams, layout.lanes))
     lane_hparams = jax.device_put(stacked, layout.sharding)
-    lane_seeds = jax.device_put(np.asarray(seeds, np.int32)[index], layout.sharding)
+    lane_seeds = jax.device_put(np.asarray(seeds, np.int32)[layout.lane_at], layout.sharding)
 
     def blocks_of(tree: Any) -> Any:
         return jax.tree.map(lambda x: x.reshape(-1, layout.block_size, *x.shape[1:]), tree)
@@ -128,11 +138,10 @@ def make_population(
         lanes, metrics = jax.lax.scan(one_block, blocks_of(lanes), jnp.arange(share))
         return flat(lanes), flat(metrics)
 
-    shard = {"mesh": layout.mesh, "out_specs": LANES, "check_vma": False}
-    jit_start = jax.jit(jax.shard_map(start, in_specs=(LANES, LANES), **shard))
-    jit_chunk = jax.jit(
-        jax.shard_map(chunk, in_specs=(PartitionSpec(), LANES, LANES), **shard), donate_argnums=1
-    )
+    # No collectives: every device runs its own lanes at its own pace.
+    shard = functools.partial(jax.shard_map, mesh=layout.mesh, out_specs=LANES, check_vma=False)
+    jit_start = jax.jit(shard(start, in_specs=(LANES, LANES)))
+    jit_chunk = jax.jit(shard(chunk, in_specs=(PartitionSpec(), LANES, LANES)), donate_argnums=1)
     began = time.perf_counter()
     compiled_start = jit_start.lower(lane_seeds, lane_hparams).compile()
     example = jax.tree.map(
@@ -141,4 +150,4 @@ def make_population(
     )
     compiled_chunk = jit_chunk.lower(jnp.int32(0), example, lane_hparams).compile()
     seconds = time.perf_counter() - began
-    return Population(layout, lane_seeds, lane_hparams, compiled_start, compiled_chunk, seconds)
+    return Population(layout, lane_seeds, lane_hparams, compiled_start, compiled_chunk, seconds, example)

@@ -23,18 +23,21 @@ class ReplayState(NamedTuple):
 
 
 class ReplayInit(Protocol):
-    def __call__(self, example: Transition) -> ReplayState:
-        """An empty buffer for transitions shaped and typed as `example` (one transition, no batch axis)."""
+    """An empty buffer for transitions shaped and typed as `example` (one transition, no batch axis)."""
+
+    def __call__(self, example: Transition) -> ReplayState: ...
 
 
 class ReplayAdd(Protocol):
-    def __call__(self, state: ReplayState, transitions: Transition) -> ReplayState:
-        """Write one row of `N` transitions (leaves `[N, ...]`), overwriting the oldest row when full."""
+    """Write one row of `N` transitions (leaves `[N, ...]`), overwriting the oldest row when full."""
+
+    def __call__(self, state: ReplayState, transitions: Transition) -> ReplayState: ...
 
 
 class ReplaySample(Protocol):
-    def __call__(self, state: ReplayState, key: Key) -> Transition:
-        """`batch_size` transitions (leaves `[B, ...]`), uniform with replacement over those stored."""
+    """`batch_size` transitions (leaves `[B, ...]`), uniform with replacement over those stored."""
+
+    def __call__(self, state: ReplayState, key: Key) -> Transition: ...
 
 
 class Replay(NamedTuple):

@@ -1,4 +1,4 @@
-"""Exploration schedules: epsilon as a pure function of how far training is."""
+"""Schedules: exploration and step size as pure functions of how far training is."""
 
 from __future__ import annotations
 
@@ -28,3 +28,12 @@ def epsilon_at(config: Config, hparams: HParams, count: jax.Array) -> jax.Array:
         return start + (end - start) * jnp.minimum(count / hparams.epsilon_decay_steps, 1.0)
     # A floor above the start would otherwise raise epsilon at once.
     return jnp.maximum(jnp.minimum(end, start), start * jnp.float32(hparams.epsilon_decay) ** count)
+
+
+def learning_rate_at(hparams: HParams, updates: jax.Array) -> jax.Array:
+    """Step size of the update after `updates` (`[]`, int32): constant, or linear down to `learning_rate_end`."""
+    start = jnp.float32(hparams.learning_rate)
+    if hparams.learning_rate_end is None:
+        return start
+    done = jnp.minimum(jnp.asarray(updates, jnp.float32) / hparams.learning_rate_decay_updates, 1.0)
+    return start + (jnp.float32(hparams.learning_rate_end) - start) * done

@@ -33,13 +33,15 @@ class DeviceEnvState(NamedTuple):
 
 
 class EnvReset(Protocol):
-    def __call__(self, key: Key) -> tuple[DeviceEnvState, Obs]:
-        """Start an episode: state and first observation `[*obs_shape]`."""
+    """Start an episode: state and first observation `[*obs_shape]`."""
+
+    def __call__(self, key: Key) -> tuple[DeviceEnvState, Obs]: ...
 
 
 class EnvStep(Protocol):
-    def __call__(self, key: Key, state: DeviceEnvState, action: jax.Array) -> tuple[DeviceEnvState, EnvOutput]:
-        """Take one agent step with `action` `[]` int32."""
+    """Take one agent step with `action` `[]` int32."""
+
+    def __call__(self, key: Key, state: DeviceEnvState, action: jax.Array) -> tuple[DeviceEnvState, EnvOutput]: ...
 
 
 class Env(NamedTuple):
@@ -233,7 +235,9 @@ def _actions(name: str, inner: Any, params: Any, bins: int | None) -> tuple[int,
     if not (math.isfinite(low) and math.isfinite(high)):
         raise ConfigError(f"env: the actions of {name} are unbounded and cannot be cut into bins.")
     if bins is None:
-        raise ConfigError(f"action_bins: {name} has a continuous action in [{low:g}, {high:g}]; set action_bins, e.g. 11.")
+        raise ConfigError(
+            f"action_bins: {name} has a continuous action in [{low:g}, {high:g}]; set action_bins, e.g. 11."
+        )
     values = jnp.linspace(low, high, bins)
     return bins, lambda action: values[action].reshape(space.shape)
 

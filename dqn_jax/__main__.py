@@ -1,0 +1,7 @@
+"""`python -m dqn_jax` is `dqn-jax`."""
+
+import sys
+
+from dqn_jax.cli import main
+
+sys.exit(main())

@@ -1,0 +1,231 @@
+"""Speed, measured: `dqn-jax benchmark`. Medians of several runs; ratios within one process or pinned pairs.
+
+update      end-to-end updates per second against the same update alone on a fixed batch, one core
+population  64 lanes on all cores against one lane on one core, pinned processes taking turns
+cold        a fresh process: one CartPole seed from start to convergence, cold and warm compilation cache
+env         environment steps per second of gymnax CartPole alone, the ceiling
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import pandas as pd
+
+from dqn_jax import devices
+from dqn_jax.config import Config, ConfigError, HParams
+from dqn_jax.loop import make_loop
+from dqn_jax.population import make_population, stack_hparams
+from dqn_jax.prng import make_key
+from dqn_jax.replay import make_replay
+from dqn_jax.runs import RunError, atomic
+
+# The setting of the first two: 120-84 network, batch 128, 10 environments, one update per vector step.
+_SETTING = Config(
+    num_envs=10, train_every=10, batch_size=128, hidden=(120, 84), replay_capacity=10_000, eval_every=20_000,
+    eval_episodes=1, min_replay=1_000, total_steps=21_000,
+)  # fmt: skip
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """One line of the table."""
+
+    what: str
+    value: float
+    unit: str
+    low: float  # of the repeats
+    high: float
+    target: str = ""
+
+
+def run(parts: Sequence[str], *, repeats: int, out: Path | None) -> None:
+    """Measure `parts`, print the table, and write it to `out` if given."""
+    unknown = [part for part in parts if part not in _PARTS]
+    if unknown:
+        raise ConfigError(f"parts: there is no benchmark '{unknown[0]}'; choose from {', '.join(_PARTS)}.")
+    rows: list[Row] = []
+    for part in parts:
+        print(f"measuring {part} ...", file=sys.stderr)
+        # Each part in a process of its own: device counts and pinning are fixed when jax starts.
+        rows += [Row(**row) for row in _child(f"benchmark.rows_of({part!r}, {repeats})")]
+    table = pd.DataFrame([dataclasses.asdict(row) for row in rows])
+    print(f"{'what':<74} {'median':>12} {'range':>25}  target")
+    for row in rows:
+        print(f"{row.what:<74} {_short(row.value):>12} {_short(row.low):>12} {_short(row.high):>12}  {row.target}")
+    if out is not None:
+        with atomic(out) as path:
+            table.to_csv(path, index=False, float_format="%.6g")
+
+
+def _short(value: float) -> str:
+    return f"{value:,.0f}" if value >= 1000 else f"{value:.3g}"
+
+
+def _row(what: str, values: Sequence[float], unit: str, target: str = "") -> Row:
+    return Row(what, median(values), unit, min(values), max(values), target)
+
+
+def rows_of(part: str, repeats: int) -> list[dict[str, Any]]:
+    """The rows of one part, as plain data."""
+    return [dataclasses.asdict(row) for row in _PARTS[part](repeats)]
+
+
+def _child(expression: str, *, environment: dict[str, str] | None = None, core: int | None = None) -> Any:
+    """The value of an expression computed in a fresh process, pinned to one core if asked."""
+    pin = f"import os; os.sched_setaffinity(0, {{{core}}}); " if core is not None else ""
+    code = f"{pin}import json, dqn_jax; from dqn_jax import benchmark; print(json.dumps({expression}))"
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env={**os.environ, **(environment or {})}
+    )
+    if done.returncode:
+        raise RunError(f"benchmark: a measurement failed: {done.stderr.strip().splitlines()[-1:]}")
+    return json.loads(done.stdout.strip().splitlines()[-1])
+
+
+def _seconds(function: Callable[..., Any], *arguments: Any) -> float:
+    began = time.perf_counter()
+    jax.block_until_ready(function(*arguments))
+    return time.perf_counter() - began
+
+
+def _scalars(hparams: HParams) -> HParams:
+    return jax.tree.map(lambda x: jnp.asarray(x[0]), stack_hparams(hparams, 1))
+
+
+def _update(repeats: int) -> list[Row]:
+    """Both programs in one process on one core, taking turns."""
+    loop_rates, alone_rates = _child(f"benchmark.update_rates({repeats})", core=0)
+    ratios = [a / b for a, b in zip(loop_rates, alone_rates, strict=True)]
+    return [
+        _row("updates/s, whole loop (CartPole, 120-84, batch 128, 10 envs), one core", loop_rates, "updates/s"),
+        _row("updates/s, the same update alone on a fixed batch, one core", alone_rates, "updates/s"),
+        _row("whole loop / update alone", ratios, "ratio", ">= 0.9"),
+    ]
+
+
+def update_rates(repeats: int) -> tuple[list[float], list[float]]:
+    """Updates per second of the whole loop and of the update alone, in turn."""
+    devices.configure()
+    loop, hparams = make_loop(_SETTING), _scalars(HParams())
+    lane = jax.jit(loop.start)(jnp.int32(0), hparams)
+    env_steps = jnp.int32(loop.warmup_steps)
+    updates = loop.steps_per_chunk // _SETTING.train_every
+    replay = make_replay(_SETTING.replay_capacity, _SETTING.batch_size, _SETTING.num_envs)
+    batch = jax.jit(replay.sample)(lane.replay, make_key(1))
+
+    @jax.jit
+    def alone(state: Any, batch: Any) -> Any:
+        return jax.lax.scan(lambda s, _: (loop.agent.update(s, batch, hparams)[0], None), state, length=updates)[0]
+
+    whole = jax.jit(loop.chunk)
+    jax.block_until_ready((whole(env_steps, lane, hparams), alone(lane.agent, batch)))
+    rates: tuple[list[float], list[float]] = ([], [])
+    for _ in range(repeats):
+        rates[0].append(updates / _seconds(whole, env_steps, lane, hparams))
+        rates[1].append(updates / _seconds(alone, lane.agent, batch))
+    return rates
+
+
+def _population(repeats: int) -> list[Row]:
+    """64 lanes on all cores and one lane on one core, in turn, each in processes of their own."""
+    lanes = 64
+    many, one = [], []
+    for _ in range(repeats):
+        one.append(_child("benchmark.lane_steps_per_second(1)", core=0))
+        many.append(_child(f"benchmark.lane_steps_per_second({lanes})"))
+    cores = devices.cpu_cores()
+    return [
+        _row("lane-steps/s, 1 lane on 1 core", one, "lane-steps/s"),
+        _row(f"lane-steps/s, {lanes} lanes on {cores} cores", many, "lane-steps/s"),
+        _row(f"{lanes} lanes on {cores} cores / 1 lane on 1 core",
+             [a / b for a, b in zip(many, one, strict=True)], "ratio", ">= 1.8 on 2 cores"),
+    ]  # fmt: skip
+
+
+def lane_steps_per_second(lanes: int) -> float:
+    """Environment steps per second over all lanes of a training population."""
+    devices.configure()
+    config = dataclasses.replace(_SETTING, eval_every=5_000)
+    loop = make_loop(config)
+    population = make_population(config, loop, HParams(), range(lanes))
+    state = population.start(population.seeds, population.hparams)
+    chunks = 1 if lanes > 1 else 8
+    env_steps = jnp.int32(loop.warmup_steps)
+    state, _ = jax.block_until_ready(population.chunk(env_steps, state, population.hparams))
+    began = time.perf_counter()
+    for _ in range(chunks):
+        state, metrics = population.chunk(env_steps, state, population.hparams)
+    jax.block_until_ready((state, metrics))
+    return lanes * chunks * loop.steps_per_chunk / (time.perf_counter() - began)
+
+
+def _cold(repeats: int) -> list[Row]:
+    """From the start of the process to convergence of one CartPole seed, by the default criterion."""
+    cold: list[float] = []
+    warm: list[float] = []
+    for seed in range(repeats):
+        cache = tempfile.mkdtemp(prefix="dqn_jax_cache_")
+        try:
+            for values in (cold, warm):
+                began = time.perf_counter()
+                _child(
+                    f"dqn_jax.train('cartpole', seeds=1, seed={seed}, stop='converged').summary['seconds']",
+                    environment={"DQN_JAX_CACHE": cache},
+                )
+                values.append(time.perf_counter() - began)
+        finally:
+            shutil.rmtree(cache)
+    return [
+        _row("seconds, process start to convergence, one CartPole seed, empty cache", cold, "s", "<= 10"),
+        _row("seconds, the same with a warm cache", warm, "s", "<= 5"),
+    ]
+
+
+def _env(repeats: int) -> list[Row]:
+    """gymnax CartPole alone, random actions, through gymnax's own `step`."""
+    import gymnax
+
+    devices.configure()
+    envs, steps = 4096, 500
+    env, params = gymnax.make("CartPole-v1")
+
+    @jax.jit
+    def roll(key: jax.Array) -> Any:
+        reset_key, loop_key = jax.random.split(key)
+        _, state = jax.vmap(env.reset, in_axes=(0, None))(jax.random.split(reset_key, envs), params)
+
+        def body(state: Any, key: jax.Array) -> Any:
+            act_key, step_key = jax.random.split(key)
+            action = jax.random.randint(act_key, (envs,), 0, 2)
+            obs, state, reward, *_ = jax.vmap(env.step, in_axes=(0, 0, 0, None))(
+                jax.random.split(step_key, envs), state, action, params
+            )
+            return state, (obs.sum(), reward.sum())
+
+        return jax.lax.scan(body, state, jax.random.split(loop_key, steps))
+
+    jax.block_until_ready(roll(jax.random.key(0)))
+    rates = [envs * steps / _seconds(roll, jax.random.key(i)) for i in range(repeats)]
+    return [_row("gymnax CartPole steps/s alone, 4096 environments (the ceiling)", rates, "steps/s")]
+
+
+_PARTS: dict[str, Callable[[int], list[Row]]] = {
+    "update": _update,
+    "population": _population,
+    "cold": _cold,
+    "env": _env,
+}

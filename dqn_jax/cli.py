@@ -1,0 +1,319 @@
+"""The command line: `dqn-jax list | train | evaluate | record | plot | benchmark`. Thin: it parses, calls, prints."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import io
+import json
+import re
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import tyro
+
+from dqn_jax import benchmark, presets, report, runs
+from dqn_jax.config import Config, ConfigError, HParams, suggest
+from dqn_jax.convergence import KINDS
+from dqn_jax.display import TrainDisplay, summary_tables
+from dqn_jax.envs import env_names
+from dqn_jax.play import evaluate_run, record_run
+from dqn_jax.train import train
+
+_TYRO = (tyro.conf.OmitArgPrefixes,)
+
+
+@dataclasses.dataclass
+class Train:
+    """Train one agent per seed, all at once, and write curves, summary, film and checkpoints."""
+
+    preset: tyro.conf.Positional[str]
+    """A preset or an environment; 'dqn-jax list' shows all."""
+    config: Config
+    hparams: HParams
+    seeds: int
+    """How many seeds."""
+    criteria: tuple[str, ...]
+    """Convergence criteria; the first one decides --stop. E.g. eval>=475x3 train100>=195 epsilon<=0.01."""
+    seed: int = 0
+    """The first seed."""
+    out: Path | None = None
+    """Folder of this run (default: runs/<name>/<stamp>)."""
+    resume: bool = False
+    """Go on with the run in --out, or with the newest run of this name in runs/."""
+    stop: Literal["budget", "converged"] = "budget"
+    """'converged' ends the run once every seed has met the first criterion; total_steps is the cap."""
+    save_episodes: bool = False
+    """Also write episodes.csv, one row per finished training episode."""
+    wandb: str | None = None
+    """Log means over the seeds to this Weights & Biases project (needs the extra [wandb])."""
+    json: bool = False
+    """Print summary.json to standard output, and nothing else there."""
+
+
+@dataclasses.dataclass
+class Evaluate:
+    """Play fresh episodes with every seed's trained agent."""
+
+    run: tyro.conf.Positional[Path]
+    """Folder of a run, or one above it (then the newest run in it)."""
+    episodes: int = 100
+    """Episodes per seed."""
+    epsilon: float = 0.0
+    """Exploration while playing."""
+    eval_seed: int = 2_000_003
+    """Seed of the starts; another than in training, so that these episodes are new."""
+    json: bool = False
+    """Print the result as JSON to standard output, and nothing else there."""
+
+
+@dataclasses.dataclass
+class Record:
+    """Film one episode of a trained agent, or of a random policy on the same environment."""
+
+    run: tyro.conf.Positional[Path]
+    """Folder of a run, or one above it (then the newest run in it)."""
+    output: Annotated[Path, tyro.conf.arg(aliases=["-o"])] = Path("film.gif")
+    """The film: .gif or .mp4."""
+    seed: int | None = None
+    """Which seed's agent (default: the one with the median final evaluation)."""
+    random: bool = False
+    """Film a policy that chooses at random."""
+    start: int = 0
+    """Seed of the episode's start."""
+
+
+@dataclasses.dataclass
+class Plot:
+    """Draw the curves of one or several runs."""
+
+    run: tyro.conf.Positional[tuple[Path, ...]]
+    """Folders of runs, or above them (then the newest run in each)."""
+    output: Annotated[Path, tyro.conf.arg(aliases=["-o"])] = Path("curves.png")
+    """The figure: .png, .svg or .pdf."""
+    x: Literal["env_steps", "updates", "episodes", "seconds"] = "env_steps"
+    """Horizontal axis."""
+    y: Literal["eval_return", "train_return", "eval_length", "loss", "td_error", "q_mean", "epsilon"] = "eval_return"
+    """Vertical axis."""
+    aggregate: Literal["mean", "iqm"] = "mean"
+    """Mean or interquartile mean over the seeds."""
+
+
+@dataclasses.dataclass
+class Benchmark:
+    """Measure speed: medians of several runs, and ratios from one process or from pinned pairs."""
+
+    parts: tyro.conf.Positional[tuple[Literal["update", "population", "cold", "env"], ...]] = (
+        "update",
+        "population",
+        "cold",
+        "env",
+    )
+    """What to measure."""
+    repeats: int = 5
+    """Runs of each, of which the median counts."""
+    out: Path | None = None
+    """Also write the table to this CSV file."""
+
+
+@dataclasses.dataclass
+class List:
+    """Show the presets, the environments and the criteria."""
+
+
+COMMANDS: dict[str, Any] = {
+    "list": List,
+    "train": Train,
+    "evaluate": Evaluate,
+    "record": Record,
+    "plot": Plot,
+    "benchmark": Benchmark,
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; the exit code is 0, 1 (failed while running), 2 (bad input) or 130 (stopped)."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        if not arguments or arguments[0] in ("-h", "--help"):
+            print(_usage())
+            return 0
+        if arguments[0] not in COMMANDS:
+            raise ConfigError(
+                f"command: there is no '{arguments[0]}'.{suggest(arguments[0], COMMANDS)} "
+                f"Commands: {', '.join(COMMANDS)}."
+            )
+        return _HANDLERS[arguments[0]](arguments[1:])
+    except ConfigError as error:
+        print(f"dqn-jax: {error}", file=sys.stderr)
+        return 2
+    except (runs.RunError, MemoryError) as error:
+        print(f"dqn-jax: {error or 'out of memory: use fewer seeds or a smaller replay_capacity'}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("dqn-jax: stopped", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        sys.stderr.close()
+        return 1
+
+
+def _usage() -> str:
+    lines = ["usage: dqn-jax COMMAND [options]    ('dqn-jax COMMAND --help' explains a command)", ""]
+    lines += [f"  {name:<10} {command.__doc__}" for name, command in COMMANDS.items()]
+    return "\n".join([*lines, "", "Start with: dqn-jax train cartpole"])
+
+
+def _parse(command: type, name: str, arguments: Sequence[str], default: Any = None) -> Any:
+    """Parse with tyro, whose boxed errors become one line and a ConfigError."""
+    errors = io.StringIO()
+    keywords = {} if default is None else {"default": default}
+    try:
+        with contextlib.redirect_stderr(errors):
+            return tyro.cli(command, prog=f"dqn-jax {name}", args=list(arguments), config=_TYRO, **keywords)
+    except SystemExit as stop:
+        if not stop.code:
+            raise
+        raise ConfigError(_one_line(errors.getvalue(), name)) from None
+
+
+def _one_line(boxed: str, name: str) -> str:
+    text = re.sub(r"\x1b\[[0-9;]*m", "", boxed)
+    lines = [line.strip("│╭╮╰╯ ─").strip() for line in text.splitlines()]
+    sections: list[list[str]] = [[]]
+    for line, raw in zip(lines, text.splitlines(), strict=True):
+        if "──" in raw and not raw.startswith("╭"):
+            sections.append([])
+        elif line and not raw.startswith("╭"):
+            sections[-1].append(line)
+    message = " ".join(sections[0]).rstrip(".")
+    suggestion = next((s[1] for s in sections if s and s[0].startswith("Perhaps you meant") and len(s) > 1), "")
+    near = f" Did you mean {suggestion.split()[0].rstrip(',')}?" if suggestion else ""
+    return f"{message}.{near} 'dqn-jax {name} --help' shows all options."
+
+
+def _list(arguments: Sequence[str]) -> int:
+    _parse(List, "list", arguments)
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console(soft_wrap=True)
+    table = Table("preset", "what", "environment", "criteria", title="Presets", title_justify="left", box=None)
+    for preset in map(presets.resolve_preset, presets.PRESETS):
+        table.add_row(preset.name, preset.summary, preset.config.env, " ".join(preset.criteria))
+    console.print(table)
+    console.print("\n[b]Environments[/b] (any of them: dqn-jax train NAME)")
+    console.print("  " + "  ".join(env_names()), highlight=False)
+    console.print("\n[b]Criteria[/b]")
+    for kind, meaning in KINDS.items():
+        console.print(f"  {kind:<9} {meaning}", highlight=False)
+    return 0
+
+
+def _train(arguments: Sequence[str]) -> int:
+    # The preset comes first, so that --help shows its values as the defaults.
+    named = bool(arguments) and not arguments[0].startswith("-")
+    if not named and not {"-h", "--help"} & set(arguments):
+        raise ConfigError("preset: name a preset or an environment first, e.g. 'dqn-jax train cartpole'.")
+    preset = presets.resolve_preset(arguments[0] if named else "cartpole")
+    default = Train(preset.name, preset.config, preset.hparams, preset.seeds, preset.criteria)
+    args = _parse(Train, "train", arguments[1:] if named else arguments, default)
+    if args.preset != preset.name:
+        raise ConfigError(f"preset: '{args.preset}' is one too many; 'dqn-jax train' takes one preset or environment.")
+    if args.seeds < 1:
+        raise ConfigError(f"seeds: {args.seeds} is not possible; use 1 or more.")
+    chosen = dataclasses.replace(preset, config=args.config, hparams=args.hparams)
+    with TrainDisplay(preset.name, args.seeds, enabled=sys.stderr.isatty()) as display:
+        result = train(
+            chosen,
+            seeds=args.seeds,
+            seed=args.seed,
+            criteria=args.criteria,
+            stop=args.stop,
+            out=args.out,
+            root=Path("runs"),
+            resume=args.resume,
+            save_episodes=args.save_episodes,
+            on_progress=display.update,
+            warn=display.warn,
+            trackers=[_wandb_tracker(args.wandb, chosen)] if args.wandb else [],
+        )
+    if args.json:
+        print((Path(result.run or "") / "summary.json").read_text(), end="")
+    else:
+        summary_tables(result)
+    if result.interrupted:
+        print(f"dqn-jax: stopped; go on with: dqn-jax train {preset.name} --resume --out {result.run}", file=sys.stderr)
+        return 130
+    return 0
+
+
+def _wandb_tracker(project: str, preset: presets.Preset) -> Callable[[Any], None]:
+    try:
+        import wandb
+    except ImportError:
+        raise ConfigError("wandb: Weights & Biases is not installed; install dqn_jax[wandb] or drop --wandb.") from None
+    run = wandb.init(project=project, config={**dataclasses.asdict(preset.config), **preset.hparams._asdict()})
+
+    def track(history: Any) -> None:
+        means = {name: float(values[-1].mean()) for name, values in history.readings.items()}
+        run.log(means, step=history.env_steps[-1])
+
+    return track
+
+
+def _evaluate(arguments: Sequence[str]) -> int:
+    args = _parse(Evaluate, "evaluate", arguments)
+    result = evaluate_run(args.run, episodes=args.episodes, epsilon=args.epsilon, eval_seed=args.eval_seed)
+    if args.json:
+        print(json.dumps(result, indent=1))
+        return 0
+    print(f"{result['run']}: {args.episodes} new episodes per seed, epsilon {args.epsilon:g}")
+    low, high = result["interval95"]
+    print(f"mean over {len(result['seeds'])} seeds {result['mean']:.1f}  (95% interval {low:.1f} to {high:.1f})")
+    for seed, mean, worst in zip(result["seeds"], result["mean_return"], result["worst_return"], strict=True):
+        print(f"  seed {seed:<6} mean {mean:8.1f}   worst episode {worst:8.1f}")
+    return 0
+
+
+def _record(arguments: Sequence[str]) -> int:
+    args = _parse(Record, "record", arguments)
+    episode_return, frames = record_run(args.run, args.output, seed=args.seed, random=args.random, start=args.start)
+    print(f"{args.output}: return {episode_return:g}, {frames} frames")
+    return 0
+
+
+def _plot(arguments: Sequence[str]) -> int:
+    args = _parse(Plot, "plot", arguments)
+    if not args.run:
+        raise ConfigError("run: give at least one run folder, e.g. 'dqn-jax plot runs/cartpole'.")
+    if args.output.suffix not in (".png", ".svg", ".pdf"):
+        raise ConfigError(f"output: '{args.output}' is no figure format; use .png, .svg or .pdf.")
+    data = [report.RunData.load(runs.find_run(run)) for run in args.run]
+    with runs.clear_errors(args.output.parent), runs.atomic(args.output) as path:
+        report.plot_runs(data, path, x=args.x, y=args.y, aggregate=args.aggregate)
+    print(args.output)
+    return 0
+
+
+def _benchmark(arguments: Sequence[str]) -> int:
+    args = _parse(Benchmark, "benchmark", arguments)
+    if args.repeats < 1:
+        raise ConfigError(f"repeats: {args.repeats} is not possible; use 1 or more.")
+    benchmark.run(args.parts, repeats=args.repeats, out=args.out)
+    return 0
+
+
+_HANDLERS: dict[str, Callable[[Sequence[str]], int]] = {
+    "list": _list,
+    "train": _train,
+    "evaluate": _evaluate,
+    "record": _record,
+    "plot": _plot,
+    "benchmark": _benchmark,
+}
+
+if __name__ == "__main__":
+    sys.exit(main())

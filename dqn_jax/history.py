@@ -1,0 +1,146 @@
+"""What a run has seen so far, on the host: one reading per chunk and one per finished training episode."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from dqn_jax.convergence import Curve
+from dqn_jax.loop import ChunkMetrics
+
+READINGS = (
+    "updates",
+    "episodes",
+    "epsilon",
+    "loss",
+    "td_error",
+    "q_mean",
+    "train_return",
+    "eval_return",
+    "eval_length",
+)
+EPISODE_FIELDS = ("lane", "env_steps", "updates", "epsilon", "train_return")
+_TRAIN_WINDOW = 100  # episodes averaged in `train_return`, as the published curves do
+
+
+class History:
+    """Readings of a population of L lanes.
+
+    `chunk_*` are per chunk; `readings[name]` is a list of `[L]` arrays; `episodes` is a list of `[e, 5]`
+    float64 arrays (one per chunk) with the columns `EPISODE_FIELDS`, ordered by lane and then by time.
+    """
+
+    def __init__(self, seeds: Sequence[int], num_envs: int):
+        self.seeds = np.asarray(seeds, np.int64)
+        self.num_envs = num_envs
+        self.env_steps: list[int] = []
+        self.seconds: list[float] = []
+        self.readings: dict[str, list[np.ndarray]] = {name: [] for name in READINGS}
+        self.finite = np.ones(len(self.seeds), bool)
+        self.episodes: list[np.ndarray] = []
+        self._recent: list[np.ndarray] = [np.empty(0) for _ in self.seeds]
+        self.final_eval = np.empty((len(self.seeds), 0), np.float32)
+
+    def add(self, env_steps_before: int, env_steps: int, seconds: float, metrics: ChunkMetrics) -> None:
+        """Take in one chunk's metrics (leaves `[L, ...]`, on the host)."""
+        lanes = len(metrics.epsilon)
+        lane, step, env = np.nonzero(~np.isnan(metrics.episode_return))
+        returns = metrics.episode_return[lane, step, env]
+        ended_at = env_steps_before + (step + 1) * self.num_envs
+        chunk_episodes = np.stack(
+            [lane, ended_at, metrics.updates[lane, step], metrics.epsilon[lane, step], returns], axis=1
+        ).astype(np.float64)
+        self.episodes.append(chunk_episodes)
+        counts = np.bincount(lane, minlength=lanes)
+        for i, new in enumerate(np.split(returns, np.cumsum(counts)[:-1])):
+            self._recent[i] = np.concatenate([self._recent[i], new])[-_TRAIN_WINDOW:]
+        before = self.readings["episodes"][-1] if self.env_steps else np.zeros(lanes, np.int64)
+        self.env_steps.append(env_steps)
+        self.seconds.append(seconds)
+        self.finite &= np.asarray(metrics.finite)
+        self.final_eval = np.asarray(metrics.eval_returns)
+        values = {
+            "updates": metrics.updates[:, -1],
+            "episodes": before + counts,
+            "epsilon": metrics.epsilon[:, -1],
+            "loss": metrics.loss,
+            "td_error": metrics.td_error,
+            "q_mean": metrics.q_mean,
+            "train_return": np.array([r.mean() if len(r) else np.nan for r in self._recent]),
+            "eval_return": metrics.eval_returns.mean(axis=1),
+            "eval_length": metrics.eval_lengths.mean(axis=1),
+        }
+        for name, value in values.items():
+            self.readings[name].append(np.asarray(value))
+
+    def reading(self, name: str) -> np.ndarray:
+        """`[L, C]`, a reading over all chunks."""
+        if not self.env_steps:
+            return np.empty((len(self.seeds), 0))
+        return np.stack(self.readings[name], axis=1)
+
+    def curves(self) -> list[Curve]:
+        """One `Curve` per lane."""
+        episodes = np.concatenate(self.episodes) if self.episodes else np.empty((0, len(EPISODE_FIELDS)))
+        order = np.argsort(episodes[:, 0], kind="stable")
+        by_lane = np.split(
+            episodes[order], np.cumsum(np.bincount(episodes[:, 0].astype(int), minlength=len(self.seeds)))[:-1]
+        )
+        columns = {name: self.reading(name) for name in ("updates", "episodes", "eval_return", "loss", "td_error")}
+        return [
+            Curve(
+                env_steps=np.asarray(self.env_steps),
+                seconds=np.asarray(self.seconds),
+                **{name: values[i] for name, values in columns.items()},
+                episode_env_steps=own[:, 1].astype(np.int64),
+                episode_updates=own[:, 2].astype(np.int64),
+                episode_epsilon=own[:, 3],
+                episode_return=own[:, 4],
+            )
+            for i, own in enumerate(by_lane)
+        ]
+
+    def metrics_table(self) -> pd.DataFrame:
+        """Long form: one row per seed and evaluation."""
+        lanes, chunks = len(self.seeds), len(self.env_steps)
+        table = {
+            "seed": np.repeat(self.seeds, chunks),
+            "env_steps": np.tile(np.asarray(self.env_steps, np.int64), lanes),
+            **{name: self.reading(name).reshape(-1) for name in ("updates", "episodes")},
+            "seconds": np.tile(np.asarray(self.seconds), lanes),
+            **{name: self.reading(name).reshape(-1) for name in READINGS[2:]},
+        }
+        return pd.DataFrame(table)
+
+    def episodes_table(self) -> pd.DataFrame:
+        """Long form: one row per finished training episode, by seed and time."""
+        rows = np.concatenate(self.episodes) if self.episodes else np.empty((0, len(EPISODE_FIELDS)))
+        rows = rows[np.argsort(rows[:, 0], kind="stable")]
+        table = pd.DataFrame(rows, columns=list(EPISODE_FIELDS))
+        table.insert(0, "seed", self.seeds[rows[:, 0].astype(int)])
+        table.insert(1, "episode", table.groupby("seed").cumcount() + 1)
+        return table.drop(columns="lane").astype({"env_steps": "int64", "updates": "int64"})
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """Everything as named arrays, for a checkpoint."""
+        return {
+            "env_steps": np.asarray(self.env_steps, np.int64),
+            "seconds": np.asarray(self.seconds, np.float64),
+            "finite": self.finite,
+            "final_eval": self.final_eval,
+            "episodes": np.concatenate(self.episodes) if self.episodes else np.empty((0, len(EPISODE_FIELDS))),
+            **{f"reading_{name}": self.reading(name) for name in READINGS},
+        }
+
+    def restore(self, arrays: dict[str, Any]) -> None:
+        """Take over what `arrays` gave."""
+        self.env_steps = [int(x) for x in arrays["env_steps"]]
+        self.seconds = [float(x) for x in arrays["seconds"]]
+        self.finite = np.asarray(arrays["finite"], bool).copy()
+        self.final_eval = np.asarray(arrays["final_eval"])
+        self.episodes = [np.asarray(arrays["episodes"])]
+        self.readings = {name: list(np.asarray(arrays[f"reading_{name}"]).T) for name in READINGS}
+        self._recent = [curve.episode_return[-_TRAIN_WINDOW:] for curve in self.curves()]

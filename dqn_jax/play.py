@@ -1,0 +1,110 @@
+"""Use what a run has learnt: evaluate it on new episodes, and film it."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from dqn_jax import convergence, devices, film, runs
+from dqn_jax.config import ConfigError
+from dqn_jax.evaluate import evaluate
+from dqn_jax.loop import Loop, make_loop
+from dqn_jax.population import stack_hparams
+from dqn_jax.prng import make_key
+from dqn_jax.types import Key, Obs, Params
+
+
+def load_agents(run: Path) -> tuple[runs.RunSettings, Loop, Params]:
+    """A run's settings, loop, and online networks (leaves `[L, ...]`) from its newest whole checkpoint.
+
+    Raises:
+      ConfigError: if there is no run or no checkpoint.
+    """
+    devices.configure()
+    settings = runs.load_settings(run)
+    loop = make_loop(settings.config)
+    lanes = len(settings.seeds)
+    shapes = jax.eval_shape(
+        jax.vmap(loop.start), jnp.asarray(settings.seeds, jnp.int32), stack_hparams(settings.hparams, lanes)
+    )
+    saved = runs.load_checkpoint(run, shapes, warn=lambda line: print(f"dqn-jax: {line}", file=sys.stderr))
+    if saved is None:
+        raise ConfigError(f"run: {run} has no whole checkpoint; train for longer or choose another run.")
+    return settings, loop, saved[1].agent.params
+
+
+def evaluate_run(path: Path, *, episodes: int, epsilon: float, eval_seed: int) -> dict[str, Any]:
+    """Returns of `episodes` new episodes for every seed of a run."""
+    if episodes < 1:
+        raise ConfigError(f"episodes: {episodes} is not possible; use 1 or more.")
+    if not 0.0 <= epsilon <= 1.0:
+        raise ConfigError(f"epsilon: {epsilon:g} is not possible; use a probability between 0 and 1.")
+    run = runs.find_run(path)
+    settings, loop, params = load_agents(run)
+
+    def one(params: Params) -> Any:
+        return evaluate(loop.env, loop.agent, params, make_key(eval_seed), episodes=episodes, epsilon=epsilon)
+
+    result = jax.jit(lambda params: jax.lax.map(one, params))(params)
+    returns = np.asarray(result.returns)
+    means = returns.mean(axis=1)
+    low, high = convergence.bootstrap_interval(means)
+    return {
+        "run": str(run),
+        "env": settings.config.env,
+        "episodes": episodes,
+        "epsilon": epsilon,
+        "seeds": list(settings.seeds),
+        "mean_return": means.tolist(),
+        "worst_return": returns.min(axis=1).tolist(),
+        "mean_length": np.asarray(result.lengths).mean(axis=1).tolist(),
+        "mean": float(means.mean()),
+        "interval95": [float(low), float(high)],
+    }
+
+
+def median_lane(final_returns: Any) -> int:
+    """The lane with the median final evaluation (the lower of the middle two)."""
+    final = np.asarray(final_returns, np.float64)
+    return int(np.argsort(final)[(len(final) - 1) // 2])
+
+
+def record_run(path: Path, output: Path, *, seed: int | None, random: bool, start: int) -> tuple[float, int]:
+    """Film one episode of a run's agent (or of a random policy); gives its return and the number of frames."""
+    film.check_suffix(output)
+    run = runs.find_run(path)
+    settings, loop, params = load_agents(run)
+    if seed is not None and seed not in settings.seeds:
+        raise ConfigError(f"seed: {run} has no seed {seed}; it has {settings.seeds[0]} to {settings.seeds[-1]}.")
+    if not film.can_draw(loop.env):
+        raise ConfigError(f"run: {loop.env.spec.name} cannot be drawn; classic control, MinAtar and grids can.")
+    if seed is None:
+        summary = run / "summary.json"
+        final = json.loads(summary.read_text())["final_eval_return"] if summary.is_file() else [0.0]
+        lane = median_lane([np.nan if x is None else x for x in final])
+    else:
+        lane = settings.seeds.index(seed)
+    own = None if random else jax.tree.map(lambda x: x[lane], params)
+    who = "random policy" if random else f"seed {settings.seeds[lane]}"
+    with runs.clear_errors(output.parent):
+        return film_policy(loop, own, output, start=start, title=f"{loop.env.spec.name}, {who}")
+
+
+def film_policy(loop: Loop, params: Params | None, output: Path, *, start: int, title: str) -> tuple[float, int]:
+    """Film one greedy episode (random, if `params` is None) from start `start`; gives return and frame count."""
+
+    def choose(obs: Obs, key: Key) -> jax.Array:
+        if params is None:
+            return jax.random.randint(key, (obs.shape[0],), 0, loop.env.spec.num_actions, jnp.int32)
+        return jnp.argmax(loop.agent.q_values(params, obs), axis=-1)
+
+    episode = film.play(loop.env, choose, make_key(start))
+    frames = film.draw(loop.env, episode, title=title)
+    film.write_film(output, frames, fps=film.frames_per_second(loop.env))
+    return episode.episode_return, len(frames)

@@ -1,0 +1,81 @@
+"""Writes a run's files while it goes: tables, TensorBoard events, checkpoints, and the figures at the end."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from dqn_jax import report, runs
+from dqn_jax.film import can_draw
+from dqn_jax.history import READINGS, History
+from dqn_jax.loop import LaneState, Loop
+from dqn_jax.play import film_policy, median_lane
+from dqn_jax.types import Params
+
+
+class Recorder:
+    """The files of one run. Everything it writes can be written again from the history in a checkpoint."""
+
+    def __init__(self, run: Path, settings: runs.RunSettings, *, save_episodes: bool = False):
+        self.run = run
+        self.settings = settings
+        self.save_episodes = save_episodes
+        self._writers: list[Any] = []
+        self._events_written = 0
+        runs.write_json(run / "provenance.json", runs.provenance(settings))
+
+    def chunk(self, history: History) -> None:
+        """Write the tables and events as of now."""
+        with runs.clear_errors(self.run):
+            self._tables(history)
+            self._events(history)
+
+    def checkpoint(self, env_steps: int, lanes: LaneState, history: History) -> None:
+        """Save everything that going on needs."""
+        kept = jax.tree.map(lambda x: x[: len(self.settings.seeds)], lanes)
+        with runs.clear_errors(self.run):
+            runs.save_checkpoint(self.run, env_steps, kept, history.arrays())
+
+    def finish(self, summary: dict[str, Any], history: History, loop: Loop, params: Params) -> None:
+        """Write the summary, the figure and, where the environment can be drawn, the median seed's film."""
+        with runs.clear_errors(self.run):
+            self._tables(history)
+            runs.write_json(self.run / "summary.json", summary)
+            if history.env_steps:
+                with runs.atomic(self.run / "curve.png") as path:
+                    report.plot_runs([report.RunData.of(self.settings, history.metrics_table(), summary)], path)
+            for writer in self._writers:
+                writer.close()
+            if summary["complete"] and can_draw(loop.env):
+                lane = median_lane(summary["final_eval_return"])
+                own = jax.tree.map(lambda x: x[lane], params)
+                title = f"{loop.env.spec.name}, seed {self.settings.seeds[lane]}"
+                film_policy(loop, own, self.run / "film.gif", start=0, title=title)
+
+    def _tables(self, history: History) -> None:
+        with runs.atomic(self.run / "metrics.csv") as path:
+            history.metrics_table().to_csv(path, index=False, float_format="%.7g")
+        if self.save_episodes:
+            with runs.atomic(self.run / "episodes.csv") as path:
+                history.episodes_table().to_csv(path, index=False, float_format="%.7g")
+
+    def _events(self, history: History) -> None:
+        """TensorBoard: one event file per seed, so that a stock TensorBoard shows them as runs to compare."""
+        from tensorboardX import SummaryWriter  # slow to import
+
+        folder = self.run / "tensorboard"
+        if not self._writers:
+            # After a resume the events are written anew from the history: none twice, none missing.
+            shutil.rmtree(folder, ignore_errors=True)
+            self._writers = [SummaryWriter(str(folder / f"seed_{seed}")) for seed in self.settings.seeds]
+        for chunk in range(self._events_written, len(history.env_steps)):
+            for lane, writer in enumerate(self._writers):
+                for name in READINGS:
+                    value = float(history.readings[name][chunk][lane])
+                    if np.isfinite(value):
+                        writer.add_scalar(name, value, history.env_steps[chunk])
+        self._events_written = len(history.env_steps)

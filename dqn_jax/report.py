@@ -1,0 +1,138 @@
+"""Figures: learning curves with intervals, and how many seeds had converged by when."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+
+from dqn_jax import convergence
+from dqn_jax.config import ConfigError
+from dqn_jax.runs import RunSettings, load_settings
+
+Aggregate = Literal["mean", "iqm"]
+X_AXES = {"env_steps": "environment steps", "updates": "updates", "episodes": "episodes", "seconds": "seconds"}
+Y_AXES = {
+    "eval_return": "evaluation return",
+    "train_return": "training return (last 100 episodes)",
+    "eval_length": "evaluation episode length",
+    "loss": "loss",
+    "td_error": "mean absolute TD error",
+    "q_mean": "mean Q-value",
+    "epsilon": "epsilon",
+}
+_COLOURS = ("#1f6fb4", "#d1601f", "#2a8f57", "#8a4fb0", "#b03060", "#6b6b2f")
+
+
+@dataclasses.dataclass(frozen=True)
+class RunData:
+    """What a figure needs of one run."""
+
+    label: str
+    seeds: int
+    metrics: pd.DataFrame
+    criteria: list[dict[str, Any]]  # as in summary.json
+
+    @staticmethod
+    def of(settings: RunSettings, metrics: pd.DataFrame, summary: dict[str, Any]) -> RunData:
+        """From a run still in memory."""
+        return RunData(settings.name, len(settings.seeds), metrics, summary["criteria"])
+
+    @staticmethod
+    def load(run: Path) -> RunData:
+        """From a run's folder, finished or not.
+
+        Raises:
+          ConfigError: if it has no readable metrics yet.
+        """
+        settings = load_settings(run)
+        try:
+            metrics = pd.read_csv(run / "metrics.csv")
+            summary_path = run / "summary.json"
+            summary = json.loads(summary_path.read_text()) if summary_path.is_file() else {"criteria": []}
+            missing = {"seed", *X_AXES, *Y_AXES} - set(metrics.columns)
+            if missing or metrics.empty:
+                raise ValueError(f"metrics.csv lacks {', '.join(sorted(missing)) or 'rows'}")
+        except (OSError, ValueError) as error:
+            raise ConfigError(f"run: {run} has no metrics to plot yet ({error}); train for longer.") from error
+        return RunData(settings.name, len(settings.seeds), metrics, summary["criteria"])
+
+
+def plot_runs(
+    runs: Sequence[RunData], path: Path, *, x: str = "env_steps", y: str = "eval_return", aggregate: Aggregate = "mean"
+) -> None:
+    """Draw the runs over one another and write the figure (format by the path's suffix).
+
+    Above: thin lines per seed, a thick one for the mean (or interquartile mean) with its 95 % bootstrap band,
+    thresholds dashed. Below: the share of seeds that had met each criterion by then; seeds that never did
+    count as not converged.
+    """
+    from matplotlib.figure import Figure  # slow to import; and no pyplot, so no global state
+
+    with_criteria = any(run.criteria for run in runs)
+    figure = Figure(figsize=(8, 6.4 if with_criteria else 4.2), dpi=110, layout="constrained")
+    grid: Any = figure.subplots(
+        2 if with_criteria else 1, 1, sharex=True, height_ratios=[2, 1] if with_criteria else [1]
+    )
+    axes = list(np.atleast_1d(grid))
+    for i, run in enumerate(runs):
+        colour = _COLOURS[i % len(_COLOURS)]
+        label = run.label if sum(r.label == run.label for r in runs) == 1 else f"{run.label} ({i + 1})"
+        _draw_curves(axes[0], run, label, colour, x, y, aggregate)
+        if with_criteria:
+            _draw_converged(axes[1], run, label if len(runs) > 1 else "", colour, x, solo=len(runs) == 1)
+    if y in ("eval_return", "train_return"):
+        for threshold in sorted({c["threshold"] for run in runs for c in run.criteria if c["name"].startswith(y[:4])}):
+            axes[0].axhline(threshold, color="0.35", lw=0.9, ls="--", zorder=1)
+            axes[0].annotate(
+                f"{threshold:g}", (1, threshold), (-3, 2), xycoords=("axes fraction", "data"),
+                textcoords="offset points", ha="right", va="bottom", fontsize=8, color="0.35",
+            )  # fmt: skip
+    axes[0].set_ylabel(Y_AXES[y])
+    axes[0].legend(loc="best", fontsize=8, frameon=False)
+    if with_criteria:
+        axes[1].set_ylabel("share of seeds\nconverged")
+        axes[1].set_ylim(-0.04, 1.04)
+        axes[1].legend(loc="best", fontsize=8, frameon=False)
+    axes[-1].set_xlabel(X_AXES[x] + ("" if x == "seconds" else ", per seed"))
+    for axis in axes:
+        axis.spines[["top", "right"]].set_visible(False)
+        axis.grid(alpha=0.25, lw=0.6)
+        axis.set_xlim(left=0)
+    figure.savefig(path)
+
+
+def _draw_curves(axis: Any, run: RunData, label: str, colour: str, x: str, y: str, aggregate: Aggregate) -> None:
+    xs = _by_seed(run, x)  # [S, C]
+    ys = _by_seed(run, y)
+    for seed_x, seed_y in zip(xs, ys, strict=True):
+        axis.plot(seed_x, seed_y, color=colour, lw=0.5, alpha=0.22, zorder=2)
+    statistic = convergence.interquartile_mean if aggregate == "iqm" else np.mean
+    known = ~np.isnan(ys).any(axis=0)  # a statistic over some of the seeds only would not be comparable
+    middle_x, middle = xs[:, known].mean(axis=0), statistic(ys[:, known], axis=0)
+    name = {"mean": "mean", "iqm": "interquartile mean"}[aggregate]
+    axis.plot(middle_x, middle, color=colour, lw=2, zorder=4, label=f"{label}: {name} of {run.seeds} seeds")
+    if run.seeds > 1 and known.any():
+        low, high = convergence.bootstrap_interval(ys[:, known], statistic)
+        axis.fill_between(middle_x, low, high, color=colour, alpha=0.25, lw=0, zorder=3)
+
+
+def _draw_converged(axis: Any, run: RunData, label: str, colour: str, x: str, *, solo: bool) -> None:
+    end = _by_seed(run, x).max()
+    for i, criterion in enumerate(run.criteria):
+        times = np.sort([t for t in criterion[x] if t is not None])
+        shares = np.arange(1, len(times) + 1) / run.seeds
+        style = (_COLOURS[i % len(_COLOURS)], "-") if solo else (colour, ("-", "--", ":", "-.")[i % 4])
+        name = f"{label} {criterion['name']}: {len(times)} of {run.seeds}".strip()
+        steps = np.r_[0, times, end], np.r_[0, shares, len(times) / run.seeds]
+        axis.step(*steps, where="post", lw=1.6, label=name, color=style[0], ls=style[1])
+
+
+def _by_seed(run: RunData, column: str) -> np.ndarray:
+    """`[S, C]`."""
+    return run.metrics[column].to_numpy(np.float64).reshape(run.seeds, -1)

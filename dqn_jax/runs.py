@@ -1,0 +1,316 @@
+"""A run on disk: its folder, its settings and provenance, and checkpoints that survive a kill.
+
+    runs/<name>/<stamp>/  config.json  provenance.json  metrics.csv  summary.json  curve.png  film.gif
+                          tensorboard/  checkpoints/<env_steps>/
+
+Every file is written whole or not at all: to a temporary name, then renamed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import datetime
+import importlib.metadata
+import json
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import zlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from dqn_jax.config import Config, ConfigError, HParams
+from dqn_jax.loop import LaneState
+from dqn_jax.prng import key_data, wrap_key_data
+
+FORMAT = 1  # of config.json and the checkpoints; a newer one is refused
+_KEPT = 2  # checkpoints
+_PACKAGES = ("jax", "jaxlib", "flax", "optax", "gymnax", "chex", "numpy", "orbax-checkpoint", "envpool")
+
+
+class RunError(RuntimeError):
+    """Something went wrong while running, not in the settings. One line; exit code 1."""
+
+
+@contextlib.contextmanager
+def atomic(path: Path) -> Iterator[Path]:
+    """A temporary path beside `path` that takes its place when the block ends well, and vanishes otherwise."""
+    temporary = path.with_name(f".{path.stem}.{os.getpid()}.tmp{path.suffix}")
+    try:
+        yield temporary
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def clear_errors(run: Path) -> Iterator[None]:
+    """Turn a failed write (a full disk, a folder gone) into one line; what was written before stays whole."""
+    try:
+        yield
+    except OSError as error:
+        raise RunError(
+            f"out: cannot write to {run} ({error.strerror or error}); free space, then go on with --resume."
+        ) from error
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write JSON atomically; NaN and infinities become null, as JSON has neither."""
+    with atomic(path) as temporary:
+        temporary.write_text(json.dumps(_plain(value), indent=1, allow_nan=False) + "\n")
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {str(k): _plain(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(v) for v in value]
+    if isinstance(value, np.ndarray):
+        return _plain(value.tolist())
+    if isinstance(value, np.generic):
+        return _plain(value.item())
+    if isinstance(value, float) and not np.isfinite(value):
+        return None
+    return value
+
+
+def new_run_dir(root: Path, name: str) -> Path:
+    """Create `root/name/<stamp>`, never one that exists."""
+    stamp = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
+    for suffix in ("", *(f"-{i}" for i in range(2, 100))):
+        path = root / name / (stamp + suffix)
+        try:
+            path.mkdir(parents=True)
+            return path
+        except FileExistsError:
+            continue
+        except OSError as error:
+            raise RunError(f"out: cannot create {path} ({error.strerror}); choose another with --out.") from error
+    raise RunError(f"out: too many runs at once in {root / name}; choose another folder with --out.")
+
+
+def claim_run_dir(path: Path) -> Path:
+    """Create `path` for a new run; it may exist if it is empty."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        occupied = any(path.iterdir())
+    except OSError as error:
+        raise RunError(f"out: cannot create {path} ({error.strerror}); choose another folder.") from error
+    if occupied:
+        raise ConfigError(f"out: {path} is not empty; choose another folder, or go on with the run in it by --resume.")
+    return path
+
+
+def find_run(path: str | Path) -> Path:
+    """The run at `path`, or the newest one below it.
+
+    Raises:
+      ConfigError: if there is none.
+    """
+    path = Path(path)
+    if (path / "config.json").is_file():
+        return path
+    if not path.exists():
+        raise ConfigError(f"run: {path} does not exist; give the folder that 'dqn-jax train' printed.")
+    found = [p.parent for pattern in ("*/config.json", "*/*/config.json") for p in path.glob(pattern)]
+    if not found:
+        raise ConfigError(f"run: {path} holds no run (no config.json); give the folder that 'dqn-jax train' printed.")
+    return max(found, key=lambda run: (run.name, run.stat().st_mtime))
+
+
+@dataclasses.dataclass(frozen=True)
+class RunSettings:
+    """What config.json holds: all that a run's numbers depend on."""
+
+    name: str
+    seeds: tuple[int, ...]
+    config: Config
+    hparams: HParams
+    criteria: tuple[str, ...]
+
+
+def save_settings(run: Path, settings: RunSettings) -> None:
+    """Write config.json."""
+    value = {
+        "format": FORMAT,
+        "name": settings.name,
+        "seeds": settings.seeds,
+        "criteria": settings.criteria,
+        "config": dataclasses.asdict(settings.config),
+        "hparams": settings.hparams._asdict(),
+    }
+    write_json(run / "config.json", value)
+
+
+def load_settings(run: Path) -> RunSettings:
+    """Read config.json.
+
+    Raises:
+      ConfigError: if it is unreadable, from a newer version, or not ours.
+    """
+    path = run / "config.json"
+    try:
+        value = json.loads(path.read_text())
+        if value["format"] > FORMAT:
+            raise ConfigError(f"run: {run} was written by a newer dqn_jax (format {value['format']}); update dqn_jax.")
+        fields = dict(value["config"])
+        fields["hidden"] = tuple(fields["hidden"])
+        fields["env_params"] = tuple((str(k), float(v)) for k, v in fields["env_params"])
+        hparams: dict[str, Any] = {k: np.asarray(v) if isinstance(v, list) else v for k, v in value["hparams"].items()}
+        return RunSettings(
+            value["name"], tuple(value["seeds"]), Config(**fields), HParams(**hparams), tuple(value["criteria"])
+        )
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        if isinstance(error, ConfigError):
+            raise
+        raise ConfigError(f"run: {path} is not a readable run of dqn_jax ({error}); choose another run.") from error
+
+
+def differences(saved: RunSettings, wanted: RunSettings) -> list[tuple[str, Any, Any]]:
+    """Settings that a run's numbers depend on and that differ: (field, saved, wanted).
+
+    The budget and the criteria may change when a run goes on; they change none of its numbers.
+    """
+
+    def flat(settings: RunSettings) -> dict[str, Any]:
+        values = {"seeds": settings.seeds, **dataclasses.asdict(settings.config), **settings.hparams._asdict()}
+        return _plain({k: v for k, v in values.items() if k not in ("total_steps", "lane_block")})
+
+    old, new = flat(saved), flat(wanted)
+    return [(field, old[field], new[field]) for field in old if old[field] != new[field]]
+
+
+def provenance(settings: RunSettings) -> dict[str, Any]:
+    """Where a run's numbers come from: versions, devices, commit, seeds and flags."""
+
+    def version(package: str) -> str | None:
+        try:
+            return importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            return None
+
+    devices = jax.devices()
+    return {
+        "started": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "dqn_jax": version("dqn_jax"),
+        "versions": {"python": platform.python_version(), **{p: version(p) for p in _PACKAGES}},
+        "machine": {"system": platform.platform(), "processor": platform.machine(), "cores": os.cpu_count()},
+        "devices": {"platform": devices[0].platform, "kind": devices[0].device_kind, "count": len(devices)},
+        "git_commit": _git_commit(),
+        "seeds": settings.seeds,
+        "flags": [Path(sys.argv[0]).name, *sys.argv[1:]],
+        "xla_flags": os.environ.get("XLA_FLAGS", ""),
+    }
+
+
+def _git_commit() -> str | None:
+    try:
+        out = subprocess.run(
+            ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=40"],
+            capture_output=True,
+            text=True,
+            timeout=5,
+            check=True,
+        )
+        return out.stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+# -- checkpoints -------------------------------------------------------------------------------------------
+
+
+def save_checkpoint(run: Path, env_steps: int, lanes: LaneState, history: dict[str, np.ndarray]) -> None:
+    """Save a population (leaves `[L, ...]`) and its history after `env_steps`; keep the last two.
+
+    A checkpoint counts only once its manifest, written last, lists the size and checksum of every file.
+    """
+    checkpointer = _checkpointer()
+    folder = run / "checkpoints"
+    path = (folder / f"{env_steps:012d}").absolute()
+    leaves = [np.asarray(key_data(x) if _is_key(x) else x) for x in jax.tree.leaves(lanes)]
+    folder.mkdir(exist_ok=True)
+    if path.exists():
+        shutil.rmtree(path)  # a damaged one of the same step
+    try:
+        checkpointer.save(path, {"lanes": {f"{i:04d}": leaf for i, leaf in enumerate(leaves)}, "history": history})
+    except (ValueError, RuntimeError) as error:  # how tensorstore reports a failed write
+        raise OSError(str(error).splitlines()[0]) from error
+    write_json(path / "manifest.json", {"format": FORMAT, "files": _checksums(path)})
+    kept = sorted(p for p in folder.iterdir() if p.name.isdigit())
+    for old in kept[:-_KEPT]:
+        shutil.rmtree(old, ignore_errors=True)
+
+
+def load_checkpoint(
+    run: Path, template: LaneState, warn: Callable[[str], None]
+) -> tuple[int, LaneState, dict[str, np.ndarray]] | None:
+    """The newest whole checkpoint: env_steps, lanes (host arrays, leaves `[L, ...]`) and history; None without any.
+
+    Damaged ones are reported through `warn` and skipped.
+
+    Args:
+      run: the run's folder.
+      template: the population's state as shapes (`jax.eval_shape`); the lane count may differ.
+      warn: called with one line for each checkpoint that is skipped.
+    """
+    checkpointer = _checkpointer()
+    folder = run / "checkpoints"
+    paths = sorted(folder.iterdir(), reverse=True) if folder.is_dir() else []
+    for path in (p for p in paths if p.name.isdigit()):
+        if (reason := _damage(path)) is not None:
+            warn(f"checkpoint {path} is damaged ({reason}) and is skipped")
+            continue
+        saved = checkpointer.restore(path.absolute())
+        leaves, structure = jax.tree.flatten(template)
+        stored = [saved["lanes"][name] for name in sorted(saved["lanes"])]
+        if len(stored) != len(leaves):
+            raise ConfigError(f"run: the checkpoint {path} does not fit this version of dqn_jax; start a new run.")
+        restored = []
+        for old, new in zip(stored, leaves, strict=True):
+            value = wrap_key_data(old) if _is_key(new) else np.asarray(old)
+            if value.shape[1:] != new.shape[1:] or value.dtype != new.dtype:
+                raise ConfigError(f"run: the checkpoint {path} does not fit this version of dqn_jax; start a new run.")
+            restored.append(value)
+        return int(path.name), jax.tree.unflatten(structure, restored), saved["history"]
+    return None
+
+
+def _is_key(x: Any) -> bool:
+    return jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key)
+
+
+def _checkpointer() -> Any:
+    import orbax.checkpoint as ocp  # slow to import, and only needed here
+
+    return ocp.PyTreeCheckpointer()
+
+
+def _checksums(path: Path) -> dict[str, list[int]]:
+    files = sorted(p for p in path.rglob("*") if p.is_file() and p.name != "manifest.json")
+    sums = {}
+    for file in files:
+        data = file.read_bytes()
+        sums[str(file.relative_to(path))] = [len(data), zlib.crc32(data)]
+    return sums
+
+
+def _damage(path: Path) -> str | None:
+    try:
+        manifest = json.loads((path / "manifest.json").read_text())
+        if manifest["format"] > FORMAT:
+            return "it was written by a newer dqn_jax"
+        actual = _checksums(path)
+        wrong = [name for name, entry in manifest["files"].items() if actual.get(name) != entry]
+        return f"{wrong[0]} differs from its checksum" if wrong else None
+    except FileNotFoundError:
+        return "it was never finished"
+    except (OSError, ValueError, KeyError, AttributeError) as error:
+        return f"its manifest is unreadable: {error}"

@@ -1,0 +1,303 @@
+"""Train a population on the device, chunk by chunk; the host reads, judges, saves and goes on."""
+
+from __future__ import annotations
+
+import dataclasses
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pandas as pd
+
+from dqn_jax import convergence, devices, runs
+from dqn_jax._import_time import import_seconds
+from dqn_jax.config import ConfigError, validate
+from dqn_jax.history import History
+from dqn_jax.loop import Loop, make_loop
+from dqn_jax.population import Population, make_population
+from dqn_jax.presets import Preset, resolve_preset, with_overrides
+from dqn_jax.recorder import Recorder
+from dqn_jax.types import Params
+
+_CHECKPOINT_SHARE = 0.05  # of the run's time that checkpoints may take
+
+
+@dataclasses.dataclass(frozen=True)
+class Progress:
+    """What is known after a chunk, for a display."""
+
+    phase: Literal["compile", "train"]
+    env_steps: int  # per seed
+    total_steps: int
+    seconds: float  # of running, compilation excluded
+    lane_steps_per_second: float
+    train_return: np.ndarray  # [L], mean of each seed's last episodes; NaN before the first
+    eval_return: np.ndarray  # [L]
+    converged: np.ndarray  # [L], bool, by the first criterion
+    diverged: np.ndarray  # [L], bool
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainResult:
+    """What a run ended with."""
+
+    summary: dict[str, Any]  # as in summary.json
+    metrics: pd.DataFrame  # as in metrics.csv
+    episodes: pd.DataFrame  # one row per finished training episode
+    converged: np.ndarray  # [L], bool, by the first criterion
+    params: Params  # online networks, leaves [L, ...], on the host
+    settings: runs.RunSettings
+    run: Path | None  # folder, where one was written
+    interrupted: bool  # stopped by a signal; `resume=True` goes on
+
+
+def train(
+    preset: str | Preset = "cartpole",
+    *,
+    seeds: int | Sequence[int] | None = None,
+    seed: int = 0,
+    criteria: Sequence[str] | None = None,
+    stop: Literal["budget", "converged"] = "budget",
+    out: str | Path | None = None,
+    root: str | Path | None = None,
+    resume: bool = False,
+    save_episodes: bool = False,
+    on_progress: Callable[[Progress], None] | None = None,
+    warn: Callable[[str], None] = lambda line: print(line, file=sys.stderr),
+    trackers: Sequence[Callable[[History], None]] = (),
+    **overrides: Any,
+) -> TrainResult:
+    """Train one agent per seed, all at once.
+
+    Args:
+      preset: a preset's or an environment's name, or a `Preset`.
+      seeds: how many seeds (counted up from `seed`), or the seeds themselves (default: the preset's number).
+      seed: the first seed, if `seeds` is a number.
+      criteria: convergence criteria as text (default: the preset's); the first one decides `stop`.
+      stop: "converged" ends the run once every lane has converged or diverged.
+      out: folder of this run. Without `out` and `root` nothing is written.
+      root: folder under which `<name>/<stamp>/` is made.
+      resume: go on with the run in `out`, or the newest of this preset in `root`.
+      save_episodes: also write `episodes.csv`, one row per finished training episode.
+      on_progress: called before compilation and after every chunk.
+      warn: called with one line for anything to know about.
+      trackers: called with the history after every chunk (Weights & Biases, say).
+      **overrides: any field of `Config` or `HParams`; an HParams field may have one value per lane.
+
+    Raises:
+      ConfigError: for settings that are wrong or impossible.
+      RunError: for what fails while running (a full disk, say); what was saved stays.
+    """
+    devices.configure()
+    chosen = with_overrides(resolve_preset(preset) if isinstance(preset, str) else preset, overrides)
+    lane_seeds = _seeds(chosen.seeds if seeds is None else seeds, seed)
+    parsed = [convergence.parse_criterion(text) for text in (chosen.criteria if criteria is None else criteria)]
+    if stop == "converged" and not parsed:
+        raise ConfigError("stop: 'converged' needs a criterion; add one, e.g. --criteria eval>=475x3.")
+    validate(chosen.config, chosen.hparams)
+    settings = runs.RunSettings(
+        chosen.name, lane_seeds, chosen.config, chosen.hparams, tuple(criterion.name for criterion in parsed)
+    )
+    loop = make_loop(settings.config)  # before anything is written: it refuses what the environment cannot do
+    run = _open_run(settings, out, root, resume)
+    history = History(lane_seeds, settings.config.num_envs)
+
+    def report(phase: Literal["compile", "train"], env_steps: int) -> None:
+        if on_progress:
+            on_progress(_progress(phase, loop, history, parsed, env_steps))
+
+    report("compile", 0)
+    population = make_population(settings.config, loop, settings.hparams, lane_seeds)
+    recorder = Recorder(run, settings, save_episodes=save_episodes) if run else None
+    resumed = runs.load_checkpoint(run, population.lane_shapes, warn) if run and resume else None
+    began = time.perf_counter()
+    if resumed is None:
+        lanes, env_steps = population.start(population.seeds, population.hparams), loop.warmup_steps
+        if resume:
+            warn("there is no whole checkpoint to go on from: starting at the beginning")
+    else:
+        env_steps, saved, arrays = resumed
+        history.restore(arrays)
+        lanes = population.place(saved)
+        began -= history.seconds[-1]
+    last_step = loop.warmup_steps + loop.num_chunks * loop.steps_per_chunk
+    saved_at, save_cost = began, 0.0
+    with _Interrupt() as interrupt:
+        while env_steps < last_step and not interrupt.requested:
+            if stop == "converged" and history.env_steps and np.all(_settled(parsed, history)):
+                break
+            lanes, metrics = population.chunk(jnp.int32(env_steps), lanes, population.hparams)
+            host = jax.tree.map(lambda x: np.asarray(x)[: len(lane_seeds)], metrics)
+            now = time.perf_counter()
+            history.add(env_steps, env_steps + loop.steps_per_chunk, now - began, host)
+            env_steps += loop.steps_per_chunk
+            for tracker in trackers:
+                tracker(history)
+            if recorder:
+                recorder.chunk(history)
+                # After every chunk, or as often as takes no more than its share of the time.
+                if now - saved_at >= save_cost / _CHECKPOINT_SHARE:
+                    recorder.checkpoint(env_steps, lanes, history)
+                    saved_at = time.perf_counter()
+                    save_cost = saved_at - now
+            report("train", env_steps)
+        if recorder and saved_at < now:
+            recorder.checkpoint(env_steps, lanes, history)
+    params = jax.tree.map(lambda x: np.asarray(x)[: len(lane_seeds)], lanes.agent.params)
+    summary = _summary(settings, parsed, history, population, complete=not interrupt.requested)
+    if recorder:
+        recorder.finish(summary, history, loop, params)
+    return TrainResult(
+        summary=summary,
+        metrics=history.metrics_table(),
+        episodes=history.episodes_table(),
+        converged=_converged(parsed, history),
+        params=params,
+        settings=settings,
+        run=run,
+        interrupted=interrupt.requested,
+    )
+
+
+def _seeds(seeds: int | Sequence[int], first: int) -> tuple[int, ...]:
+    chosen = tuple(range(first, first + seeds)) if isinstance(seeds, int) else tuple(int(s) for s in seeds)
+    if not chosen:
+        raise ConfigError("seeds: at least one seed is needed; use 1 or more.")
+    if min(chosen) < 0 or max(chosen) >= 2**31:
+        raise ConfigError("seed: seeds must lie between 0 and 2147483647.")
+    if len(set(chosen)) < len(chosen):
+        raise ConfigError("seeds: a seed is given twice; two equal seeds are one sample.")
+    return chosen
+
+
+def _open_run(settings: runs.RunSettings, out: str | Path | None, root: str | Path | None, resume: bool) -> Path | None:
+    """The folder to write to, made or found; None if nothing is to be written."""
+    if out is None and root is None:
+        if resume:
+            raise ConfigError("resume: say which run to go on with, by out or root.")
+        return None
+    if not resume:
+        run = runs.claim_run_dir(Path(out)) if out is not None else runs.new_run_dir(Path(root or ""), settings.name)
+        runs.save_settings(run, settings)
+        return run
+    run = runs.find_run(out if out is not None else Path(root or "") / settings.name)
+    differences = runs.differences(runs.load_settings(run), settings)
+    if differences:
+        raise ConfigError(
+            f"{differences[0][0]}: the run in {run} has {differences[0][1]}, not {differences[0][2]}"
+            + (f" (and {len(differences) - 1} more settings differ)" if len(differences) > 1 else "")
+            + "; a run goes on only with its own settings: drop --resume to start a new one."
+        )
+    runs.save_settings(run, settings)  # the budget or the criteria may have changed
+    return run
+
+
+def _converged(criteria: Sequence[convergence.Criterion], history: History) -> np.ndarray:
+    """`[L]`, bool, by the first criterion."""
+    if not criteria:
+        return np.zeros(len(history.seeds), bool)
+    return np.array([convergence.time_to(criteria[0], curve) is not None for curve in history.curves()])
+
+
+def _settled(criteria: Sequence[convergence.Criterion], history: History) -> np.ndarray:
+    return _converged(criteria, history) | ~history.finite
+
+
+def _progress(
+    phase: Literal["compile", "train"],
+    loop: Loop,
+    history: History,
+    criteria: Sequence[convergence.Criterion],
+    env_steps: int,
+) -> Progress:
+    lanes = len(history.seeds)
+    seconds = history.seconds[-1] if history.seconds else 0.0
+
+    def last(name: str) -> np.ndarray:
+        return history.readings[name][-1] if history.env_steps else np.full(lanes, np.nan)
+
+    return Progress(
+        phase=phase,
+        env_steps=env_steps,
+        total_steps=loop.warmup_steps + loop.num_chunks * loop.steps_per_chunk,
+        seconds=seconds,
+        lane_steps_per_second=lanes * env_steps / seconds if seconds else 0.0,
+        train_return=last("train_return"),
+        eval_return=last("eval_return"),
+        converged=_converged(criteria, history),
+        diverged=~history.finite,
+    )
+
+
+def _summary(
+    settings: runs.RunSettings,
+    criteria: Sequence[convergence.Criterion],
+    history: History,
+    population: Population,
+    *,
+    complete: bool,
+) -> dict[str, Any]:
+    """summary.json: lists have one entry per seed, null where something was not reached."""
+    curves = history.curves()
+    seconds = history.seconds[-1] if history.seconds else 0.0
+    lanes = len(settings.seeds)
+    env_steps = history.env_steps[-1] if history.env_steps else 0
+    updates = history.reading("updates")[:, -1:].sum()
+    final = history.reading("eval_return")[:, -1] if history.env_steps else np.full(lanes, np.nan)
+    low, high = convergence.bootstrap_interval(final)
+    worst = int(np.argmin(np.where(np.isnan(final), -np.inf, final)))
+    return {
+        "env": settings.config.env,
+        "preset": settings.name,
+        "seeds": list(settings.seeds),
+        "complete": complete,
+        "env_steps": env_steps,
+        "updates": history.reading("updates")[:, -1].tolist() if history.env_steps else [0] * lanes,
+        "criteria": [convergence.summarize(criterion, curves) for criterion in criteria],
+        "final_eval_return": final.tolist(),
+        "final_eval": {
+            "mean": float(np.mean(final)),
+            "interval95": [float(low), float(high)],
+            "iqm": float(convergence.interquartile_mean(final)),
+            "worst": float(final[worst]),
+            "worst_seed": settings.seeds[worst],
+        },
+        "final_train_return": history.reading("train_return")[:, -1].tolist() if history.env_steps else [],
+        "diverged": [seed for seed, finite in zip(settings.seeds, history.finite, strict=True) if not finite],
+        "throughput": {
+            "env_steps_per_second": lanes * env_steps / seconds if seconds else None,
+            "updates_per_second": float(updates) / seconds if seconds else None,
+        },
+        "seconds": {"import": import_seconds(), "compile": population.compile_seconds, "run": seconds},
+        "peak_memory_bytes": devices.peak_memory_bytes(),
+    }
+
+
+class _Interrupt:
+    """Turns the first Ctrl-C or SIGTERM into a request to stop after the chunk; the second stops at once."""
+
+    def __init__(self) -> None:
+        self.requested = False
+        self._previous: dict[int, Any] = {}
+
+    def __enter__(self) -> _Interrupt:
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self._previous[number] = signal.signal(number, self._handle)
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+
+    def _handle(self, number: int, frame: Any) -> None:
+        if self.requested:
+            raise KeyboardInterrupt
+        self.requested = True

@@ -1,0 +1,24 @@
+"""Settings that must be made before jax starts."""
+
+from __future__ import annotations
+
+import jax
+from hypothesis import settings
+
+from dqn_jax.devices import cache_dir
+
+jax.config.update("jax_num_cpu_devices", 2)  # sharding over devices is tested on any machine
+jax.config.update("jax_numpy_rank_promotion", "raise")  # a silent [B] against [B, 1] is the classic DQN bug
+jax.config.update("jax_debug_key_reuse", True)  # a key consumed twice is an error, wherever it happens
+jax.config.update("jax_compilation_cache_dir", str(cache_dir()))
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
+jax.config.update("jax_persistent_cache_min_entry_size_bytes", 0)
+
+# Compiling takes longer than any deadline, and a failure must come back on every machine.
+settings.register_profile("dqn_jax", deadline=None, max_examples=25, derandomize=True, database=None)
+settings.load_profile("dqn_jax")
+
+
+def pytest_configure(config):
+    # rlax imports tensorflow_probability, which still reads a deprecated name of jax while it is imported.
+    config.addinivalue_line("filterwarnings", "ignore:jax.core.pytype_aval_mappings is deprecated:DeprecationWarning")

@@ -1,0 +1,159 @@
+"""The replay against a plain deque: what is stored, for how long, and how it is drawn."""
+
+from __future__ import annotations
+
+import collections
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import scipy.stats
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dqn_jax.prng import make_key
+from dqn_jax.replay import make_replay
+from dqn_jax.types import Transition
+
+EXAMPLE = Transition(
+    obs_tm1=jnp.zeros((2, 3), jnp.uint8),
+    a_tm1=jnp.zeros((), jnp.int32),
+    r_t=jnp.zeros(()),
+    discount_t=jnp.zeros(()),
+    obs_t=jnp.zeros((2, 3), jnp.uint8),
+)
+
+
+def numbered(numbers):
+    """Transitions that carry their number in every field, so that a mixed-up sample shows."""
+    numbers = np.asarray(numbers)
+    obs = np.broadcast_to(numbers[:, None, None], (len(numbers), 2, 3)).astype(np.uint8)
+    return Transition(obs, numbers.astype(np.int32), 10.0 * numbers, 1.0 * (numbers % 2), obs + np.uint8(1))
+
+
+def number_of(sample):
+    """The number of each sampled transition, once all its fields are seen to belong together."""
+    numbers = np.asarray(sample.a_tm1)
+    expected = numbered(numbers.reshape(-1))
+    for got, wanted in zip(sample, expected, strict=True):
+        np.testing.assert_array_equal(np.asarray(got).reshape(wanted.shape), wanted)
+    return numbers
+
+
+@functools.cache
+def compiled(capacity, batch_size, num_envs, draws=100):
+    """`add`, and `draws` samples in one call."""
+    replay = make_replay(capacity, batch_size, num_envs)
+    many = jax.jit(lambda state, key: jax.vmap(replay.sample, (None, 0))(state, jax.random.split(key, draws)))
+    return replay, jax.jit(replay.add), many
+
+
+@given(
+    st.sampled_from([(7, 2, 3), (4, 4, 4), (1, 1, 1), (10, 5, 4), (2, 2, 5)]),
+    st.integers(1, 12),
+    st.integers(0, 2**31 - 1),
+)
+def test_sampling_gives_exactly_what_a_deque_would_hold(sizes, adds, seed):
+    capacity, batch_size, num_envs = sizes
+    replay, add, sample_many = compiled(*sizes, draws=200)
+    state = replay.init(EXAMPLE)
+    reference = collections.deque(maxlen=-(-capacity // num_envs) * num_envs)
+    for i in range(adds):
+        row = np.arange(i * num_envs, (i + 1) * num_envs)
+        state = add(state, numbered(row))
+        reference.extend(row.tolist())
+    drawn = number_of(sample_many(state, make_key(seed)))
+    assert drawn.shape == (200, batch_size)
+    assert set(drawn.ravel().tolist()) == set(reference)  # missing one has odds below 1e-6
+
+
+def test_capacity_is_rounded_up_to_whole_rows():
+    state = make_replay(7, 1, 3).init(EXAMPLE)
+    assert {leaf.shape[:2] for leaf in jax.tree.leaves(state.storage)} == {(3, 3)}
+    state = make_replay(6, 1, 3).init(EXAMPLE)
+    assert {leaf.shape[:2] for leaf in jax.tree.leaves(state.storage)} == {(2, 3)}
+
+
+def test_bytes_stay_bytes_in_storage_and_sample():
+    replay, add, sample_many = compiled(4, 2, 2)
+    state = add(replay.init(EXAMPLE), numbered([250, 251]))
+    batch = sample_many(state, make_key(0))
+    for container in (state.storage, batch):
+        dtypes = [leaf.dtype for leaf in container]
+        assert dtypes == [jnp.uint8, jnp.int32, jnp.float32, jnp.float32, jnp.uint8]
+    assert set(np.unique(batch.obs_tm1).tolist()) == {250, 251}
+
+
+def test_unfilled_rows_are_never_drawn():
+    replay, add, sample_many = compiled(1000, 8, 2)
+    state = add(replay.init(EXAMPLE), numbered([3, 4]))
+    assert set(number_of(sample_many(state, make_key(1))).ravel().tolist()) == {3, 4}
+
+
+@pytest.mark.parametrize("adds", [5, 9])  # partly full; wrapped
+def test_draws_are_uniform_over_what_is_stored(adds):
+    replay, add, sample_many = compiled(21, 10, 3, draws=1000)
+    state = replay.init(EXAMPLE)
+    for i in range(adds):
+        state = add(state, numbered(np.arange(3 * i, 3 * i + 3)))
+    drawn = number_of(sample_many(state, make_key(2))).ravel()
+    stored = np.arange(max(0, 3 * adds - 21), 3 * adds)
+    counts = np.array([np.sum(drawn == number) for number in stored])
+    assert counts.sum() == len(drawn) == 10_000
+    assert scipy.stats.chisquare(counts).pvalue > 1e-3
+
+
+def test_rows_of_a_batch_are_drawn_independently():
+    replay, add, sample_many = compiled(10, 2, 10, draws=5000)
+    state = add(replay.init(EXAMPLE), numbered(np.arange(10)))
+    drawn = number_of(sample_many(state, make_key(3)))
+    table = np.histogram2d(drawn[:, 0], drawn[:, 1], bins=10)[0]
+    assert scipy.stats.chi2_contingency(table).pvalue > 1e-3
+    assert 0.05 < np.mean(drawn[:, 0] == drawn[:, 1]) < 0.15  # with replacement: one in ten
+
+
+def test_same_key_same_batch_and_other_key_another():
+    replay, add, sample_many = compiled(10, 5, 10)
+    state = add(replay.init(EXAMPLE), numbered(np.arange(10)))
+    first, again, other = (number_of(sample_many(state, make_key(seed))) for seed in (4, 4, 5))
+    np.testing.assert_array_equal(first, again)
+    assert not np.array_equal(first, other)
+
+
+def test_add_and_sample_work_inside_scan_and_vmap_over_lanes():
+    replay = make_replay(4, 3, 2)
+
+    def lane(offset, key):
+        def body(state, i):
+            rows = jax.tree.map(lambda x, e: x.astype(e.dtype), numbered_traced(offset + 2 * i), EXAMPLE)
+            return replay.add(state, rows), None
+
+        state, _ = jax.lax.scan(body, replay.init(EXAMPLE), jnp.arange(3))
+        return replay.sample(state, key)
+
+    def numbered_traced(first):
+        numbers = first + jnp.arange(2)
+        obs = jnp.broadcast_to(numbers[:, None, None], (2, 2, 3))
+        return Transition(obs, numbers, 10.0 * numbers, 1.0 * (numbers % 2), obs + 1)
+
+    batch = jax.jit(jax.vmap(lane))(jnp.array([0, 100]), jax.random.split(make_key(0), 2))
+    drawn = number_of(batch)
+    assert set(drawn[0].tolist()) <= {2, 3, 4, 5}
+    assert set(drawn[1].tolist()) <= {102, 103, 104, 105}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "name"),
+    [
+        ((0, 1, 1), "capacity"),
+        ((-5, 1, 1), "capacity"),
+        ((8, 0, 1), "batch_size"),
+        ((8, 2, 0), "num_envs"),
+        ((8, 9, 1), "batch_size"),
+    ],
+)
+def test_impossible_sizes_are_refused_by_name(arguments, name):
+    with pytest.raises(ValueError, match=name):
+        make_replay(*arguments)
