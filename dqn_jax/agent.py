@@ -15,6 +15,7 @@ import optax
 from dqn_jax import losses
 from dqn_jax.config import OPTIMIZER_HPARAMS, Config, ConfigError, HParams, optimizer_factory
 from dqn_jax.networks import QNetwork
+from dqn_jax.prng import random_index
 from dqn_jax.schedules import learning_rate_at
 from dqn_jax.types import EnvSpec, Key, Params, Transition
 
@@ -120,7 +121,7 @@ def make_agent(config: Config, spec: EnvSpec) -> Agent:
         explore_key, action_key = jax.random.split(key)
         rows = obs.shape[0]
         greedy = jnp.argmax(q_values(params, obs), axis=-1).astype(jnp.int32)
-        random = jax.random.randint(action_key, (rows,), 0, spec.num_actions, jnp.int32)
+        random = random_index(action_key, (rows,), spec.num_actions)
         return jnp.where(jax.random.uniform(explore_key, (rows,)) < epsilon, random, greedy)
 
     def loss_fn(

@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
-from dqn_jax import benchmark, presets, report, runs
+from dqn_jax import benchmark, devices, presets, report, runs
 from dqn_jax.config import Config, ConfigError, HParams, suggest
 from dqn_jax.convergence import KINDS
 from dqn_jax.display import TrainDisplay, summary_tables
@@ -136,6 +136,7 @@ COMMANDS: dict[str, Any] = {
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; the exit code is 0, 1 (failed while running), 2 (bad input) or 130 (stopped)."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
+    devices.configure()
     try:
         if not arguments or arguments[0] in ("-h", "--help"):
             print(_usage())

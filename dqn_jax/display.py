@@ -80,19 +80,20 @@ def summary_tables(result: TrainResult) -> None:
     """Print how it went: convergence by criterion, the final evaluation, time, and where the files are."""
     console, summary = Console(), result.summary
     seeds = len(summary["seeds"])
-    table = Table(title=f"{summary['preset']} on {summary['env']}, {seeds} seeds", title_justify="left", box=None)
-    table.add_column("criterion")
-    for column in ("converged", "median env steps", "updates", "episodes", "seconds", "stays above"):
-        table.add_column(column, justify="right")
+    title = f"{summary['preset']} on {summary['env']}, {seeds} seeds: medians, counting seeds that never got there"
+    table = Table(title=title, title_justify="left", box=None, show_edge=False, pad_edge=False)
+    table.add_column("criterion", no_wrap=True)
+    for column in ("converged", "env steps", "updates", "episodes", "seconds", "stays"):
+        table.add_column(column, justify="right", no_wrap=True)
     for criterion in summary["criteria"]:
-        medians = [convergence.median_with_censored(criterion[f]) for f in ("env_steps", "updates", "episodes")]
-        seconds = convergence.median_with_censored(criterion["seconds"])
+        steps = convergence.median_with_censored(criterion["env_steps"])
+        others = [convergence.median_with_censored(criterion[f]) for f in ("updates", "episodes", "seconds")]
         stable = [s for s in criterion["stability"] if s is not None]
         table.add_row(
             criterion["name"],
             f"{round(criterion['converged'] * seeds)} of {seeds}",
-            *["not reached" if m is None else f"{m:,.0f}" for m in medians],
-            "not reached" if seconds is None else f"{seconds:.1f}",
+            f"> {summary['env_steps']:,}" if steps is None else f"{steps:,.0f}",
+            *["-" if m is None else f"{m:,.0f}" for m in others],
             f"{np.mean(stable):.0%}" if stable else "-",
         )
     console.print(table)

@@ -23,7 +23,13 @@ from dqn_jax.config import ConfigError
 from dqn_jax.envs import Env
 from dqn_jax.types import Key, Obs
 
-_GYMNASIUM = ("Acrobot-v1", "CartPole-v1", "MountainCar-v0", "MountainCarContinuous-v0", "Pendulum-v1")
+_GYMNASIUM = {  # frames per second, as in Gymnasium
+    "Acrobot-v1": 15,
+    "CartPole-v1": 50,
+    "MountainCar-v0": 30,
+    "MountainCarContinuous-v0": 30,
+    "Pendulum-v1": 30,
+}
 _WIDTH = 400  # pixels of a frame
 _MOST_DRAWN = 600  # frames drawn of an episode
 _MOST_IN_GIF = 300  # frames of a GIF, which compresses less well than a video
@@ -88,6 +94,11 @@ def can_draw(env: Env) -> bool:
     return env.inner.name in _GYMNASIUM or _is_maze(env) or (len(shape) in (2, 3) and min(shape[:2]) > 1)
 
 
+def frames_per_second(env: Env) -> int:
+    """A pleasant speed for a film of this environment."""
+    return _GYMNASIUM.get(env.inner.name, 10)
+
+
 def draw(env: Env, episode: Episode, *, title: str = "") -> list[np.ndarray]:
     """Draw an episode, each frame with its step number, the return so far and `title`.
 
@@ -111,6 +122,16 @@ def draw(env: Env, episode: Episode, *, title: str = "") -> list[np.ndarray]:
     ]
 
 
+def check_suffix(path: str | Path) -> None:
+    """Refuse a path that `write_film` would refuse, before anything is played.
+
+    Raises:
+      ConfigError: if `path` ends in neither .gif nor .mp4.
+    """
+    if Path(path).suffix.lower() not in (".gif", ".mp4"):
+        raise ConfigError(f"output: '{path}' is neither a GIF nor a video; use .gif or .mp4")
+
+
 def write_film(path: str | Path, frames: Sequence[np.ndarray], fps: float) -> None:
     """Write frames `[H, W, 3]` uint8 as a film; whatever was at `path` stays until the film is complete.
 
@@ -119,13 +140,11 @@ def write_film(path: str | Path, frames: Sequence[np.ndarray], fps: float) -> No
     Raises:
       ConfigError: if `path` ends in neither .gif nor .mp4.
     """
+    check_suffix(path)
     path = Path(path)
-    writers = {".gif": _write_gif, ".mp4": _write_mp4}
-    if path.suffix.lower() not in writers:
-        raise ConfigError(f"output: '{path}' is neither a GIF nor a video; use .gif or .mp4")
     partial = path.with_name(f".{path.stem}.{os.getpid()}.tmp{path.suffix}")
     try:
-        writers[path.suffix.lower()](partial, frames, fps)
+        (_write_gif if path.suffix.lower() == ".gif" else _write_mp4)(partial, frames, fps)
         os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)

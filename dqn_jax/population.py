@@ -8,6 +8,7 @@ On an accelerator the whole share of a device is one block.
 
 from __future__ import annotations
 
+import concurrent.futures
 import functools
 import time
 from collections.abc import Sequence
@@ -126,28 +127,36 @@ def make_population(
         return flat(jax.lax.map(lambda a: batched(loop.start)(*a), blocks_of((seeds, hparams))))
 
     def chunk(env_steps: jax.Array, lanes: LaneState, hparams: HParams) -> tuple[LaneState, ChunkMetrics]:
-        def one_block(lanes: LaneState, i: jax.Array) -> tuple[LaneState, ChunkMetrics]:
-            # Carried and written back in place: the replays, by far the largest part, are held once.
-            block, block_hparams = jax.tree.map(
-                lambda x: jax.lax.dynamic_index_in_dim(x, i, keepdims=False), (lanes, blocks_of(hparams))
-            )
-            block, metrics = batched(lambda lane, h: loop.chunk(env_steps, lane, h))(block, block_hparams)
-            return jax.tree.map(lambda x, new: jax.lax.dynamic_update_index_in_dim(x, new, i, 0), lanes, block), metrics
+        def one_block(stored: LaneState, inputs: Any) -> tuple[LaneState, tuple[Any, ChunkMetrics]]:
+            # Carried and written back in place: the replays, by far the largest part, are held once. The keys
+            # go in and out by the side, where jax's checker can see that none is used twice.
+            i, keys, block_hparams = inputs
+            block = jax.tree.map(lambda x: jax.lax.dynamic_index_in_dim(x, i, keepdims=False), stored)
+            advance = batched(lambda lane, h: loop.chunk(env_steps, lane, h))
+            block, metrics = advance(block._replace(key=keys), block_hparams)
+            keys, block = block.key, block._replace(key=None)
+            stored = jax.tree.map(lambda x, new: jax.lax.dynamic_update_index_in_dim(x, new, i, 0), stored, block)
+            return stored, (keys, metrics)
 
-        share = lane_seeds.shape[0] // layout.mesh.size // layout.block_size
-        lanes, metrics = jax.lax.scan(one_block, blocks_of(lanes), jnp.arange(share))
-        return flat(lanes), flat(metrics)
+        lanes, hparams = blocks_of((lanes, hparams))
+        indices = jnp.arange(lanes.episodes.shape[0])
+        without_keys: Any = None
+        stored, (keys, metrics) = jax.lax.scan(
+            one_block, lanes._replace(key=without_keys), (indices, lanes.key, hparams)
+        )
+        return flat((stored._replace(key=keys), metrics))
 
     # No collectives: every device runs its own lanes at its own pace.
     shard = functools.partial(jax.shard_map, mesh=layout.mesh, out_specs=LANES, check_vma=False)
     jit_start = jax.jit(shard(start, in_specs=(LANES, LANES)))
     jit_chunk = jax.jit(shard(chunk, in_specs=(PartitionSpec(), LANES, LANES)), donate_argnums=1)
     began = time.perf_counter()
-    compiled_start = jit_start.lower(lane_seeds, lane_hparams).compile()
     example = jax.tree.map(
         lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=layout.sharding),
         jax.eval_shape(jit_start, lane_seeds, lane_hparams),
     )
-    compiled_chunk = jit_chunk.lower(jnp.int32(0), example, lane_hparams).compile()
+    lowered = jit_start.lower(lane_seeds, lane_hparams), jit_chunk.lower(jnp.int32(0), example, lane_hparams)
+    with concurrent.futures.ThreadPoolExecutor() as pool:  # the two compile side by side
+        compiled_start, compiled_chunk = pool.map(lambda program: program.compile(), lowered)
     seconds = time.perf_counter() - began
     return Population(layout, lane_seeds, lane_hparams, compiled_start, compiled_chunk, seconds, example)

@@ -89,3 +89,20 @@ def key_data(key: jax.Array) -> jax.Array:
 def wrap_key_data(data: jax.Array) -> jax.Array:
     """Keys from `[..., 2]` uint32 data: the inverse of `key_data`."""
     return jax.random.wrap_key_data(data, impl=IMPL)
+
+
+def random_index(key: jax.Array, shape: tuple[int, ...], bound: int | jax.Array) -> jax.Array:
+    """Uniform integers in `[0, bound)`, int32, for `bound` in 1 to 2**31 - 1, static or traced.
+
+    One draw and no division: the high word of `bits * bound` (Lemire 2019, arXiv 1805.10941, without the
+    rejection; no index is more likely than another by more than `bound / 2**32`). `jax.random.randint`
+    draws twice and divides, which took longer than gathering the batch.
+    """
+    bits = jax.random.bits(key, shape, jnp.uint32)
+    bound = jnp.asarray(bound).astype(jnp.uint32)
+    bits_high, bits_low = bits >> jnp.uint32(16), bits & jnp.uint32(0xFFFF)
+    bound_high, bound_low = bound >> jnp.uint32(16), bound & jnp.uint32(0xFFFF)
+    # 32 x 32 bits in halves of 16, as 64-bit integers are off by default.
+    middle = bits_high * bound_low + ((bits_low * bound_low) >> jnp.uint32(16))
+    carry = (middle & jnp.uint32(0xFFFF)) + bits_low * bound_high
+    return (bits_high * bound_high + (middle >> jnp.uint32(16)) + (carry >> jnp.uint32(16))).astype(jnp.int32)

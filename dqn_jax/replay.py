@@ -12,6 +12,7 @@ from typing import NamedTuple, Protocol
 import jax
 import jax.numpy as jnp
 
+from dqn_jax.prng import random_index
 from dqn_jax.types import Key, Transition
 
 
@@ -85,7 +86,7 @@ def make_replay(capacity: int, batch_size: int, num_envs: int) -> Replay:
 
     def sample(state: ReplayState, key: Key) -> Transition:
         size = jnp.minimum(state.rows_added, rows) * num_envs
-        index = jax.random.randint(key, (batch_size,), 0, size)
+        index = random_index(key, (batch_size,), size)
         # Flattening the two leading axes is free, and one flat index makes one gather per leaf.
         return jax.tree.map(
             lambda buffer: buffer.reshape(rows * num_envs, *buffer.shape[2:]).at[index].get(mode="promise_in_bounds"),

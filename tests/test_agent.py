@@ -11,7 +11,7 @@ import optax
 import pytest
 import scipy.stats
 
-from dqn_jax.agent import make_agent, make_optimizer
+from dqn_jax.agent import make_agent
 from dqn_jax.config import Config, ConfigError, HParams
 from dqn_jax.population import stack_hparams
 from dqn_jax.prng import make_key
@@ -179,11 +179,11 @@ def test_without_target_network_there_is_nothing_to_move():
 def acting():
     agent, _, init = compiled(SGD)
     params = perturbed(init(make_key(0), traced()).params, 3)
-    return agent, params, jax.jit(agent.act)
+    return params, jax.jit(agent.act)
 
 
 def test_epsilon_zero_takes_the_best_action(acting):
-    agent, params, act = acting
+    params, act = acting
     obs = np.random.default_rng(0).normal(size=(500, FEATURES)).astype(np.float32)
     actions = act(params, obs, 0.0, make_key(1))
     best = numpy_q(params, obs)[1].argmax(-1)
@@ -193,7 +193,7 @@ def test_epsilon_zero_takes_the_best_action(acting):
 
 
 def test_epsilon_one_is_uniform_over_the_actions(acting):
-    _, params, act = acting
+    params, act = acting
     actions = act(params, jnp.ones((6000, FEATURES)), 1.0, make_key(2))
     counts = np.bincount(actions, minlength=ACTIONS)
     assert len(counts) == ACTIONS
@@ -201,7 +201,7 @@ def test_epsilon_one_is_uniform_over_the_actions(acting):
 
 
 def test_every_row_tosses_its_own_coin(acting):
-    _, params, act = acting
+    params, act = acting
     obs = jnp.ones((6000, FEATURES))
     best = int(act(params, obs, 0.0, make_key(3))[0])
     actions = np.asarray(act(params, obs, 0.3, make_key(4)))
@@ -215,7 +215,7 @@ def test_every_row_tosses_its_own_coin(acting):
 
 
 def test_other_keys_explore_otherwise(acting):
-    _, params, act = acting
+    params, act = acting
     obs = jnp.ones((100, FEATURES))
     assert not np.array_equal(act(params, obs, 1.0, make_key(5)), act(params, obs, 1.0, make_key(6)))
 
@@ -252,72 +252,68 @@ OPTIMIZERS = {
 }
 
 
+def optax_trajectory(optimizer, updates):
+    """Weights after `updates` updates by optax, with the gradients of the hand-written step."""
+    params = compiled(SGD)[2](make_key(0), traced()).params  # same key, same weights
+    opt_state, optax_update = optimizer.init(params), jax.jit(optimizer.update)
+    for i in range(updates):
+        # SGD with learning rate 1 moves by minus the gradient.
+        new = numpy_step(params, params, make_batch(i), double=False, huber=False, learning_rate=1.0)[0]
+        grads = {
+            f"Dense_{j}": {"kernel": jnp.float32(old[0] - new[j][0]), "bias": jnp.float32(old[1] - new[j][1])}
+            for j, old in enumerate(layers(params))
+        }
+        steps, opt_state = optax_update({"params": grads}, opt_state, params)
+        params = optax.apply_updates(params, steps)
+    return params
+
+
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_every_optimiser_steps_as_optax_does(name):
     states = trajectory(Config(optimizer=name, hidden=(4,), target_network=False), 2)
-    _, _, init = compiled(SGD)
-    params = init(make_key(0), traced()).params  # same key, same weights
-    optimizer = OPTIMIZERS[name]()
-    opt_state, optax_update = optimizer.init(params), jax.jit(optimizer.update)
-    for i in range(2):
-        # The gradient comes from the hand-written step: SGD with learning rate 1 moves by minus the gradient.
-        new = numpy_step(params, params, make_batch(i), double=False, huber=False, learning_rate=1.0)[0]
-        old = layers(params)
-        grads = {
-            "params": {
-                f"Dense_{j}": {
-                    "kernel": jnp.float32(old[j][0] - new[j][0]),
-                    "bias": jnp.float32(old[j][1] - new[j][1]),
-                }
-                for j in (0, 1)
-            }
-        }
-        steps, opt_state = optax_update(grads, opt_state, params)
-        params = optax.apply_updates(params, steps)
-    np.testing.assert_allclose(flat(states[-1].params), flat(params), rtol=2e-3, atol=2e-3)
+    np.testing.assert_allclose(
+        flat(states[-1].params), flat(optax_trajectory(OPTIMIZERS[name](), 2)), rtol=2e-3, atol=2e-3
+    )
     assert np.abs(flat(states[-1].params) - flat(states[0].params)).max() > 1e-3
 
 
 @pytest.mark.parametrize(
-    ("name", "values", "reference"),
+    ("name", "values", "optimizer"),
     [
-        ("adam", {"optimizer_eps": 0.5, "b1": 0.5, "b2": 0.6}, lambda: optax.adam(0.1, b1=0.5, b2=0.6, eps=0.5)),
+        ("adam", {"optimizer_eps": 0.5, "b1": 0.5, "b2": 0.6}, optax.adam(0.1, b1=0.5, b2=0.6, eps=0.5)),
         (
             "rmsprop_centered",
             {"optimizer_eps": 0.2, "rms_decay": 0.7, "momentum": 0.3},
-            lambda: optax.rmsprop(0.1, decay=0.7, eps=0.2, centered=True, momentum=0.3),
+            optax.rmsprop(0.1, decay=0.7, eps=0.2, centered=True, momentum=0.3),
         ),
-        ("sgd", {"momentum": 0.9}, lambda: optax.sgd(0.1, momentum=0.9)),
-        ("adamw", {"weight_decay": 0.3}, lambda: optax.adamw(0.1, weight_decay=0.3)),
+        ("sgd", {"momentum": 0.9}, optax.sgd(0.1, momentum=0.9)),
+        ("adamw", {"weight_decay": 0.3}, optax.adamw(0.1, weight_decay=0.3)),
         (
             "adam",
             {"max_grad_norm": 0.01, "optimizer_eps": 1.0},
-            lambda: optax.chain(optax.clip_by_global_norm(0.01), optax.adam(0.1, eps=1.0)),
+            optax.chain(optax.clip_by_global_norm(0.01), optax.adam(0.1, eps=1.0)),
         ),
     ],
+    ids=["adam", "rmsprop_centered", "sgd", "adamw", "clipped_adam"],
 )
-def test_optimiser_settings_reach_optax_as_traced_values(name, values, reference):
-    config, rng = Config(optimizer=name), np.random.default_rng(0)
-    params = {"w": jnp.float32(rng.normal(size=4))}
-    grads = [{"w": jnp.float32(rng.normal(size=4))} for _ in range(3)]
+def test_optimiser_settings_reach_optax_as_traced_values(name, values, optimizer):
+    config = Config(optimizer=name, hidden=(4,), target_network=False)
+    got, plain = (flat(trajectory(config, 3, **v)[-1].params) for v in (values, {}))
+    expected = flat(optax_trajectory(optimizer, 3))
+    np.testing.assert_allclose(got, expected, rtol=2e-3, atol=2e-3)
+    assert np.abs(plain - expected).max() > 1e-2  # the settings change something
 
-    @jax.jit
-    def three_steps(hparams):
-        optimizer = make_optimizer(config, hparams)
-        state, new = optimizer.init(params), params
-        for g in grads:
-            steps, state = optimizer.update(g, state, new)
-            new = optax.apply_updates(new, steps)
-        return new
 
-    optimizer = reference()
-    state, expected = optimizer.init(params), params
-    for g in grads:
-        steps, state = optimizer.update(g, state, expected)
-        expected = optax.apply_updates(expected, steps)
-    np.testing.assert_allclose(three_steps(traced(**values))["w"], expected["w"], rtol=1e-5)
-    plain = three_steps(traced())["w"]
-    assert not np.allclose(plain, expected["w"], rtol=1e-3)  # the settings change something
+def test_learning_rate_comes_down_with_the_updates():
+    # SGD from 0.1 to 0 over 2 updates: a full step, half a step, and nothing more.
+    config = Config(optimizer="sgd", hidden=(4,), target_network=False)
+    states = trajectory(config, 4, learning_rate_end=0.0, learning_rate_decay_updates=2)
+    for i, rate in enumerate((0.1, 0.05)):
+        params = states[i].params
+        expected = numpy_step(params, params, make_batch(i), double=False, huber=False, learning_rate=rate)[0]
+        for got, wanted in zip(layers(states[i + 1].params), expected, strict=True):
+            np.testing.assert_allclose(got[0], wanted[0], rtol=1e-4, atol=1e-5)
+    assert_same(states[2].params, states[4].params)
 
 
 @pytest.mark.parametrize(("name", "near"), [("adamm", "adam"), ("RMSProp", "rmsprop"), ("rmsprop_centred", "rmsprop")])
@@ -380,7 +376,7 @@ def test_minatar_torso_is_chosen_for_images_and_refused_for_vectors():
     agent = make_agent(Config(hidden=(4,), torso="mlp"), image)
     state = jax.eval_shape(lambda: agent.init(make_key(0), HPARAMS))
     assert "PatchConv_0" not in state.params["params"]
-    with pytest.raises(ConfigError, match="torso.*mlp"):
+    with pytest.raises(ConfigError, match=r"torso.*mlp"):
         make_agent(Config(torso="minatar"), SPEC)
     with pytest.raises(ConfigError, match="torso"):
         make_agent(Config(torso="minatar"), EnvSpec("Tiny-v0", (2, 5, 2), jnp.uint8, 3, 10))

@@ -9,7 +9,7 @@ import pytest
 
 from dqn_jax.config import Config, HParams
 from dqn_jax.population import stack_hparams
-from dqn_jax.schedules import epsilon_at
+from dqn_jax.schedules import epsilon_at, learning_rate_at
 
 HPARAMS = HParams(epsilon_start=1.0, epsilon_end=0.1, epsilon_decay_steps=100, epsilon_decay=0.5)
 
@@ -74,6 +74,17 @@ def test_every_lane_has_its_own_schedule_in_one_program(schedule):
     for count in (0, 7, 25, 40):
         together = all_lanes(lanes, jnp.int32(count))
         for i in range(3):
-            alone = epsilon_at(config, jax.tree.map(lambda leaf: leaf[i], lanes), jnp.int32(count))
+            alone = epsilon_at(config, jax.tree.map(lambda leaf, i=i: leaf[i], lanes), jnp.int32(count))
             np.testing.assert_allclose(together[i], alone, rtol=1e-6)
     assert traces == 1
+
+
+def test_learning_rate_is_constant_unless_it_has_an_end():
+    for updates in (0, 1, 10_000):
+        assert learning_rate_at(HParams(learning_rate=0.3), jnp.int32(updates)) == pytest.approx(0.3)
+
+
+@pytest.mark.parametrize(("updates", "expected"), [(0, 1.0), (1, 0.8), (2, 0.6), (4, 0.2), (5, 0.0), (1000, 0.0)])
+def test_learning_rate_goes_linearly_to_its_end(updates, expected):
+    hparams = HParams(learning_rate=1.0, learning_rate_end=0.0, learning_rate_decay_updates=5)
+    assert learning_rate_at(hparams, jnp.int32(updates)) == pytest.approx(expected, abs=1e-6)

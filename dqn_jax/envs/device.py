@@ -10,13 +10,19 @@ import inspect
 import math
 from typing import Any, NamedTuple, Protocol
 
-import gymnax
 import jax
 import jax.numpy as jnp
-from gymnax.environments import spaces
 
 from dqn_jax.config import Config, ConfigError, suggest
 from dqn_jax.types import EnvOutput, EnvSpec, Key, Obs
+
+
+def _gymnax() -> Any:
+    """The gymnax module. Importing it starts jax's backends, after which the number of CPU devices is fixed."""
+    import gymnax
+
+    return gymnax
+
 
 _ALIASES = {"CartPole-v0": ("CartPole-v1", 200)}  # name: (gymnax name, episode cap)
 _REFUSED = {"MNISTBandit-bsuite": "it downloads its images, and nothing is fetched from the network at run time"}
@@ -57,7 +63,7 @@ class Env(NamedTuple):
 
 def env_names() -> list[str]:
     """Names that `make_env` takes."""
-    return sorted([*(name for name in gymnax.registered_envs if _refusal(name) is None), *_ALIASES])
+    return sorted([*(name for name in _gymnax().registered_envs if _refusal(name) is None), *_ALIASES])
 
 
 def resolve_env(name: str) -> str:
@@ -66,10 +72,10 @@ def resolve_env(name: str) -> str:
     Raises:
       ConfigError: if there is no such environment, or it cannot be used here.
     """
-    names = [*gymnax.registered_envs, *_ALIASES]
+    names = [*_gymnax().registered_envs, *_ALIASES]
     wanted = name.lower()
     matches = [n for n in names if n.lower() == wanted] or [
-        n for n in gymnax.registered_envs if n.rsplit("-", 1)[0].lower() == wanted
+        n for n in _gymnax().registered_envs if n.rsplit("-", 1)[0].lower() == wanted
     ]
     if len(matches) != 1:
         short = {n.rsplit("-", 1)[0]: n for n in names}
@@ -99,7 +105,7 @@ def make_env(config: Config) -> Env:
     inner, params = _make_gymnax(base, config.env_params)
     cap = config.max_episode_steps or cap
     if cap is not None:
-        params = params.replace(max_steps_in_episode=cap)
+        params = params.replace(max_steps_in_episode=type(params.max_steps_in_episode)(cap))
     num_actions, to_inner_action = _actions(name, inner, params, config.action_bins)
     encode, obs_shape, obs_dtype = _observations(base, inner, params)
     spec = EnvSpec(name, obs_shape, obs_dtype, num_actions, int(params.max_steps_in_episode))
@@ -185,7 +191,7 @@ def make_env(config: Config) -> Env:
 
 def _make_gymnax(name: str, changes: tuple[tuple[str, float], ...]) -> tuple[Any, Any]:
     """The gymnax environment with changed parameters; constructor arguments count as parameters too."""
-    _, defaults = gymnax.make(name)
+    _, defaults = _gymnax().make(name)
     fields = {field: value for field, value in vars(defaults).items() if jnp.ndim(value) == 0}
     options = _constructor_options(name)
     arguments: dict[str, Any] = {}
@@ -204,7 +210,7 @@ def _make_gymnax(name: str, changes: tuple[tuple[str, float], ...]) -> tuple[Any
             raise ConfigError(
                 f"env_params: {name} has no parameter '{field}'.{suggest(field, known)} It has: {', '.join(known)}."
             )
-    inner, params = gymnax.make(name, **arguments)
+    inner, params = _gymnax().make(name, **arguments)
     params = params.replace(**replaced)
     if name == "CartPole-v1":  # gymnax keeps two derived numbers as parameters of their own
         derived = {
@@ -217,13 +223,15 @@ def _make_gymnax(name: str, changes: tuple[tuple[str, float], ...]) -> tuple[Any
 
 
 def _constructor_options(name: str) -> dict[str, Any]:
-    factory = type(gymnax.make(name)[0])
+    factory = type(_gymnax().make(name)[0])
     parameters = inspect.signature(factory.__init__).parameters
     return {k: p.default for k, p in parameters.items() if isinstance(p.default, int | float | bool)}
 
 
 def _actions(name: str, inner: Any, params: Any, bins: int | None) -> tuple[int, Any]:
     """Number of discrete actions, and the map from one of them to the environment's own action."""
+    from gymnax.environments import spaces
+
     space = inner.action_space(params)
     if isinstance(space, spaces.Discrete):
         if bins is not None:
@@ -244,6 +252,8 @@ def _actions(name: str, inner: Any, params: Any, bins: int | None) -> tuple[int,
 
 def _observations(name: str, inner: Any, params: Any) -> tuple[Any, tuple[int, ...], Any]:
     """How observations are encoded for replay and network, and their shape and dtype."""
+    from gymnax.environments import spaces
+
     space = inner.observation_space(params)
     if isinstance(space, spaces.Discrete):
         return (lambda obs: jax.nn.one_hot(obs, space.n)), (int(space.n),), jnp.float32
