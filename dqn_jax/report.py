@@ -99,6 +99,7 @@ def plot_runs(
         axes[1].set_ylabel("share of seeds\nconverged")
         axes[1].set_ylim(-0.04, 1.04)
         axes[1].legend(loc="best", fontsize=8, frameon=False)
+    axes[-1].xaxis.set_major_formatter("{x:,.0f}")
     axes[-1].set_xlabel(X_AXES[x] + ("" if x == "seconds" else ", per seed"))
     for axis in axes:
         axis.spines[["top", "right"]].set_visible(False)
@@ -111,7 +112,7 @@ def _draw_curves(axis: Any, run: RunData, label: str, colour: str, x: str, y: st
     xs = _by_seed(run, x)  # [S, C]
     ys = _by_seed(run, y)
     for seed_x, seed_y in zip(xs, ys, strict=True):
-        axis.plot(seed_x, seed_y, color=colour, lw=0.5, alpha=0.22, zorder=2)
+        axis.plot(seed_x, seed_y, color=colour, lw=0.6, alpha=0.35, zorder=2)
     statistic = convergence.interquartile_mean if aggregate == "iqm" else np.mean
     known = ~np.isnan(ys).any(axis=0)  # a statistic over some of the seeds only would not be comparable
     middle_x, middle = xs[:, known].mean(axis=0), statistic(ys[:, known], axis=0)

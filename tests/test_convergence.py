@@ -80,7 +80,12 @@ def test_bad_text_is_refused_with_a_reason(text, message):
 
 @pytest.mark.parametrize(
     ("comparison", "expected"),
-    [(">=", [False, True, True]), (">", [False, False, True]), ("<=", [True, True, False]), ("<", [True, False, False])],
+    [
+        (">=", [False, True, True]),
+        (">", [False, False, True]),
+        ("<=", [True, True, False]),
+        ("<", [True, False, False]),
+    ],
 )
 def test_comparisons_at_the_threshold_and_nan_never_holds(comparison, expected):
     criterion = Criterion("eval", comparison, 2.0, 1)

@@ -10,9 +10,9 @@ import numpy as np
 import probes  # noqa: F401 - registers the probe environments
 import pytest
 
-from dqn_jax.config import Config, ConfigError, HParams
+from dqn_jax.config import Config, HParams
 from dqn_jax.loop import make_loop
-from dqn_jax.population import make_layout, make_population, stack_hparams
+from dqn_jax.population import stack_hparams
 
 TINY = Config(
     env="ProbeConstant-test",
@@ -204,10 +204,13 @@ def test_warm_up_fills_the_replay_and_learns_nothing():
 
 
 @pytest.mark.parametrize(
-    ("total_steps", "min_replay", "chunks"), [(100, 0, 2), (101, 0, 3), (110, 10, 2), (112, 10, 2), (113, 10, 3), (9, 9, 1)]
+    ("total_steps", "min_replay", "chunks"),
+    [(100, 0, 2), (101, 0, 3), (110, 10, 2), (112, 10, 2), (113, 10, 3), (9, 9, 1)],
 )
 def test_the_budget_counts_the_warm_up_and_is_rounded_up_to_whole_chunks(total_steps, min_replay, chunks):
-    loop = make_loop(Config(env="ProbeConstant-test", num_envs=2, eval_every=51, total_steps=total_steps, min_replay=min_replay))
+    loop = make_loop(
+        Config(env="ProbeConstant-test", num_envs=2, eval_every=51, total_steps=total_steps, min_replay=min_replay)
+    )
     assert loop.steps_per_chunk == 52
     assert loop.num_chunks == -(-(total_steps - loop.warmup_steps) // 52) or chunks == 1
     assert loop.warmup_steps + loop.num_chunks * loop.steps_per_chunk >= total_steps

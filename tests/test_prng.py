@@ -62,9 +62,7 @@ def test_streams_are_bit_equal_without_jit(name):
 
 @given(st.integers(-(2**31), 2**31 - 1), st.integers(0, 2**32 - 1))
 def test_any_int32_seed_and_fold_in_agree(seed, data):
-    ours, reference = (
-        bits(jax.random.fold_in(make(seed), np.uint32(data))) for make in (make_key, theirs)
-    )
+    ours, reference = (bits(jax.random.fold_in(make(seed), np.uint32(data))) for make in (make_key, theirs))
     np.testing.assert_array_equal(ours, reference)
 
 

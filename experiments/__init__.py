@@ -1,0 +1,1 @@
+"""Experiments: one short file per question, with its recorded result beside it."""

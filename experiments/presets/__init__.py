@@ -1,0 +1,1 @@
+"""The presets, measured on held-out seeds."""

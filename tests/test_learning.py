@@ -1,0 +1,21 @@
+"""Learning that takes a while: the presets really learn their tasks."""
+
+from __future__ import annotations
+
+import numpy as np
+
+import dqn_jax
+
+
+def test_cartpole_preset_converges_within_its_budget():
+    result = dqn_jax.train("cartpole", seeds=4, seed=500, stop="converged", eval_episodes=20)
+    assert result.converged.sum() >= 3
+    reached = [steps for steps in result.summary["criteria"][0]["env_steps"] if steps is not None]
+    assert np.median(reached) <= 80_000
+
+
+def test_pendulum_preset_swings_up():
+    result = dqn_jax.train("pendulum", seeds=2, seed=500, stop="converged", eval_episodes=20)
+    assert result.converged.all()
+    first = result.metrics.groupby("seed").eval_return.first()
+    assert (first < -400).all()  # it had something to learn

@@ -1,0 +1,54 @@
+"""Every preset, and a kind of every environment, runs a few steps."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import jax
+import numpy as np
+import pytest
+
+import dqn_jax
+from dqn_jax.config import validate
+from dqn_jax.presets import PRESETS, resolve_preset
+
+SHORT = dict(seeds=1, total_steps=80, eval_every=40, min_replay=16, batch_size=8, eval_episodes=2, max_episode_steps=20)
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_preset_trains(name):
+    preset = resolve_preset(name)
+    validate(preset.config, preset.hparams)
+    assert preset.criteria
+    result = dqn_jax.train(name, **SHORT)
+    assert len(result.metrics) >= 1
+    assert np.isfinite(result.metrics.eval_return).all()
+    assert result.metrics.updates.iloc[-1] > 0
+    assert result.summary["diverged"] == []
+
+
+@pytest.mark.parametrize(
+    ("env", "extra"),
+    [("Catch", {}), ("FourRooms", {}), ("FrozenLake-misc", {}), ("MountainCarContinuous-v0", {"action_bins": 3})],
+)
+def test_environments_without_a_preset_train(env, extra):
+    result = dqn_jax.train(env, **SHORT, hidden=(8,), **extra)
+    assert np.isfinite(result.metrics.loss.iloc[-1])
+
+
+@pytest.mark.parametrize(
+    "variant",
+    [
+        dict(dueling=True, double=False, loss="huber", max_grad_norm=1.0),
+        dict(target_network=False, optimizer="rmsprop_centered", rms_decay=0.95, epsilon_schedule="multiplicative"),
+        dict(train_unit="episodes", train_every=1, updates_per_train=3, epsilon_unit="episodes", optimizer="sgd"),
+        dict(train_every=3, updates_per_train=2, epsilon_unit="updates", action_repeat=2, sticky_actions=0.2),
+    ],
+)
+def test_variants_of_the_agent_train(variant):
+    plain = dataclasses.replace(
+        resolve_preset("CartPole-v1"), config=dqn_jax.Config(hidden=(8,), num_envs=2), hparams=dqn_jax.HParams()
+    )
+    result = dqn_jax.train(plain, **{**SHORT, **variant})
+    assert np.isfinite(result.metrics.loss.iloc[-1])
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(result.params))
