@@ -21,7 +21,7 @@ from dqn_jax._import_time import import_seconds
 from dqn_jax.config import ConfigError, validate
 from dqn_jax.history import History
 from dqn_jax.loop import Loop, make_loop
-from dqn_jax.population import Population, make_population
+from dqn_jax.population import Population, make_population, stack_hparams
 from dqn_jax.presets import Preset, resolve_preset, with_overrides
 from dqn_jax.recorder import Recorder
 from dqn_jax.types import Params
@@ -105,7 +105,9 @@ def train(
     settings = runs.RunSettings(
         chosen.name, lane_seeds, chosen.config, chosen.hparams, tuple(criterion.name for criterion in parsed)
     )
-    loop = make_loop(settings.config)  # before anything is written: it refuses what the environment cannot do
+    # Before anything is written: these refuse what the environment or the number of lanes does not allow.
+    loop = make_loop(settings.config)
+    stack_hparams(settings.hparams, len(lane_seeds))
     run = _open_run(settings, out, root, resume)
     history = History(lane_seeds, settings.config.num_envs)
 
@@ -128,7 +130,8 @@ def train(
         lanes = population.place(saved)
         began -= history.seconds[-1]
     last_step = loop.warmup_steps + loop.num_chunks * loop.steps_per_chunk
-    saved_at, save_cost = began, 0.0
+    now = saved_at = began
+    save_cost = 0.0
     with _Interrupt() as interrupt:
         while env_steps < last_step and not interrupt.requested:
             if stop == "converged" and history.env_steps and np.all(_settled(parsed, history)):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 
 import jax
@@ -10,9 +11,9 @@ import numpy as np
 import probes  # noqa: F401 - registers the probe environments
 import pytest
 
-from dqn_jax.config import Config, HParams
+from dqn_jax.config import Config, ConfigError, HParams
 from dqn_jax.loop import make_loop
-from dqn_jax.population import stack_hparams
+from dqn_jax.population import make_layout, make_population, stack_hparams
 
 TINY = Config(
     env="ProbeConstant-test",
@@ -27,6 +28,10 @@ TINY = Config(
     total_steps=2000,
 )
 FAST = HParams(learning_rate=1e-2, discount=0.8, target_period=5, epsilon_decay_steps=1000)
+
+
+def tiny(**changes):
+    return dataclasses.replace(TINY, **changes)
 
 
 def scalars(hparams):
@@ -65,24 +70,24 @@ def learnt_values(config, observations, hparams=FAST):
 
 @pytest.mark.parametrize("variant", [{}, {"double": True, "dueling": True, "loss": "huber"}], ids=["plain", "all"])
 def test_constant_reward_is_learnt(variant):
-    q = learnt_values(Config(**(vars(TINY) | variant)), [[1.0]])
+    q = learnt_values(tiny(**variant), [[1.0]])
     np.testing.assert_allclose(q, [[1.0, 1.0]], atol=0.02)
 
 
 def test_reward_that_depends_on_the_observation_is_learnt():
-    q = learnt_values(Config(**(vars(TINY) | {"env": "ProbeObservation-test"})), [[1.0], [-1.0]])
+    q = learnt_values(tiny(env="ProbeObservation-test"), [[1.0], [-1.0]])
     np.testing.assert_allclose(q, [[1.0, 1.0], [-1.0, -1.0]], atol=0.05)
 
 
 def test_reward_that_depends_on_the_action_is_learnt_and_the_greedy_policy_takes_it():
-    config = Config(**(vars(TINY) | {"env": "ProbeAction-test"}))
+    config = tiny(env="ProbeAction-test")
     q = learnt_values(config, [[1.0]])
     np.testing.assert_allclose(q, [[-1.0, 1.0]], atol=0.05)
     np.testing.assert_array_equal(train(config)[2][-1].eval_returns, np.ones(8))
 
 
 def test_reward_that_depends_on_observation_and_action_is_learnt():
-    config = Config(**(vars(TINY) | {"env": "ProbePolicy-test"}))
+    config = tiny(env="ProbePolicy-test")
     q = learnt_values(config, [[1.0], [-1.0]])
     np.testing.assert_allclose(q, [[-1.0, 1.0], [1.0, -1.0]], atol=0.05)
     np.testing.assert_array_equal(train(config)[2][-1].eval_returns, np.ones(8))
@@ -90,7 +95,7 @@ def test_reward_that_depends_on_observation_and_action_is_learnt():
 
 @pytest.mark.parametrize("target_network", [True, False])
 def test_a_later_reward_is_discounted(target_network):
-    config = Config(**(vars(TINY) | {"env": "ProbeTwoSteps-test", "target_network": target_network}))
+    config = tiny(env="ProbeTwoSteps-test", target_network=target_network)
     q = learnt_values(config, [[-1.0], [1.0]])
     np.testing.assert_allclose(q, [[0.8, 0.8], [1.0, 1.0]], atol=0.05)
 
@@ -98,13 +103,13 @@ def test_a_later_reward_is_discounted(target_network):
 def test_a_time_limit_does_not_change_the_values():
     # V(later) = 1 / (1 - 0.8) = 5 and V(first) = 4. Taking the limit for a termination would give V(later) = 2.5,
     # and bootstrapping from the observation after the reset 4.2.
-    config = Config(**(vars(TINY) | {"env": "ProbeEndless-test", "max_episode_steps": 5, "total_steps": 4000}))
+    config = tiny(env="ProbeEndless-test", max_episode_steps=5, total_steps=4000)
     q = learnt_values(config, [[-1.0], [1.0]])
     np.testing.assert_allclose(q, [[4.0, 4.0], [5.0, 5.0]], atol=0.2)
 
 
 def test_the_replay_holds_true_final_observations_and_the_discounts_of_the_environment():
-    config = Config(**(vars(TINY) | {"env": "ProbeLengths-test", "max_episode_steps": 4}))
+    config = tiny(env="ProbeLengths-test", max_episode_steps=4)
     _, states, metrics = train(config, chunks=1)
     stored = jax.tree.map(lambda x: np.asarray(x[: int(states[-1].replay.rows_added)]), states[-1].replay.storage)
     hidden, time = stored.obs_tm1[..., 0], stored.obs_tm1[..., 1]
@@ -136,20 +141,15 @@ def test_the_replay_holds_true_final_observations_and_the_discounts_of_the_envir
     [(8, 8, 1), (4, 3, 1), (3, 7, 2), (6, 2, 1), (2, 5, 3), (5, 4, 1)],
 )
 def test_updates_are_the_steps_over_train_every_after_every_iteration(num_envs, train_every, updates_per_train):
-    config = Config(
-        **(
-            vars(TINY)
-            | {
-                "hidden": (),
-                "num_envs": num_envs,
-                "train_every": train_every,
-                "updates_per_train": updates_per_train,
-                "min_replay": 10,
-                "batch_size": 4,
-                "eval_every": 50,
-                "eval_episodes": 1,
-            }
-        )
+    config = tiny(
+        hidden=(),
+        num_envs=num_envs,
+        train_every=train_every,
+        updates_per_train=updates_per_train,
+        min_replay=10,
+        batch_size=4,
+        eval_every=50,
+        eval_episodes=1,
     )
     loop, states, metrics = train(config, chunks=3)
     assert loop.warmup_steps == -(-10 // num_envs) * num_envs
@@ -165,21 +165,16 @@ def test_updates_are_the_steps_over_train_every_after_every_iteration(num_envs, 
 
 @pytest.mark.parametrize("min_replay", [0, 10])
 def test_training_by_episodes_counts_the_episodes_finished(min_replay):
-    config = Config(
-        **(
-            vars(TINY)
-            | {
-                "env": "ProbeLengths-test",
-                "hidden": (),
-                "train_unit": "episodes",
-                "train_every": 3,
-                "updates_per_train": 2,
-                "min_replay": min_replay,
-                "batch_size": 4,
-                "eval_every": 48,
-                "eval_episodes": 1,
-            }
-        )
+    config = tiny(
+        env="ProbeLengths-test",
+        hidden=(),
+        train_unit="episodes",
+        train_every=3,
+        updates_per_train=2,
+        min_replay=min_replay,
+        batch_size=4,
+        eval_every=48,
+        eval_episodes=1,
     )
     _, states, metrics = train(config, chunks=2)
     before = int(states[0].episodes)
@@ -198,38 +193,30 @@ def test_warm_up_fills_the_replay_and_learns_nothing():
     assert loop.warmup_steps == 32
     assert int(start.replay.rows_added) * 4 == 32
     assert (int(start.agent.updates), int(start.trainings)) == (0, 0)
-    without = train(Config(**(vars(TINY) | {"min_replay": 0})), chunks=0)[1][0]
+    without = train(tiny(min_replay=0), chunks=0)[1][0]
     assert int(without.replay.rows_added) == 0
     jax.tree.map(np.testing.assert_array_equal, start.agent, without.agent)
 
 
 @pytest.mark.parametrize(
     ("total_steps", "min_replay", "chunks"),
-    [(100, 0, 2), (101, 0, 3), (110, 10, 2), (112, 10, 2), (113, 10, 3), (9, 9, 1)],
+    [(104, 0, 2), (105, 0, 3), (114, 10, 2), (115, 10, 3), (105, 1, 2), (9, 9, 1)],
 )
 def test_the_budget_counts_the_warm_up_and_is_rounded_up_to_whole_chunks(total_steps, min_replay, chunks):
-    loop = make_loop(
-        Config(env="ProbeConstant-test", num_envs=2, eval_every=51, total_steps=total_steps, min_replay=min_replay)
-    )
-    assert loop.steps_per_chunk == 52
-    assert loop.num_chunks == -(-(total_steps - loop.warmup_steps) // 52) or chunks == 1
-    assert loop.warmup_steps + loop.num_chunks * loop.steps_per_chunk >= total_steps
+    loop = make_loop(tiny(num_envs=2, eval_every=51, total_steps=total_steps, min_replay=min_replay))
+    assert loop.steps_per_chunk == 52  # 51 is not a multiple of 2 environments
+    assert loop.num_chunks == chunks
 
 
 @pytest.mark.parametrize("unit", ["env_steps", "updates", "trainings", "episodes"])
 def test_exploration_counts_its_unit(unit):
-    config = Config(
-        **(
-            vars(TINY)
-            | {
-                "env": "ProbeLengths-test",
-                "hidden": (),
-                "epsilon_unit": unit,
-                "updates_per_train": 3,
-                "eval_every": 48,
-                "eval_episodes": 1,
-            }
-        )
+    config = tiny(
+        env="ProbeLengths-test",
+        hidden=(),
+        epsilon_unit=unit,
+        updates_per_train=3,
+        eval_every=48,
+        eval_episodes=1,
     )
     hparams = FAST._replace(epsilon_start=1.0, epsilon_end=0.0, epsilon_decay_steps=1000)
     loop, states, metrics = train(config, hparams, chunks=1)
@@ -245,9 +232,185 @@ def test_exploration_counts_its_unit(unit):
 
 
 def test_metrics_of_a_chunk_without_updates_are_nan_and_finite_all_the_same():
-    config = Config(**(vars(TINY) | {"train_every": 1_000_000}))
+    config = tiny(train_every=1_000_000)
     _, states, metrics = train(config, chunks=1)
     assert int(states[-1].agent.updates) == 0
     assert np.isnan(metrics[0].loss)
     assert np.isnan(metrics[0].td_error)
     assert bool(metrics[0].finite)
+
+
+# -- lanes
+
+LANE_CONFIG = tiny(
+    env="CartPole-v1",
+    max_episode_steps=60,
+    batch_size=16,
+    replay_capacity=200,
+    min_replay=20,
+    eval_every=80,
+    eval_episodes=3,
+    total_steps=180,
+)
+LANES = {  # name: seed, learning rate, discount, target period
+    "a": (0, 1e-3, 0.99, 3),
+    "b": (1, 1e-2, 0.9, 5),
+    "c": (0, 1e-2, 0.5, 1),
+    "d": (7, 3e-3, 0.95, 2),
+    "e": (-5, 1e-4, 0.99, 4),
+    "huge": (3, 1e30, 0.99, 1),
+    "nan": (4, float("nan"), 0.99, 1),
+}
+
+
+def population_of(config, names, devices, loop=None):
+    loop = loop or make_loop(config)
+    seeds, rates, discounts, periods = (list(x) for x in zip(*(LANES[name] for name in names), strict=True))
+    hparams = HParams(learning_rate=rates, discount=discounts, target_period=periods)
+    return loop, make_population(config, loop, hparams, seeds, jax.devices()[:devices])
+
+
+def comparable(tree):
+    """Keys as their data, everything on the host."""
+
+    def plain(x):
+        return jax.random.key_data(x) if jnp.issubdtype(x.dtype, jax.dtypes.prng_key) else x
+
+    return jax.device_get(jax.tree.map(plain, tree))
+
+
+@functools.cache
+def run_lanes(optimizer, names, devices):
+    """Two chunks of a population: for each lane its final state and all its metrics."""
+    loop, population = population_of(dataclasses.replace(LANE_CONFIG, optimizer=optimizer), names, devices)
+    lanes, reports = population.start(population.seeds, population.hparams), []
+    for i in range(2):
+        env_steps = jnp.int32(loop.warmup_steps + i * loop.steps_per_chunk)
+        lanes, metrics = population.chunk(env_steps, lanes, population.hparams)
+        reports.append(metrics)
+    results = comparable((lanes, reports))
+    return {name: jax.tree.map(lambda x, i=i: x[i], results) for i, name in enumerate(names)}
+
+
+def assert_bit_identical(left, right):
+    for (path, x), y in zip(jax.tree_util.tree_leaves_with_path(left), jax.tree.leaves(right), strict=True):
+        np.testing.assert_array_equal(x, y, err_msg=jax.tree_util.keystr(path))
+
+
+@pytest.mark.parametrize("optimizer", ["rmsprop", "adam"])
+@pytest.mark.parametrize(
+    ("names", "devices"),
+    [
+        pytest.param(("c", "b", "a"), 1, id="one block, another position"),
+        pytest.param(("e", "c", "d", "a", "b"), 1, id="two blocks"),
+        pytest.param(("a", "b"), 2, id="two devices"),
+        pytest.param(("b", "a", "c", "d", "e"), 2, id="two devices, blocks, padding"),
+    ],
+)
+def test_a_lane_has_the_same_bits_whatever_its_company_place_and_devices(optimizer, names, devices):
+    alone = run_lanes(optimizer, ("a",), 1)["a"]
+    assert int(alone[0].agent.updates) == 40
+    assert_bit_identical(run_lanes(optimizer, names, devices)["a"], alone)
+
+
+@pytest.mark.parametrize("optimizer", ["rmsprop", "adam"])
+def test_neighbours_do_not_change_a_lane_within_one_layout(optimizer):
+    first, second = run_lanes(optimizer, ("c", "b", "a"), 1), run_lanes(optimizer, ("a", "nan", "b"), 1)
+    for name in ("a", "b"):
+        assert_bit_identical(first[name], second[name])
+
+
+def test_a_lane_that_diverges_is_flagged_and_stays_alone():
+    healthy = run_lanes("rmsprop", ("b", "a", "c", "d", "e"), 2)
+    mixed = run_lanes("rmsprop", ("a", "nan", "huge", "b", "c"), 2)
+    for name in ("a", "b", "c"):
+        assert_bit_identical(mixed[name], healthy[name])
+        assert all(bool(report.finite) for report in mixed[name][1])
+    for name in ("nan", "huge"):
+        assert not any(bool(report.finite) for report in mixed[name][1])
+        assert not all(np.all(np.isfinite(leaf)) for leaf in jax.tree.leaves(mixed[name][0].agent.params))
+
+
+def test_lanes_with_other_hyperparameters_or_seeds_learn_differently():
+    lanes = run_lanes("rmsprop", ("b", "a", "c", "d", "e"), 2)
+    weights = {name: state.agent.params["params"]["Dense_0"]["kernel"].tobytes() for name, (state, _) in lanes.items()}
+    assert len(set(weights.values())) == 5
+
+
+def test_the_jitted_loop_of_one_lane_agrees_with_the_population():
+    seed, rate, discount, period = LANES["a"]
+    hparams = HParams(learning_rate=rate, discount=discount, target_period=period)
+    _, states, metrics = train(dataclasses.replace(LANE_CONFIG, optimizer="rmsprop"), hparams, seed, chunks=2)
+    state, reports = run_lanes("rmsprop", ("a",), 1)["a"]
+    jax.tree.map(
+        lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-5), comparable((states[-1], metrics)), (state, reports)
+    )
+
+
+def test_two_seeds_differ_in_weights_environments_and_exploration():
+    first, again, other = (train(LANE_CONFIG, seed=seed, chunks=0)[1][0] for seed in (0, 0, 1))
+    assert_bit_identical(comparable(first), comparable(again))
+    for one, two in [
+        (first.agent.params["params"]["Dense_0"]["kernel"], other.agent.params["params"]["Dense_0"]["kernel"]),
+        (first.env.inner.x, other.env.inner.x),
+        (first.obs, other.obs),
+    ]:
+        assert not np.any(np.isclose(one, two, rtol=1e-6))
+    assert not np.array_equal(first.replay.storage.a_tm1, other.replay.storage.a_tm1)
+    # Within a lane, the environments start and explore on their own.
+    assert len(np.unique(first.obs[:, 0])) == 4
+    assert len({tuple(column) for column in np.asarray(first.replay.storage.a_tm1).T}) == 4
+
+
+def test_a_population_traces_its_programs_once_and_compiles_them_ahead():
+    traces = {"start": 0, "chunk": 0}
+    loop = make_loop(LANE_CONFIG)
+
+    def counted(name):
+        def function(*args):
+            traces[name] += 1
+            return getattr(loop, name)(*args)
+
+        return function
+
+    counting = loop._replace(start=counted("start"), chunk=counted("chunk"))
+    _, population = population_of(LANE_CONFIG, ("e", "c", "d", "a", "b"), 1, counting)
+    assert traces == {"start": 1, "chunk": 1}
+    lanes = population.start(population.seeds, population.hparams)
+    old = lanes
+    for _ in range(2):
+        lanes, _ = population.chunk(jnp.int32(loop.warmup_steps), lanes, population.hparams)
+    assert traces == {"start": 1, "chunk": 1}
+    assert old.replay.storage.obs_tm1.is_deleted()  # the replay was donated, not copied
+
+
+@pytest.mark.parametrize(
+    ("lanes", "devices", "changes", "padded", "block_size"),
+    [
+        (1, 1, {}, 1, 1),
+        (4, 1, {}, 4, 4),
+        (5, 1, {}, 6, 3),
+        (9, 1, {}, 9, 3),
+        (1, 2, {}, 1, 1),  # a device without lanes is left out
+        (2, 2, {}, 2, 1),
+        (5, 2, {}, 6, 3),
+        (16, 2, {}, 16, 4),
+        (16, 2, {"lane_block": 8}, 16, 8),
+        (3, 1, {"lane_block": 1}, 3, 1),
+        (3, 1, {"train_unit": "episodes"}, 3, 1),
+    ],
+)
+def test_lanes_are_spread_evenly_with_little_padding(lanes, devices, changes, padded, block_size):
+    layout = make_layout(dataclasses.replace(LANE_CONFIG, **changes), lanes, jax.devices()[:devices])
+    assert (layout.lanes, layout.padded, layout.block_size) == (lanes, padded, block_size)
+
+
+def test_hyperparameters_are_stacked_one_value_per_lane():
+    stacked = stack_hparams(HParams(learning_rate=[0.1, 0.2, 0.3], target_period=7), 3)
+    np.testing.assert_allclose(stacked.learning_rate, [0.1, 0.2, 0.3])
+    np.testing.assert_array_equal(stacked.target_period, [7, 7, 7])
+    assert (stacked.learning_rate.dtype, stacked.target_period.dtype) == (np.float32, np.int32)
+    assert stacked.max_grad_norm is None
+    for values in ([0.1, 0.2], np.ones((3, 1))):
+        with pytest.raises(ConfigError, match=r"learning_rate.*3 lanes"):
+            stack_hparams(HParams(learning_rate=values), 3)
