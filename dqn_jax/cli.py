@@ -181,18 +181,20 @@ def _parse(command: type, name: str, arguments: Sequence[str], default: Any = No
 
 
 def _one_line(boxed: str, name: str) -> str:
+    """The message inside one of tyro's boxes, which are drawn in Unicode or ASCII as the terminal allows."""
     text = re.sub(r"\x1b\[[0-9;]*m", "", boxed)
-    lines = [line.strip("│╭╮╰╯ ─").strip() for line in text.splitlines()]
+    lines = [re.sub(r"[│╭╮╰╯]", " ", line).strip() for line in text.splitlines()]
+    lines = [line for line in lines if line][1:]  # without the title
     sections: list[list[str]] = [[]]
-    for line, raw in zip(lines, text.splitlines(), strict=True):
-        if "──" in raw and not raw.startswith("╭"):
+    for line in lines:
+        if re.fullmatch(r"[-─. ]+", line):
             sections.append([])
-        elif line and not raw.startswith("╭"):
+        else:
             sections[-1].append(line)
-    message = " ".join(sections[0]).rstrip(".")
-    suggestion = next((s[1] for s in sections if s and s[0].startswith("Perhaps you meant") and len(s) > 1), "")
-    near = f" Did you mean {suggestion.split()[0].rstrip(',')}?" if suggestion else ""
-    return f"{message}.{near} 'dqn-jax {name} --help' shows all options."
+    sections = [section for section in sections if section]
+    message = " ".join(sections[0]).rstrip(". ")
+    near = next((s[1].split()[0].rstrip(",") for s in sections if s[0].startswith("Perhaps you meant") and s[1:]), "")
+    return f"{message}.{f' Did you mean {near}?' if near else ''} 'dqn-jax {name} --help' shows all options."
 
 
 def _list(arguments: Sequence[str]) -> int:
