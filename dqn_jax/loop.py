@@ -124,13 +124,12 @@ def make_loop(config: Config) -> Loop:
             )
             return (env_steps, lane, sums), report
 
-        zero = jnp.zeros((), jnp.float32)
-        carry = (env_steps, lane, UpdateInfo(zero, zero, zero))
+        carry = (env_steps, lane, jnp.zeros((len(UpdateInfo._fields),), jnp.float32))
         (_, new_lane, sums), (epsilon, updates, episode_return) = jax.lax.scan(iteration, carry, length=iterations)
         made = (new_lane.agent.updates - lane.agent.updates).astype(jnp.float32)
-        means = jax.tree.map(lambda total: jnp.where(made > 0, total / made, jnp.nan), sums)
+        means = UpdateInfo(*jnp.where(made > 0, sums / made, jnp.nan))
         weights = jax.tree.leaves(new_lane.agent.params)
-        finite = jnp.isfinite(sums.loss) & jnp.all(jnp.stack([jnp.all(jnp.isfinite(w)) for w in weights]))
+        finite = jnp.all(jnp.isfinite(sums)) & jnp.all(jnp.stack([jnp.all(jnp.isfinite(w)) for w in weights]))
         # The same key every time: evaluations are comparable between chunks and between lanes.
         evaluation = evaluate(
             env,
@@ -185,17 +184,17 @@ def _learn(
     replay: Replay,
     trainings: int | jax.Array,
     lane: LaneState,
-    sums: UpdateInfo,
+    sums: jax.Array,
     key: Key,
     hparams: HParams,
-) -> tuple[LaneState, UpdateInfo]:
-    """Train `trainings` times, `updates_per_train` updates each, and add up their diagnostics."""
+) -> tuple[LaneState, jax.Array]:
+    """Train `trainings` times, `updates_per_train` updates each; `sums` `[3]` adds up the fields of `UpdateInfo`."""
     updates = trainings * config.updates_per_train
 
-    def one(key: Key, carry: tuple[AgentState, UpdateInfo]) -> tuple[AgentState, UpdateInfo]:
+    def one(key: Key, carry: tuple[AgentState, jax.Array]) -> tuple[AgentState, jax.Array]:
         state, sums = carry
         state, info = agent.update(state, replay.sample(lane.replay, key), hparams)
-        return state, jax.tree.map(jnp.add, sums, info)
+        return state, sums + jnp.stack(info)
 
     carry = (lane.agent, sums)
     if isinstance(updates, int) and updates == 1:

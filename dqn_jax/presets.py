@@ -30,11 +30,60 @@ _ENV_CRITERIA = {
     "MountainCarContinuous-v0": ("eval>=90", "train100>=90"),
 }
 
-_CARTPOLE = Config(env="CartPole-v1", double=True)
+# What the classic-control presets share: Double DQN on rewards scaled to Q-values of about 10, a soft target, and a
+# step size that comes down once the task is learnt, so that agents stay where they converged.
+_CLASSIC = Config(
+    num_envs=4,
+    double=True,
+    hidden=(120, 84),
+    batch_size=64,
+    replay_capacity=100_000,
+    min_replay=1_000,
+    train_every=2,
+    reward_scale=0.1,
+)
+_CLASSIC_HPARAMS = HParams(learning_rate=1.5e-3, learning_rate_end=1e-5, target_period=1, target_mixing=0.02)
 
 PRESETS: dict[str, Preset] = {
     preset.name: preset
-    for preset in (Preset("cartpole", "CartPole-v1 to a greedy mean of 475: the main job", _CARTPOLE, seeds=32),)
+    for preset in (
+        Preset(
+            "cartpole",
+            "CartPole-v1 to a greedy mean of 475: the main job",
+            dataclasses.replace(_CLASSIC, env="CartPole-v1", total_steps=81_000, eval_every=2_500),
+            _CLASSIC_HPARAMS._replace(
+                learning_rate=1.7e-3,
+                learning_rate_end=1e-4,
+                learning_rate_decay_updates=20_000,
+                epsilon_end=0.1,
+                epsilon_decay_steps=11_000,
+            ),
+        ),
+        Preset(
+            "pendulum",
+            "Pendulum-v1 with five torque bins, swung up and held",
+            dataclasses.replace(_CLASSIC, env="Pendulum-v1", action_bins=5, total_steps=31_000, eval_every=1_000),
+            _CLASSIC_HPARAMS._replace(
+                discount=0.98,
+                learning_rate_decay_updates=12_000,
+                epsilon_end=0.05,
+                epsilon_decay_steps=8_000,
+                target_mixing=0.03,
+            ),
+        ),
+        Preset(
+            "acrobot",
+            "Acrobot-v1 to a greedy mean of -100",
+            dataclasses.replace(_CLASSIC, env="Acrobot-v1", total_steps=61_000, eval_every=2_500),
+            _CLASSIC_HPARAMS._replace(learning_rate_decay_updates=25_000, epsilon_end=0.02, epsilon_decay_steps=18_000),
+        ),
+        Preset(
+            "mountaincar",
+            "MountainCar-v0 to a greedy mean of -110",
+            dataclasses.replace(_CLASSIC, env="MountainCar-v0", total_steps=121_000, eval_every=5_000),
+            _CLASSIC_HPARAMS._replace(learning_rate_decay_updates=40_000, epsilon_end=0.05, epsilon_decay_steps=40_000),
+        ),
+    )
 }
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import jax
 from hypothesis import settings
-from jax.experimental.key_reuse import _core as key_reuse
 
 jax.config.update("jax_num_cpu_devices", 2)  # sharding over devices is tested on any machine
 jax.config.update("jax_numpy_rank_promotion", "raise")  # a silent [B] against [B, 1] is the classic DQN bug
@@ -15,13 +14,6 @@ from dqn_jax.devices import cache_dir  # noqa: E402 - importing gymnax starts ja
 jax.config.update("jax_compilation_cache_dir", str(cache_dir()))
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
 jax.config.update("jax_persistent_cache_min_entry_size_bytes", 0)
-
-# A population writes each lane's new key over its old one, in place. To jax's checker an array of keys
-# stays used up after such a write, and it would call every population a reuse; here the write makes it fresh.
-# What a lane does with its own key is checked as strictly as ever.
-key_reuse.key_reuse_signatures[jax.lax.dynamic_update_slice_p] = key_reuse.KeyReuseSignature(
-    key_reuse.Sink(1), key_reuse.Source(0)
-)
 
 # Compiling takes longer than any deadline, and a failure must come back on every machine.
 settings.register_profile("dqn_jax", deadline=None, max_examples=25, derandomize=True, database=None)
