@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import datetime
 import json
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,7 @@ SEEDS = {"cartpole": 64, "pendulum": 32, "acrobot": 16, "mountaincar": 16}
 
 def measure(name: str) -> None:
     """Train one preset on held-out seeds and write its results."""
-    result = dqn_jax.train(name, seeds=SEEDS.get(name, 16), seed=FIRST_SEED, on_progress=_show)
+    result = dqn_jax.train(name, seeds=SEEDS.get(name, 16), seed=FIRST_SEED, root="runs/measure", on_progress=_show)
     summary = result.summary
     rows = [
         {"criterion": criterion["name"], "seed": seed, **{field: criterion[field][i] for field in _PER_SEED}}
@@ -38,6 +39,8 @@ def measure(name: str) -> None:
     pd.DataFrame(rows).to_csv(RESULTS / f"{name}.csv", index=False, float_format="%.6g")
     data = report.RunData.of(result.settings, result.metrics, summary)
     report.plot_runs([data], RESULTS / f"{name}.png")
+    if result.run is not None and (result.run / "film.gif").is_file():
+        shutil.copyfile(result.run / "film.gif", RESULTS / f"{name}.gif")
     runs.write_json(RESULTS / f"{name}.json", {**_row(name, summary), **_machine(result)})
     _write_table()
 
