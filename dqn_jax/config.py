@@ -51,8 +51,6 @@ class Config:
     """Factor on the learnt reward; logged returns stay raw."""
     reward_clip: float | None = None
     """Clip the learnt reward to [-x, x], after scaling; logged returns stay raw."""
-    scale_obs: bool = False
-    """Scale observations with known bounds to [-1, 1]; MountainCar's velocity, say, never exceeds 0.07."""
     sticky_actions: float = 0.0
     """Probability that the previous action is repeated instead of the chosen one."""
     num_envs: int = 8

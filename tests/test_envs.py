@@ -342,12 +342,3 @@ def test_environments_with_other_keys_differ_and_with_one_key_agree():
     env = make_env(Config())
     _, starts = jax.vmap(env.reset)(jax.random.split(make_key(0), 8))
     assert len(np.unique(starts[:, 0])) == 8
-
-
-def test_scaled_observations_lie_in_the_unit_box_and_unbounded_ones_are_left_alone():
-    plain, scaled = (make_env(Config(env="MountainCar-v0", scale_obs=scale)) for scale in (False, True))
-    obs, small = plain.reset(make_key(3))[1], scaled.reset(make_key(3))[1]
-    np.testing.assert_allclose(small, (obs - np.array([-0.3, 0.0])) / np.array([0.9, 0.07]), rtol=1e-5)
-    plain, scaled = (make_env(Config(scale_obs=scale)) for scale in (False, True))
-    obs, small = plain.reset(make_key(3))[1], scaled.reset(make_key(3))[1]
-    np.testing.assert_allclose(small, obs / np.array([4.8, 1.0, 24 * 2 * np.pi / 360, 1.0]), rtol=1e-5)

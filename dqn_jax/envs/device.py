@@ -12,7 +12,6 @@ from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from dqn_jax.config import Config, ConfigError, suggest
 from dqn_jax.types import EnvOutput, EnvSpec, Key, Obs
@@ -108,7 +107,7 @@ def make_env(config: Config) -> Env:
     if cap is not None:
         params = params.replace(max_steps_in_episode=type(params.max_steps_in_episode)(cap))
     num_actions, to_inner_action = _actions(name, inner, params, config.action_bins)
-    encode, obs_shape, obs_dtype = _observations(base, inner, params, config.scale_obs)
+    encode, obs_shape, obs_dtype = _observations(base, inner, params)
     spec = EnvSpec(name, obs_shape, obs_dtype, num_actions, int(params.max_steps_in_episode))
 
     def start(key: Key) -> tuple[Any, Obs]:
@@ -251,7 +250,7 @@ def _actions(name: str, inner: Any, params: Any, bins: int | None) -> tuple[int,
     return bins, lambda action: values[action].reshape(space.shape)
 
 
-def _observations(name: str, inner: Any, params: Any, scale: bool) -> tuple[Any, tuple[int, ...], Any]:
+def _observations(name: str, inner: Any, params: Any) -> tuple[Any, tuple[int, ...], Any]:
     """How observations are encoded for replay and network, and their shape and dtype."""
     from gymnax.environments import spaces
 
@@ -260,12 +259,4 @@ def _observations(name: str, inner: Any, params: Any, scale: bool) -> tuple[Any,
         return (lambda obs: jax.nn.one_hot(obs, space.n)), (int(space.n),), jnp.float32
     shape = jax.eval_shape(lambda: inner.reset_env(jax.random.key(0), params)[0]).shape
     dtype = jnp.uint8 if name.endswith(_BINARY_PLANES) else jnp.float32
-    if scale and dtype == jnp.float32:
-        low, high = (np.broadcast_to(np.asarray(x, np.float64), shape) for x in (space.low, space.high))
-        bounded = (
-            (np.abs(low) < 1e9) & (np.abs(high) < 1e9) & (high > low)
-        )  # gymnax writes no bound as float32's largest
-        middle = jnp.asarray(np.where(bounded, (low + high) / 2, 0.0), dtype)
-        half = jnp.asarray(np.where(bounded, (high - low) / 2, 1.0), dtype)
-        return (lambda obs: (jnp.asarray(obs, dtype) - middle) / half), tuple(shape), dtype
     return (lambda obs: jnp.asarray(obs, dtype)), tuple(shape), dtype
