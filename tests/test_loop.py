@@ -123,6 +123,10 @@ def test_the_replay_holds_true_final_observations_and_the_discounts_of_the_envir
     assert np.any(over & (stored.discount_t[:-1] == 1.0))  # time limits
     np.testing.assert_array_equal(stored.obs_tm1[1:][~over], stored.obs_t[:-1][~over])
     np.testing.assert_array_equal(stored.obs_tm1[1:][over][:, 1], 0.0)
+    # Environments that start afresh at the same time draw episodes of their own.
+    together = hidden[1:, :2][over[:, 0] & over[:, 1]]
+    assert len(together) > 5
+    assert np.mean(together[:, 0] == together[:, 1]) < 0.5
     # Finished episodes are reported once, with their return, where they ended.
     returns = np.asarray(metrics[0].episode_return)
     warmup_rows = len(over) + 1 - len(returns)
