@@ -80,9 +80,17 @@ PRESETS: dict[str, Preset] = {
         ),
         Preset(
             "mountaincar",
-            "MountainCar-v0 to a greedy mean of -110",
-            dataclasses.replace(_CLASSIC, env="MountainCar-v0", total_steps=121_000, eval_every=5_000),
-            _CLASSIC_HPARAMS._replace(learning_rate_decay_updates=40_000, epsilon_end=0.05, epsilon_decay_steps=40_000),
+            "MountainCar-v0 to a greedy mean of -110, each action held for four frames",
+            # Without the frame skip random actions hardly ever reach the goal; returns still count every frame.
+            dataclasses.replace(_CLASSIC, env="MountainCar-v0", action_repeat=4, total_steps=61_000, eval_every=2_500),
+            _CLASSIC_HPARAMS._replace(
+                learning_rate=2.7e-3,
+                learning_rate_end=5e-5,
+                learning_rate_decay_updates=25_000,
+                discount=0.98,
+                epsilon_end=0.02,
+                epsilon_decay_steps=9_000,
+            ),
         ),
     )
 }

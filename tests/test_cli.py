@@ -165,7 +165,8 @@ def test_record_films_trained_and_random_policies(run, tmp_path, name, capsys):
         assert main(["record", str(run), "-o", str(tmp_path / name), *extra]) == 0
         frames = int(capsys.readouterr().out.split()[-2])
         if name.endswith(".gif"):
-            assert Image.open(tmp_path / name).n_frames == frames
+            with Image.open(tmp_path / name) as film:
+                assert film.n_frames == frames
         else:
             assert (tmp_path / name).read_bytes()[4:8] == b"ftyp"
     assert main(["record", str(run), "-o", str(tmp_path / name), "--seed", "7"]) == 2
@@ -179,7 +180,8 @@ def test_plot_overlays_several_runs(run, tmp_path, capsys):
         figure = tmp_path / f"both.{suffix}"
         assert main(["plot", str(run), str(other), "-o", str(figure), *extra]) == 0
         assert figure.stat().st_size > 5_000
-    assert np.asarray(Image.open(tmp_path / "both.png")).std() > 5  # not a blank page
+    with Image.open(tmp_path / "both.png") as picture:
+        assert np.asarray(picture).std() > 5  # not a blank page
     assert main(["plot", str(run), "-o", str(tmp_path / "curve.txt")]) == 2
 
 
