@@ -14,8 +14,10 @@ import math
 from collections.abc import Iterable
 from typing import Any, Literal, NamedTuple
 
+import numpy as np
 import optax
 
+from dqn_jax import optimizers
 from dqn_jax.networks import ACTIVATIONS
 
 
@@ -173,11 +175,13 @@ OPTIMIZER_HPARAMS = {
 
 
 def optimizer_factory(name: str) -> tuple[Any, dict[str, Any]]:
-    """The optax constructor for `name` and its fixed arguments.
+    """The constructor for `name` (optax's, but for Adam) and its fixed arguments.
 
     Raises:
       ConfigError: if optax has no such optimiser, or it is one that DQN's update cannot drive.
     """
+    if name == "adam":
+        return optimizers.adam, {}
     if name == "rmsprop_centered":
         return optax.rmsprop, {"centered": True}
     usable = [
@@ -302,7 +306,7 @@ _HPARAM_RANGES: dict[str, tuple[float, float, bool]] = {
 
 
 def _values(value: Any) -> list[float]:
-    return [float(x) for x in (value if hasattr(value, "__len__") else [value])]
+    return [float(x) for x in np.ravel(value)]
 
 
 def _choices(field: str) -> tuple[str, ...]:

@@ -130,8 +130,8 @@ def make_env(config: Config) -> Env:
 
     def repeat(key: Key, state: Any, action: jax.Array) -> tuple[Any, Obs, jax.Array, jax.Array, jax.Array, jax.Array]:
         """Hold `action` for `action_repeat` frames, or until the episode ends."""
-        keys = jax.random.split(key, config.action_repeat)
-        state, obs, reward, terminated, truncated = frame(keys[0], state, action)
+        first_key, rest_key = jax.random.split(key)
+        state, obs, reward, terminated, truncated = frame(first_key, state, action)
 
         def body(carry: Any, key: Key) -> tuple[Any, None]:
             state, obs, reward, terminated, truncated, frames = carry
@@ -146,7 +146,7 @@ def make_env(config: Config) -> Env:
             return (state, obs, reward, terminated, truncated, frames + ~over), None
 
         first = (state, obs, reward, terminated, truncated, jnp.ones((), jnp.int32))
-        return jax.lax.scan(body, first, keys[1:])[0]
+        return jax.lax.scan(body, first, jax.random.split(rest_key, config.action_repeat - 1))[0]
 
     def learnt_reward(reward: jax.Array, terminated: jax.Array) -> jax.Array:
         if config.terminal_reward is not None:
