@@ -130,23 +130,24 @@ def make_env(config: Config) -> Env:
 
     def repeat(key: Key, state: Any, action: jax.Array) -> tuple[Any, Obs, jax.Array, jax.Array, jax.Array, jax.Array]:
         """Hold `action` for `action_repeat` frames, or until the episode ends."""
-        first_key, rest_key = jax.random.split(key)
-        state, obs, reward, terminated, truncated = frame(first_key, state, action)
+        key, frame_key = jax.random.split(key)
+        state, obs, reward, terminated, truncated = frame(frame_key, state, action)
 
-        def body(carry: Any, key: Key) -> tuple[Any, None]:
-            state, obs, reward, terminated, truncated, frames = carry
+        def body(_: int, carry: Any) -> Any:
+            key, state, obs, reward, terminated, truncated, frames = carry
+            key, frame_key = jax.random.split(key)
             over = terminated | truncated
-            new = frame(key, state, action)
+            new = frame(frame_key, state, action)
             state, obs, terminated, truncated = jax.tree.map(
                 lambda old, new: jnp.where(over, old, new),
                 (state, obs, terminated, truncated),
                 (new[0], new[1], new[3], new[4]),
             )
             reward = reward + jnp.where(over, 0.0, new[2])
-            return (state, obs, reward, terminated, truncated, frames + ~over), None
+            return key, state, obs, reward, terminated, truncated, frames + ~over
 
-        first = (state, obs, reward, terminated, truncated, jnp.ones((), jnp.int32))
-        return jax.lax.scan(body, first, jax.random.split(rest_key, config.action_repeat - 1))[0]
+        first = (key, state, obs, reward, terminated, truncated, jnp.ones((), jnp.int32))
+        return jax.lax.fori_loop(1, config.action_repeat, body, first)[1:]
 
     def learnt_reward(reward: jax.Array, terminated: jax.Array) -> jax.Array:
         if config.terminal_reward is not None:
