@@ -23,7 +23,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import pandas as pd
 
 from dqn_jax import devices
 from dqn_jax.config import Config, ConfigError, HParams
@@ -62,6 +61,8 @@ def run(parts: Sequence[str], *, repeats: int, out: Path | None) -> None:
         print(f"measuring {part} ...", file=sys.stderr)
         # Each part in a process of its own: device counts and pinning are fixed when jax starts.
         rows += [Row(**row) for row in _child(f"benchmark.rows_of({part!r}, {repeats})")]
+    import pandas as pd
+
     table = pd.DataFrame([dataclasses.asdict(row) for row in rows])
     print(f"{'what':<74} {'median':>12} {'range':>25}  target")
     for row in rows:

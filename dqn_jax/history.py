@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 
 from dqn_jax.convergence import Curve
 from dqn_jax.loop import ChunkMetrics
+
+if TYPE_CHECKING:  # slow to import, and a run without tables does not need it
+    import pandas as pd
 
 READINGS = (
     "updates",
@@ -105,6 +107,8 @@ class History:
 
     def metrics_table(self) -> pd.DataFrame:
         """Long form: one row per seed and evaluation."""
+        import pandas as pd
+
         lanes, chunks = len(self.seeds), len(self.env_steps)
         table = {
             "seed": np.repeat(self.seeds, chunks),
@@ -117,6 +121,8 @@ class History:
 
     def episodes_table(self) -> pd.DataFrame:
         """Long form: one row per finished training episode, by seed and time."""
+        import pandas as pd
+
         rows = np.concatenate(self.episodes) if self.episodes else np.empty((0, len(EPISODE_FIELDS)))
         rows = rows[np.argsort(rows[:, 0], kind="stable")]
         table = pd.DataFrame(rows, columns=list(EPISODE_FIELDS))

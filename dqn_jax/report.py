@@ -6,14 +6,16 @@ import dataclasses
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-import pandas as pd
 
 from dqn_jax import convergence
 from dqn_jax.config import ConfigError
 from dqn_jax.runs import RunSettings, load_settings
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 Aggregate = Literal["mean", "iqm"]
 X_AXES = {"env_steps": "environment steps", "updates": "updates", "episodes": "episodes", "seconds": "seconds"}
@@ -50,6 +52,8 @@ class RunData:
         Raises:
           ConfigError: if it has no readable metrics yet.
         """
+        import pandas as pd
+
         settings = load_settings(run)
         try:
             metrics = pd.read_csv(run / "metrics.csv")

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import signal
 import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import pandas as pd
 
 from dqn_jax import convergence, devices, runs
 from dqn_jax._import_time import import_seconds
@@ -25,6 +25,9 @@ from dqn_jax.population import Population, make_population, stack_hparams
 from dqn_jax.presets import Preset, resolve_preset, with_overrides
 from dqn_jax.recorder import Recorder
 from dqn_jax.types import Params
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 _CHECKPOINT_SHARE = 0.05  # of the run's time that checkpoints may take
 
@@ -49,13 +52,22 @@ class TrainResult:
     """What a run ended with."""
 
     summary: dict[str, Any]  # as in summary.json
-    metrics: pd.DataFrame  # as in metrics.csv
-    episodes: pd.DataFrame  # one row per finished training episode
+    history: History
     converged: np.ndarray  # [L], bool, by the first criterion
     params: Params  # online networks, leaves [L, ...], on the host
     settings: runs.RunSettings
     run: Path | None  # folder, where one was written
     interrupted: bool  # stopped by a signal; `resume=True` goes on
+
+    @functools.cached_property
+    def metrics(self) -> pd.DataFrame:
+        """As in metrics.csv: one row per seed and evaluation."""
+        return self.history.metrics_table()
+
+    @functools.cached_property
+    def episodes(self) -> pd.DataFrame:
+        """One row per finished training episode."""
+        return self.history.episodes_table()
 
 
 def train(
@@ -159,8 +171,7 @@ def train(
         recorder.finish(summary, history, loop, params)
     return TrainResult(
         summary=summary,
-        metrics=history.metrics_table(),
-        episodes=history.episodes_table(),
+        history=history,
         converged=_converged(parsed, history),
         params=params,
         settings=settings,
