@@ -23,7 +23,7 @@ class TrainDisplay:
         self._tenths = 0
         self._bar = rich_progress.Progress(
             rich_progress.TextColumn("[b]{task.description}"),
-            rich_progress.BarColumn(bar_width=24),
+            rich_progress.BarColumn(bar_width=16),
             rich_progress.TaskProgressColumn(),
             rich_progress.TextColumn("{task.fields[state]}"),
             rich_progress.TimeRemainingColumn(),
@@ -50,10 +50,11 @@ class TrainDisplay:
             if not self._enabled:
                 print(f"{self._name} x {self._seeds} seeds: compiling", file=sys.stderr)
             return
+        # Steps are per seed, the rate is over all seeds, returns are means over seeds: short enough for one line.
         state = (
-            f"{progress.env_steps:,} steps per seed | {_rate(progress.lane_steps_per_second)} steps/s"
-            f" | return train {_mean(progress.train_return)} eval {_mean(progress.eval_return)}"
-            f" | converged {progress.converged.mean():.0%}"
+            f"{progress.env_steps:,} steps | {_rate(progress.lane_steps_per_second)}/s"
+            f" | train {_mean(progress.train_return)} eval {_mean(progress.eval_return)}"
+            f" | {progress.converged.mean():.0%} converged"
         )
         if progress.diverged.any():
             state += f" | [red]diverged {progress.diverged.sum()}[/red]"
@@ -80,7 +81,7 @@ def summary_tables(result: TrainResult) -> None:
     """Print how it went: convergence by criterion, the final evaluation, time, and where the files are."""
     console, summary = Console(), result.summary
     seeds = len(summary["seeds"])
-    title = f"{summary['preset']} on {summary['env']}, {seeds} seeds: medians, counting seeds that never got there"
+    title = f"{summary['preset']} on {summary['env']}, {seeds} seeds (medians over all of them)"
     table = Table(title=title, title_justify="left", box=None, show_edge=False, pad_edge=False)
     table.add_column("criterion", no_wrap=True)
     for column in ("converged", "env steps", "updates", "episodes", "seconds", "stays"):

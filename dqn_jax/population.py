@@ -139,11 +139,7 @@ def make_population(
             return jax.vmap(function)
         return lambda *a: jax.tree.map(lambda x: x[None], function(*jax.tree.map(lambda x: x[0], a)))
 
-    one_block_each = layout.padded == layout.mesh.size * layout.block_size
-
     def start(seeds: jax.Array, hparams: HParams) -> LaneState:
-        if one_block_each:
-            return batched(loop.start)(seeds, hparams)
         return flat(jax.lax.map(lambda a: batched(loop.start)(*a), blocks_of((seeds, hparams))))
 
     def chunk(env_steps: jax.Array, lanes: LaneState, hparams: HParams) -> tuple[LaneState, ChunkMetrics]:
@@ -158,8 +154,6 @@ def make_population(
             stored = jax.tree.map(lambda x, new: jax.lax.dynamic_update_index_in_dim(x, new, i, 0), stored, block)
             return stored, (keys, metrics)
 
-        if one_block_each:  # without the loop around it, the program compiles twice as fast
-            return batched(lambda lane, h: loop.chunk(env_steps, lane, h))(lanes, hparams)
         lanes, hparams = blocks_of((lanes, hparams))
         indices = jnp.arange(lanes.episodes.shape[0])
         without_keys: Any = None
@@ -178,9 +172,7 @@ def make_population(
         jax.eval_shape(jit_start, lane_seeds, lane_hparams),
     )
     lowered = jit_start.lower(lane_seeds, lane_hparams), jit_chunk.lower(jnp.int32(0), example, lane_hparams)
-    # What runs once is not worth optimising: it compiles in half the time.
-    options = {"xla_backend_optimization_level": 0}, None
     with concurrent.futures.ThreadPoolExecutor() as pool:  # the two compile side by side
-        compiled_start, compiled_chunk = pool.map(lambda p, o: p.compile(compiler_options=o), lowered, options)
+        compiled_start, compiled_chunk = pool.map(lambda program: program.compile(), lowered)
     seconds = time.perf_counter() - began
     return Population(layout, lane_seeds, lane_hparams, compiled_start, compiled_chunk, seconds, example)
