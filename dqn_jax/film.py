@@ -21,6 +21,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from dqn_jax.config import ConfigError
 from dqn_jax.envs import Env
+from dqn_jax.runs import atomic
 from dqn_jax.types import Key, Obs
 
 _GYMNASIUM = {  # frames per second, as in Gymnasium
@@ -142,12 +143,8 @@ def write_film(path: str | Path, frames: Sequence[np.ndarray], fps: float) -> No
     """
     check_suffix(path)
     path = Path(path)
-    partial = path.with_name(f".{path.stem}.{os.getpid()}.tmp{path.suffix}")
-    try:
+    with atomic(path) as partial:
         (_write_gif if path.suffix.lower() == ".gif" else _write_mp4)(partial, frames, fps)
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def _write_gif(path: Path, frames: Sequence[np.ndarray], fps: float) -> None:
