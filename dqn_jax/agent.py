@@ -105,7 +105,7 @@ def make_agent(config: Config, spec: EnvSpec) -> Agent:
             f"torso: 'minatar' needs [H, W, C] observations of at least 3x3, and {spec.name} gives "
             f"{list(spec.obs_shape)}; use torso mlp."
         )
-    network = QNetwork(spec.num_actions, torso, config.hidden, config.activation, config.dueling)
+    network = QNetwork(spec.num_actions, torso, config.hidden, config.activation, config.dueling, config.weight_init)
 
     def q_values(params: Params, obs: jax.Array) -> jax.Array:
         return network.apply(params, obs)  # type: ignore[return-value]

@@ -122,7 +122,7 @@ def update_rates(repeats: int) -> tuple[list[float], list[float]]:
     """Updates per second of the whole loop and of the update alone, in turn."""
     devices.configure()
     loop, hparams = make_loop(_SETTING), _scalars(HParams())
-    lane = jax.jit(loop.start)(jnp.int32(0), hparams)
+    lane, _ = jax.jit(loop.start)(jnp.int32(0), hparams)
     env_steps = jnp.int32(loop.warmup_steps)
     updates = loop.steps_per_chunk // _SETTING.train_every
     replay = make_replay(_SETTING.replay_capacity, _SETTING.batch_size, _SETTING.num_envs)
@@ -163,7 +163,7 @@ def lane_steps_per_second(lanes: int) -> float:
     config = dataclasses.replace(_SETTING, eval_every=5_000)
     loop = make_loop(config)
     population = make_population(config, loop, HParams(), range(lanes))
-    state = population.start(population.seeds, population.hparams)
+    state, _ = population.start(population.seeds, population.hparams)
     chunks = 1 if lanes > 1 else 8
     env_steps = jnp.int32(loop.warmup_steps)
     state, _ = jax.block_until_ready(population.chunk(env_steps, state, population.hparams))

@@ -43,6 +43,8 @@ class Train:
     """Folder of this run (default: runs/<name>/<stamp>)."""
     resume: bool = False
     """Go on with the run in --out, or with the newest run of this name in runs/."""
+    weights: Path | None = None
+    """Start from the networks of this run instead of fresh ones; replay, optimiser and exploration start anew."""
     stop: Literal["budget", "converged"] = "budget"
     """'converged' ends the run once every seed has met the first criterion; total_steps is the cap."""
     save_episodes: bool = False
@@ -238,6 +240,7 @@ def _train(arguments: Sequence[str]) -> int:
             out=args.out,
             root=Path("runs"),
             resume=args.resume,
+            weights=args.weights,
             save_episodes=args.save_episodes,
             on_progress=display.update,
             warn=display.warn,

@@ -49,6 +49,8 @@ class Config:
     """Evenly spaced bins for one bounded continuous action; needed by Pendulum and MountainCarContinuous."""
     terminal_reward: float | None = None
     """Reward given in place of the environment's on the step that terminates (not on a time limit)."""
+    time_limit_terminates: bool = False
+    """Learn as if a time limit were a termination: the slip of many tutorials, here to be compared with."""
     reward_scale: float = 1.0
     """Factor on the learnt reward; logged returns stay raw."""
     reward_clip: float | None = None
@@ -67,6 +69,8 @@ class Config:
     """Activation: relu, tanh, gelu or silu."""
     dueling: bool = False
     """Dueling head: separate value and advantage streams."""
+    weight_init: Literal["lecun_normal", "glorot_uniform", "he_normal"] = "lecun_normal"
+    """Initial weights of dense layers: flax's default, Keras's default, or He's for ReLU."""
 
     # -- learning rule
     double: bool = False
@@ -82,7 +86,14 @@ class Config:
     replay_capacity: int = 20_000
     """Transitions kept by the replay."""
     batch_size: int = 128
-    """Transitions per update."""
+    """Transitions drawn from the replay at a time."""
+    minibatch_size: int | None = None
+    """Transitions per gradient step: what was drawn is fitted in pieces of this size, one after another (default:
+    all at once; 1 is the sample-by-sample fit of many tutorials)."""
+    sampling: Literal["with_replacement", "without_replacement", "latest"] = "with_replacement"
+    """How a batch is drawn: uniformly with or without replacement, or the newest transitions in their order."""
+    clear_replay: bool = False
+    """Throw the stored transitions away after each training."""
     min_replay: int = 1_000
     """Environment steps taken before learning starts."""
     train_unit: Literal["env_steps", "episodes"] = "env_steps"
@@ -90,7 +101,9 @@ class Config:
     train_every: int = 8
     """Train after every so many train_unit."""
     updates_per_train: int = 1
-    """Updates made each time."""
+    """Batches drawn and fitted each time."""
+    freeze_when: str | None = None
+    """A training criterion (train5>195) at which a seed stops learning and acts greedily from then on."""
 
     # -- exploration
     epsilon_schedule: Literal["linear", "multiplicative", "constant"] = "linear"
@@ -101,6 +114,8 @@ class Config:
     # -- budget and evaluation
     total_steps: int = 200_000
     """Environment steps (agent decisions) per seed, warm-up included; rounded up to whole evaluations."""
+    total_episodes: int | None = None
+    """Training episodes per seed, after which it rests (default: no limit but total_steps)."""
     eval_every: int = 5_000
     """Environment steps between evaluations, per seed."""
     eval_episodes: int = 100
@@ -203,6 +218,11 @@ def _takes_learning_rate(factory: Any) -> bool:
     return "learning_rate" in parameters and required in ([], ["learning_rate"])
 
 
+def own_rhythm(config: Config) -> bool:
+    """Whether lanes train, freeze or rest each at times of its own. Batched, every branch would run for every lane."""
+    return config.train_unit == "episodes" or config.freeze_when is not None or config.total_episodes is not None
+
+
 def validate(config: Config, hparams: HParams) -> None:
     """Check every field and their combinations; what an environment allows is checked when it is made.
 
@@ -227,8 +247,14 @@ def validate(config: Config, hparams: HParams) -> None:
         "eval_episodes",
     ]:
         require(getattr(config, field) >= 1, field, "use an integer of at least 1")
-    for field in ("max_episode_steps",):
+    for field in ("max_episode_steps", "total_episodes"):
         require(getattr(config, field) is None or getattr(config, field) >= 1, field, "use at least 1, or leave it out")
+    pieces = config.minibatch_size
+    require(
+        pieces is None or (pieces >= 1 and config.batch_size % pieces == 0),
+        "minibatch_size",
+        f"use a divisor of batch_size {config.batch_size}, or leave it out",
+    )
     for field in ("terminal_reward", "reward_scale"):
         value = getattr(config, field)
         require(value is None or math.isfinite(value), field, "use a finite number")
@@ -254,13 +280,13 @@ def validate(config: Config, hparams: HParams) -> None:
         "activation",
         f"choose one of {', '.join(ACTIVATIONS)}",
     )
-    for field in ("torso", "loss", "train_unit", "epsilon_schedule", "epsilon_unit"):
+    for field in ("torso", "weight_init", "loss", "sampling", "train_unit", "epsilon_schedule", "epsilon_unit"):
         choices = _choices(field)
         require(getattr(config, field) in choices, field, f"choose one of {', '.join(choices)}")
     require(
-        config.lane_block >= 0 and (config.lane_block <= 1 or config.train_unit == "env_steps"),
+        config.lane_block >= 0 and (config.lane_block <= 1 or not own_rhythm(config)),
         "lane_block",
-        "use 0 or more; training at the end of episodes happens at another time in each lane and needs 0 or 1",
+        "use 0 or more; 0 or 1 where episodes decide when to train, freeze or rest, which each lane does in its time",
     )
     factory, _ = optimizer_factory(config.optimizer)
     accepted = inspect.signature(factory).parameters

@@ -175,6 +175,36 @@ def _readings(criterion: Criterion, curve: Curve) -> np.ndarray:
     return {"loss": curve.loss, "td_error": curve.td_error}.get(criterion.kind, curve.eval_return)
 
 
+class Collapse(NamedTuple):
+    """A fall after success, in episodes counted from 1."""
+
+    solved: int  # the episode at which the trailing mean was first high again before the fall
+    began: int  # the episode at which it was first low
+    ended: int | None  # the episode at which it was high again; None if it never was
+
+
+def collapses(episode_return: np.ndarray, *, high: float, low: float, window: int = 10) -> list[Collapse]:
+    """Every time the mean of the last `window` episodes fell from at least `high` to at most `low`.
+
+    Args:
+      episode_return: `[E]`, returns of training episodes in order.
+      high: level that counts as success, and as recovery.
+      low: level that counts as collapsed; below `high`.
+      window: episodes averaged.
+    """
+    found: list[Collapse] = []
+    solved: int | None = None
+    for i, mean in enumerate(trailing_mean(episode_return, window), start=1):
+        if mean >= high:
+            if found and found[-1].ended is None:
+                found[-1] = found[-1]._replace(ended=i)
+            solved = i if solved is None else solved
+        elif mean <= low and solved is not None:
+            found.append(Collapse(solved, i, None))
+            solved = None
+    return found
+
+
 def summarize(criterion: Criterion, curves: Sequence[Curve]) -> dict[str, Any]:
     """One criterion over many seeds.
 

@@ -59,13 +59,13 @@ class TrainDisplay:
         if progress.diverged.any():
             state += f" | [red]diverged {progress.diverged.sum()}[/red]"
         if self._enabled:
-            self._bar.update(self._task, completed=progress.env_steps, total=progress.total_steps, state=state)
+            self._bar.update(self._task, completed=progress.share_done, total=1, state=state)
             return
-        tenths = 10 * progress.env_steps // progress.total_steps
+        tenths = int(10 * progress.share_done)
         if tenths > self._tenths:
             self._tenths = tenths
             plain = state.replace("[red]", "").replace("[/red]", "")
-            left = progress.seconds * (progress.total_steps / progress.env_steps - 1)
+            left = progress.seconds * (1 / progress.share_done - 1)
             print(f"{tenths * 10:3d}% {plain} | {left:.0f} s left", file=sys.stderr)
 
 
@@ -81,8 +81,8 @@ def summary_tables(result: TrainResult) -> None:
     """Print how it went: convergence by criterion, the final evaluation, time, and where the files are."""
     console, summary = Console(), result.summary
     seeds = len(summary["seeds"])
-    title = f"{summary['preset']} on {summary['env']}, {seeds} seeds (medians over all of them)"
-    table = Table(title=title, title_justify="left", box=None, show_edge=False, pad_edge=False)
+    console.print(f"{summary['preset']} on {summary['env']}, {seeds} seeds (medians over all of them)", soft_wrap=True)
+    table = Table(box=None, show_edge=False, pad_edge=False)
     table.add_column("criterion", no_wrap=True)
     for column in ("converged", "env steps", "updates", "episodes", "seconds", "stays"):
         table.add_column(column, justify="right", no_wrap=True)

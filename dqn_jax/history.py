@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from dqn_jax.convergence import Curve
-from dqn_jax.loop import ChunkMetrics
+from dqn_jax.loop import ChunkMetrics, WarmupMetrics
 
 if TYPE_CHECKING:  # slow to import, and a run without tables does not need it
     import pandas as pd
@@ -31,8 +31,8 @@ _TRAIN_WINDOW = 100  # episodes averaged in `train_return`, as the published cur
 class History:
     """Readings of a population of L lanes.
 
-    `chunk_*` are per chunk; `readings[name]` is a list of `[L]` arrays; `episodes` is a list of `[e, 5]`
-    float64 arrays (one per chunk) with the columns `EPISODE_FIELDS`, ordered by lane and then by time.
+    `readings[name]` is a list of `[L]` arrays, one per chunk; `episodes` is a list of `[e, 5]` float64 arrays (one
+    for the warm-up, one per chunk) with the columns `EPISODE_FIELDS`, ordered by lane and then by time.
     """
 
     def __init__(self, seeds: Sequence[int], num_envs: int):
@@ -43,30 +43,24 @@ class History:
         self.readings: dict[str, list[np.ndarray]] = {name: [] for name in READINGS}
         self.finite = np.ones(len(self.seeds), bool)
         self.episodes: list[np.ndarray] = []
+        self._finished = np.zeros(len(self.seeds), np.int64)  # episodes
         self._recent: list[np.ndarray] = [np.empty(0) for _ in self.seeds]
         self.final_eval = np.empty((len(self.seeds), 0), np.float32)
 
+    def add_warmup(self, metrics: WarmupMetrics) -> None:
+        """Take in the episodes before learning (leaves `[L, ...]`, on the host)."""
+        self._add_episodes(0, metrics.epsilon, np.zeros(metrics.epsilon.shape), metrics.episode_return)
+
     def add(self, env_steps_before: int, env_steps: int, seconds: float, metrics: ChunkMetrics) -> None:
         """Take in one chunk's metrics (leaves `[L, ...]`, on the host)."""
-        lanes = len(metrics.epsilon)
-        lane, step, env = np.nonzero(~np.isnan(metrics.episode_return))
-        returns = metrics.episode_return[lane, step, env]
-        ended_at = env_steps_before + (step + 1) * self.num_envs
-        chunk_episodes = np.stack(
-            [lane, ended_at, metrics.updates[lane, step], metrics.epsilon[lane, step], returns], axis=1
-        ).astype(np.float64)
-        self.episodes.append(chunk_episodes)
-        counts = np.bincount(lane, minlength=lanes)
-        for i, new in enumerate(np.split(returns, np.cumsum(counts)[:-1])):
-            self._recent[i] = np.concatenate([self._recent[i], new])[-_TRAIN_WINDOW:]
-        before = self.readings["episodes"][-1] if self.env_steps else np.zeros(lanes, np.int64)
+        self._add_episodes(env_steps_before, metrics.epsilon, metrics.updates, metrics.episode_return)
         self.env_steps.append(env_steps)
         self.seconds.append(seconds)
         self.finite &= np.asarray(metrics.finite)
         self.final_eval = np.asarray(metrics.eval_returns)
         values = {
             "updates": metrics.updates[:, -1],
-            "episodes": before + counts,
+            "episodes": self._finished.copy(),
             "epsilon": metrics.epsilon[:, -1],
             "loss": metrics.loss,
             "td_error": metrics.td_error,
@@ -77,6 +71,18 @@ class History:
         }
         for name, value in values.items():
             self.readings[name].append(np.asarray(value))
+
+    def _add_episodes(self, env_steps_before: int, epsilon: Any, updates: Any, episode_return: Any) -> None:
+        """`epsilon` and `updates` `[L, T]`, `episode_return` `[L, T, N]`, NaN where no episode ended."""
+        lane, step, env = np.nonzero(~np.isnan(episode_return))
+        returns = episode_return[lane, step, env]
+        ended_at = env_steps_before + (step + 1) * self.num_envs
+        columns = [lane, ended_at, updates[lane, step], epsilon[lane, step], returns]
+        self.episodes.append(np.stack(columns, axis=1).astype(np.float64))
+        counts = np.bincount(lane, minlength=len(self.seeds))
+        self._finished += counts
+        for i, new in enumerate(np.split(returns, np.cumsum(counts)[:-1])):
+            self._recent[i] = np.concatenate([self._recent[i], new])[-_TRAIN_WINDOW:]
 
     def reading(self, name: str) -> np.ndarray:
         """`[L, C]`, a reading over all chunks."""
@@ -149,4 +155,6 @@ class History:
         self.final_eval = np.asarray(arrays["final_eval"])
         self.episodes = [np.asarray(arrays["episodes"])]
         self.readings = {name: list(np.asarray(arrays[f"reading_{name}"]).T) for name in READINGS}
-        self._recent = [curve.episode_return[-_TRAIN_WINDOW:] for curve in self.curves()]
+        curves = self.curves()
+        self._finished = np.array([len(curve.episode_return) for curve in curves])
+        self._recent = [curve.episode_return[-_TRAIN_WINDOW:] for curve in curves]

@@ -11,7 +11,8 @@ import jax
 import jax.numpy as jnp
 
 from dqn_jax.agent import Agent, AgentState, UpdateInfo, make_agent
-from dqn_jax.config import Config, HParams
+from dqn_jax.config import Config, ConfigError, HParams
+from dqn_jax.convergence import Criterion, parse_criterion
 from dqn_jax.envs import DeviceEnvState, Env, make_env
 from dqn_jax.evaluate import evaluate
 from dqn_jax.prng import key_data, make_key, wrap_key_data
@@ -29,11 +30,26 @@ class LaneState(NamedTuple):
     env: DeviceEnvState  # leaves [N, ...]
     obs: Obs  # [N, *obs_shape]
     episodes: jax.Array  # [], int32, episodes finished
-    trainings: jax.Array  # [], int32, times of training (each `updates_per_train` updates)
+    trainings: jax.Array  # [], int32, times of training (each `updates_per_train` batches)
+    freeze: Any  # FreezeState, or () without `freeze_when`
+
+
+class FreezeState(NamedTuple):
+    """Whether an agent has stopped learning, and what that is decided by."""
+
+    recent_returns: jax.Array  # [W], float32, raw returns of the last W episodes; NaN before there were so many
+    frozen: jax.Array  # [], bool
+
+
+class WarmupMetrics(NamedTuple):
+    """The episodes of a lane's warm-up of T iterations."""
+
+    epsilon: jax.Array  # [T], float32, exploration after each iteration
+    episode_return: jax.Array  # [T, N], float32, raw return of the episodes that ended there, else NaN
 
 
 class ChunkMetrics(NamedTuple):
-    """What one lane reports for one chunk of T iterations."""
+    """What one lane reports for one chunk of T iterations; where it rests, epsilon and updates stay as they were."""
 
     loss: jax.Array  # [], float32, mean over the chunk's updates; NaN without any
     td_error: jax.Array  # [], float32, mean absolute TD error, likewise
@@ -49,7 +65,7 @@ class ChunkMetrics(NamedTuple):
 class LaneStart(Protocol):
     """A fresh lane (`seed` is `[]` int32), its replay warmed up."""
 
-    def __call__(self, seed: jax.Array, hparams: HParams) -> LaneState: ...
+    def __call__(self, seed: jax.Array, hparams: HParams) -> tuple[LaneState, WarmupMetrics]: ...
 
 
 class LaneChunk(Protocol):
@@ -78,7 +94,8 @@ def make_loop(config: Config) -> Loop:
     """
     env = make_env(config)
     agent = make_agent(config, env.spec)
-    replay = make_replay(config.replay_capacity, config.batch_size, config.num_envs)
+    replay = make_replay(config.replay_capacity, config.batch_size, config.num_envs, config.sampling)
+    criterion = None if config.freeze_when is None else _freeze_criterion(config.freeze_when)
     eval_key_data = key_data(make_key(config.eval_seed))
 
     warmup_iterations = -(-config.min_replay // config.num_envs)
@@ -87,24 +104,33 @@ def make_loop(config: Config) -> Loop:
     steps_per_chunk = iterations * config.num_envs
     num_chunks = max(1, -(-(config.total_steps - warmup_steps) // steps_per_chunk))
 
-    def start(seed: jax.Array, hparams: HParams) -> LaneState:
+    def start(seed: jax.Array, hparams: HParams) -> tuple[LaneState, WarmupMetrics]:
         net_key, env_key, key = jax.random.split(make_key(seed), 3)
         env_state, obs = jax.vmap(env.reset)(jax.random.split(env_key, config.num_envs))
         zero = jnp.zeros((), jnp.float32)
         example = Transition(obs[0], jnp.zeros((), jnp.int32), zero, zero, obs[0])
         count = jnp.zeros((), jnp.int32)
-        lane = LaneState(key, agent.init(net_key, hparams), replay.init(example), env_state, obs, count, count)
+        freeze: Any = ()
+        if criterion is not None:
+            freeze = FreezeState(jnp.full((criterion.window,), jnp.nan), jnp.zeros((), bool))
+        lane = LaneState(key, agent.init(net_key, hparams), replay.init(example), env_state, obs, count, count, freeze)
 
-        def warm(lane: LaneState, env_steps: jax.Array) -> tuple[LaneState, None]:
-            return _interact(config, env, agent, replay, env_steps, lane, hparams)[0], None
+        def warm(lane: LaneState, env_steps: jax.Array) -> tuple[LaneState, WarmupMetrics]:
+            lane, out, _ = _interact(config, env, agent, replay, env_steps, lane, hparams)
+            lane = _freeze(criterion, lane, out)
+            epsilon = _epsilon(config, hparams, env_steps + config.num_envs, lane)
+            return lane, WarmupMetrics(epsilon, _finished_returns(out))
 
-        return jax.lax.scan(warm, lane, config.num_envs * jnp.arange(warmup_iterations))[0]
+        return jax.lax.scan(warm, lane, config.num_envs * jnp.arange(warmup_iterations))
 
     def chunk(env_steps: jax.Array, lane: LaneState, hparams: HParams) -> tuple[LaneState, ChunkMetrics]:
-        def iteration(carry: Any, _: None) -> tuple[Any, Any]:
+        def reading(carry: Any) -> tuple[jax.Array, jax.Array]:
+            env_steps, lane, _ = carry
+            return _epsilon(config, hparams, env_steps, lane), lane.agent.updates
+
+        def iteration(carry: Any) -> tuple[Any, Any]:
             env_steps, lane, sums = carry
             lane, out, learn_key = _interact(config, env, agent, replay, env_steps, lane, hparams)
-            finished = out.terminated | out.truncated
             if config.train_unit == "env_steps":
                 # Counted from the end of the warm-up, by how many multiples of `train_every` the vector
                 # step crossed: nothing depends on one number dividing another.
@@ -113,19 +139,23 @@ def make_loop(config: Config) -> Loop:
                 if config.num_envs % config.train_every == 0:
                     trainings = config.num_envs // config.train_every
             else:
+                finished = out.terminated | out.truncated
                 before, after = lane.episodes - jnp.sum(finished, dtype=jnp.int32), lane.episodes
                 trainings = after // config.train_every - before // config.train_every
+            if config.freeze_when is not None:
+                trainings = jnp.where(lane.freeze.frozen, 0, trainings)
             lane, sums = _learn(config, agent, replay, trainings, lane, sums, learn_key, hparams)
+            lane = _freeze(criterion, lane, out)
             env_steps = env_steps + config.num_envs
-            report = (
-                _epsilon(config, hparams, env_steps, lane),
-                lane.agent.updates,
-                jnp.where(finished, out.episode_return, jnp.nan),
-            )
-            return (env_steps, lane, sums), report
+            carry = (env_steps, lane, sums)
+            return carry, (*reading(carry), _finished_returns(out))
 
         carry = (env_steps, lane, jnp.zeros((len(UpdateInfo._fields),), jnp.float32))
-        (_, new_lane, sums), (epsilon, updates, episode_return) = jax.lax.scan(iteration, carry, length=iterations)
+        if config.total_episodes is None:
+            carry, report = jax.lax.scan(lambda carry, _: iteration(carry), carry, length=iterations)
+        else:
+            carry, report = _until_rest(iteration, reading, carry, config.total_episodes, iterations, config.num_envs)
+        (_, new_lane, sums), (epsilon, updates, episode_return) = carry, report
         made = (new_lane.agent.updates - lane.agent.updates).astype(jnp.float32)
         means = UpdateInfo(*jnp.where(made > 0, sums / made, jnp.nan))
         weights = jax.tree.leaves(new_lane.agent.params)
@@ -154,6 +184,55 @@ def make_loop(config: Config) -> Loop:
     return Loop(start, chunk, env, agent, warmup_steps, steps_per_chunk, num_chunks)
 
 
+def _finished_returns(out: EnvOutput) -> jax.Array:
+    return jnp.where(out.terminated | out.truncated, out.episode_return, jnp.nan)
+
+
+def _until_rest(
+    iteration: Any, reading: Any, carry: Any, total_episodes: int, iterations: int, num_envs: int
+) -> tuple[Any, Any]:
+    """Like a scan of `iteration`, but it ends once the lane has finished its episodes, which saves all the rest."""
+
+    def body(state: Any) -> Any:
+        i, carry, reports = state
+        carry, report = iteration(carry)
+        reports = jax.tree.map(lambda rows, x: jax.lax.dynamic_update_index_in_dim(rows, x, i, 0), reports, report)
+        return i + 1, carry, reports
+
+    def active(state: Any) -> jax.Array:
+        i, (_, lane, _), _ = state
+        return (i < iterations) & (lane.episodes < total_episodes)
+
+    example = (*reading(carry), jnp.zeros((num_envs,)))
+    reports = jax.tree.map(lambda x: jnp.zeros((iterations, *x.shape), x.dtype), example)
+    made, carry, reports = jax.lax.while_loop(active, body, (jnp.int32(0), carry, reports))
+    at_rest = (*reading(carry), jnp.full((num_envs,), jnp.nan))
+    resting = jnp.arange(iterations) >= made
+    fill = jax.vmap(jnp.where, (0, None, 0))
+    return carry, jax.tree.map(lambda rest, rows: fill(resting, rest, rows), at_rest, reports)
+
+
+def _freeze_criterion(text: str) -> Criterion:
+    criterion = parse_criterion(text)
+    if criterion.kind != "train":
+        raise ConfigError(f"freeze_when: '{text}' is not about training episodes; write e.g. train5>195.")
+    return criterion
+
+
+def _freeze(criterion: Criterion | None, lane: LaneState, out: EnvOutput) -> LaneState:
+    """Take in the episodes that ended (`out` leaves `[N, ...]`), and freeze the agent once the criterion holds."""
+    if criterion is None:
+        return lane
+
+    def episode(state: FreezeState, ended: tuple[jax.Array, jax.Array]) -> tuple[FreezeState, None]:
+        finished, episode_return = ended
+        returns = jnp.where(finished, jnp.append(state.recent_returns[1:], episode_return), state.recent_returns)
+        return FreezeState(returns, state.frozen | criterion.holds(jnp.mean(returns))), None
+
+    ended = (out.terminated | out.truncated, out.episode_return)
+    return lane._replace(freeze=jax.lax.scan(episode, lane.freeze, ended)[0])
+
+
 def _epsilon(config: Config, hparams: HParams, env_steps: jax.Array, lane: LaneState) -> jax.Array:
     counts = {
         "env_steps": env_steps,
@@ -161,7 +240,8 @@ def _epsilon(config: Config, hparams: HParams, env_steps: jax.Array, lane: LaneS
         "trainings": lane.trainings,
         "episodes": lane.episodes,
     }
-    return epsilon_at(config, hparams, counts[config.epsilon_unit])
+    epsilon = epsilon_at(config, hparams, counts[config.epsilon_unit])
+    return epsilon if config.freeze_when is None else jnp.where(lane.freeze.frozen, 0.0, epsilon)
 
 
 def _interact(
@@ -188,17 +268,26 @@ def _learn(
     key: Key,
     hparams: HParams,
 ) -> tuple[LaneState, jax.Array]:
-    """Train `trainings` times, `updates_per_train` updates each; `sums` `[3]` adds up the fields of `UpdateInfo`."""
-    updates = trainings * config.updates_per_train
+    """Train `trainings` times on `updates_per_train` batches each; `sums` `[3]` adds up the fields of `UpdateInfo`."""
+    batches = trainings * config.updates_per_train
+    minibatch_size = config.minibatch_size or config.batch_size
+
+    def fit(carry: tuple[AgentState, jax.Array], minibatch: Transition) -> tuple[tuple[AgentState, jax.Array], None]:
+        state, sums = carry
+        state, info = agent.update(state, minibatch, hparams)
+        return (state, sums + jnp.stack(info)), None
 
     def one(key: Key, carry: tuple[AgentState, jax.Array]) -> tuple[AgentState, jax.Array]:
-        state, sums = carry
-        state, info = agent.update(state, replay.sample(lane.replay, key), hparams)
-        return state, sums + jnp.stack(info)
+        batch = replay.sample(lane.replay, key)
+        if minibatch_size == config.batch_size:
+            return fit(carry, batch)[0]
+        pieces = jax.tree.map(lambda x: x.reshape(-1, minibatch_size, *x.shape[1:]), batch)
+        return jax.lax.scan(fit, carry, pieces)[0]
 
     carry = (lane.agent, sums)
-    if isinstance(updates, int) and updates == 1:
+    if isinstance(batches, int) and batches == 1:
         carry = one(key, carry)
     else:
-        carry = jax.lax.fori_loop(0, updates, lambda i, carry: one(jax.random.fold_in(key, i), carry), carry)
-    return lane._replace(agent=carry[0], trainings=lane.trainings + trainings), carry[1]
+        carry = jax.lax.fori_loop(0, batches, lambda i, carry: one(jax.random.fold_in(key, i), carry), carry)
+    stored = replay.clear(lane.replay, trainings > 0) if config.clear_replay else lane.replay
+    return lane._replace(agent=carry[0], replay=stored, trainings=lane.trainings + trainings), carry[1]

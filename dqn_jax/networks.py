@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 
 import flax.linen as nn
@@ -13,6 +14,12 @@ ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
     "tanh": nn.tanh,
     "gelu": nn.gelu,
     "silu": nn.silu,
+}
+
+INITIALIZERS: dict[str, Callable[..., jax.Array]] = {
+    "lecun_normal": nn.initializers.lecun_normal(),
+    "glorot_uniform": nn.initializers.glorot_uniform(),
+    "he_normal": nn.initializers.he_normal(),
 }
 
 
@@ -44,7 +51,7 @@ class QNetwork(nn.Module):
     torso "mlp" flattens the observation; "minatar" is the 16-filter 3x3 convolution of Young & Tian 2019
     (arXiv 1903.03176) for `[H, W, C]` observations; `hidden` are the dense layers behind either.
     `dueling` splits the head into a value and an advantage stream, each with a last hidden layer of its
-    own: Wang et al. 2016 (arXiv 1511.06581), equation 9.
+    own: Wang et al. 2016 (arXiv 1511.06581), equation 9. `weight_init` is that of the dense layers.
     """
 
     num_actions: int
@@ -52,25 +59,27 @@ class QNetwork(nn.Module):
     hidden: tuple[int, ...] = (120, 84)
     activation: str = "relu"
     dueling: bool = False
+    weight_init: str = "lecun_normal"
 
     @nn.compact
     def __call__(self, obs: jax.Array) -> jax.Array:
         """`[B, *obs_shape]` to `[B, num_actions]`."""
         activate = ACTIVATIONS[self.activation]
+        dense = functools.partial(nn.Dense, kernel_init=INITIALIZERS[self.weight_init])
         x = obs.astype(jnp.float32)
         if self.torso == "minatar":
             x = activate(PatchConv(features=16, size=3)(x))
         x = x.reshape(x.shape[0], -1)
         shared, last = (self.hidden[:-1], self.hidden[-1:]) if self.dueling else (self.hidden, ())
         for width in shared:
-            x = activate(nn.Dense(width)(x))
+            x = activate(dense(width)(x))
         if not self.dueling:
-            return nn.Dense(self.num_actions)(x)
+            return dense(self.num_actions)(x)
         streams = []
         for outputs in (1, self.num_actions):
             stream = x
             for width in last:
-                stream = activate(nn.Dense(width)(stream))
-            streams.append(nn.Dense(outputs)(stream))
+                stream = activate(dense(width)(stream))
+            streams.append(dense(outputs)(stream))
         value, advantage = streams
         return value + advantage - jnp.mean(advantage, axis=-1, keepdims=True)

@@ -32,7 +32,7 @@ def load_agents(run: Path) -> tuple[runs.RunSettings, Loop, Params]:
     lanes = len(settings.seeds)
     shapes = jax.eval_shape(
         jax.vmap(loop.start), jnp.asarray(settings.seeds, jnp.int32), stack_hparams(settings.hparams, lanes)
-    )
+    )[0]
     saved = runs.load_checkpoint(run, shapes, warn=lambda line: print(f"dqn-jax: {line}", file=sys.stderr))
     if saved is None:
         raise ConfigError(f"run: {run} has no whole checkpoint; train for longer or choose another run.")

@@ -21,8 +21,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from dqn_jax.config import INTEGER_HPARAMS, Config, ConfigError, HParams
-from dqn_jax.loop import ChunkMetrics, LaneState, Loop
+from dqn_jax.config import INTEGER_HPARAMS, Config, ConfigError, HParams, own_rhythm
+from dqn_jax.loop import ChunkMetrics, LaneState, Loop, WarmupMetrics
 from dqn_jax.prng import make_key
 
 LANES = PartitionSpec("lanes")
@@ -55,13 +55,13 @@ class Population(NamedTuple):
     layout: Layout
     seeds: jax.Array  # [padded], int32
     hparams: HParams  # leaves [padded]
-    start: Any  # (seeds, hparams) -> LaneState, leaves [padded, ...]
+    start: Any  # (seeds, hparams) -> (lanes, warm-up metrics), leaves [padded, ...]
     chunk: Any  # (env_steps, lanes, hparams) -> (lanes, metrics); donates the lanes
     compile_seconds: float
     lane_shapes: LaneState  # the state as shapes, leaves [padded, ...]
 
-    def place(self, lanes: LaneState) -> LaneState:
-        """Put a saved population (leaves `[L, ...]`, on the host) on the devices, padding repeated."""
+    def place(self, lanes: Any) -> Any:
+        """Put what is saved of a population (leaves `[L, ...]`, on the host) on the devices, padding repeated."""
         return jax.tree.map(lambda x: jax.device_put(x[self.layout.lane_at], self.layout.sharding), lanes)
 
 
@@ -95,8 +95,8 @@ def make_layout(config: Config, lanes: int, weights: int, devices: Sequence[jax.
     devices = list(devices if devices is not None else jax.devices())[:lanes]
     per_device = -(-lanes // len(devices))
     block_size = config.lane_block
-    if config.train_unit == "episodes":
-        block_size = 1  # each lane trains at times of its own: batched, every branch would run for every lane
+    if own_rhythm(config):
+        block_size = 1
     elif block_size == 0 and devices[0].platform == "cpu":
         block_size = _TINY_BLOCK if weights * config.batch_size < _TINY_WORK else 1
     elif block_size == 0:
@@ -132,14 +132,14 @@ def make_population(
         return jax.tree.map(lambda x: x.reshape(-1, layout.block_size, *x.shape[1:]), tree)
 
     def flat(tree: Any) -> Any:
-        return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), tree)
+        return jax.tree.map(lambda x: x.reshape(x.shape[0] * x.shape[1], *x.shape[2:]), tree)
 
     def batched(function: Any) -> Any:
         if layout.block_size > 1:
             return jax.vmap(function)
         return lambda *a: jax.tree.map(lambda x: x[None], function(*jax.tree.map(lambda x: x[0], a)))
 
-    def start(seeds: jax.Array, hparams: HParams) -> LaneState:
+    def start(seeds: jax.Array, hparams: HParams) -> tuple[LaneState, WarmupMetrics]:
         return flat(jax.lax.map(lambda a: batched(loop.start)(*a), blocks_of((seeds, hparams))))
 
     def chunk(env_steps: jax.Array, lanes: LaneState, hparams: HParams) -> tuple[LaneState, ChunkMetrics]:
@@ -169,7 +169,7 @@ def make_population(
     began = time.perf_counter()
     example = jax.tree.map(
         lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=layout.sharding),
-        jax.eval_shape(jit_start, lane_seeds, lane_hparams),
+        jax.eval_shape(jit_start, lane_seeds, lane_hparams)[0],
     )
     lowered = jit_start.lower(lane_seeds, lane_hparams), jit_chunk.lower(jnp.int32(0), example, lane_hparams)
     with concurrent.futures.ThreadPoolExecutor() as pool:  # the two compile side by side

@@ -1,4 +1,4 @@
-"""Uniform experience replay as pure functions: `Replay(init, add, sample)`.
+"""Experience replay as pure functions: `Replay(init, add, sample, clear)`.
 
 The buffer is a ring of rows, one row per vector step with its `N` transitions, so that adding is one
 contiguous in-place write and sampling is random integers: O(batch), whatever the capacity.
@@ -7,7 +7,7 @@ Observations keep their dtype (bytes stay bytes).
 
 from __future__ import annotations
 
-from typing import NamedTuple, Protocol
+from typing import Literal, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -15,12 +15,14 @@ import jax.numpy as jnp
 from dqn_jax.prng import random_index
 from dqn_jax.types import Key, Transition
 
+Sampling = Literal["with_replacement", "without_replacement", "latest"]
+
 
 class ReplayState(NamedTuple):
     """The stored transitions and how many rows were ever written."""
 
     storage: Transition  # leaves [rows, N, ...]
-    rows_added: jax.Array  # [], int32, rows written since the start; the write position is its remainder
+    rows_added: jax.Array  # [], int32, rows written since it was empty; the write position is its remainder
 
 
 class ReplayInit(Protocol):
@@ -36,21 +38,28 @@ class ReplayAdd(Protocol):
 
 
 class ReplaySample(Protocol):
-    """`batch_size` transitions (leaves `[B, ...]`), uniform with replacement over those stored."""
+    """`batch_size` transitions (leaves `[B, ...]`), drawn from those stored as `sampling` says."""
 
     def __call__(self, state: ReplayState, key: Key) -> Transition: ...
 
 
+class ReplayClear(Protocol):
+    """An empty buffer where `when` (`[]`, bool) holds, else the same."""
+
+    def __call__(self, state: ReplayState, when: jax.Array | bool) -> ReplayState: ...
+
+
 class Replay(NamedTuple):
-    """A replay buffer: three pure functions. `sample` must not be called on an empty buffer."""
+    """A replay buffer: pure functions. `sample` must not be called on an empty buffer."""
 
     init: ReplayInit
     add: ReplayAdd
     sample: ReplaySample
+    clear: ReplayClear
 
 
-def make_replay(capacity: int, batch_size: int, num_envs: int) -> Replay:
-    """A uniform replay of at least `capacity` transitions, written `num_envs` at a time.
+def make_replay(capacity: int, batch_size: int, num_envs: int, sampling: Sampling = "with_replacement") -> Replay:
+    """A replay of at least `capacity` transitions, written `num_envs` at a time.
 
     The capacity is rounded up to whole rows of `num_envs`.
 
@@ -58,6 +67,10 @@ def make_replay(capacity: int, batch_size: int, num_envs: int) -> Replay:
       capacity: transitions kept before the oldest are overwritten.
       batch_size: transitions per sample.
       num_envs: transitions per `add`.
+      sampling: how a batch is drawn. "with_replacement": uniformly. "without_replacement": uniformly, all
+        different, in random order; while fewer are stored than a batch needs, with replacement. "latest": the
+        newest, oldest of them first (row by row; within a row by environment); while fewer are stored, all of
+        them, over and over.
 
     Raises:
       ValueError: if an argument is not positive, or a batch is larger than the buffer.
@@ -86,11 +99,46 @@ def make_replay(capacity: int, batch_size: int, num_envs: int) -> Replay:
 
     def sample(state: ReplayState, key: Key) -> Transition:
         size = jnp.minimum(state.rows_added, rows) * num_envs
-        index = random_index(key, (batch_size,), size)
+        if sampling == "latest":
+            newest = jnp.minimum(size, batch_size)
+            first = (state.rows_added % rows) * num_envs - newest + rows * num_envs
+            index = (first + jnp.arange(batch_size) % newest) % (rows * num_envs)
+        elif sampling == "without_replacement":
+            repeated_key, distinct_key = jax.random.split(key)
+            enough = size >= batch_size
+            distinct = _distinct_indices(distinct_key, batch_size, jnp.maximum(size, batch_size))
+            index = jnp.where(enough, distinct, random_index(repeated_key, (batch_size,), size))
+        else:
+            index = random_index(key, (batch_size,), size)
         # Flattening the two leading axes is free, and one flat index makes one gather per leaf.
         return jax.tree.map(
             lambda buffer: buffer.reshape(rows * num_envs, *buffer.shape[2:]).at[index].get(mode="promise_in_bounds"),
             state.storage,
         )
 
-    return Replay(init, add, sample)
+    def clear(state: ReplayState, when: jax.Array | bool) -> ReplayState:
+        return state._replace(rows_added=jnp.where(when, 0, state.rows_added))
+
+    return Replay(init, add, sample, clear)
+
+
+def _distinct_indices(key: Key, count: int, size: jax.Array) -> jax.Array:
+    """`[count]` int32 from `[0, size)`, all different, in uniformly random order; `size` is at least `count`.
+
+    The first `count` swaps of a Fisher-Yates shuffle of all positions. Only positions touched so far are
+    remembered, so that it takes no memory or time for the others.
+    """
+    places = jnp.arange(count)
+    swapped_with = places + random_index(key, (count,), size - places)
+
+    def content(position: jax.Array, moved: jax.Array, swaps: jax.Array) -> jax.Array:
+        """What lies at `position` after `swaps` swaps: itself, or what the last swap with it put there."""
+        last = jnp.max(jnp.where((swapped_with == position) & (places < swaps), places, -1))
+        return jnp.where(last < 0, position, moved[last])
+
+    def swap(i: jax.Array, carry: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
+        drawn, moved = carry
+        drawn = drawn.at[i].set(content(swapped_with[i], moved, i))
+        return drawn, moved.at[i].set(content(i, moved, i))
+
+    return jax.lax.fori_loop(0, count, swap, (places, places))[0]

@@ -134,6 +134,7 @@ class RunSettings:
     config: Config
     hparams: HParams
     criteria: tuple[str, ...]
+    weights: str | None = None  # the run whose networks this one started from
 
 
 def save_settings(run: Path, settings: RunSettings) -> None:
@@ -143,6 +144,7 @@ def save_settings(run: Path, settings: RunSettings) -> None:
         "name": settings.name,
         "seeds": settings.seeds,
         "criteria": settings.criteria,
+        "weights": settings.weights,
         "config": dataclasses.asdict(settings.config),
         "hparams": settings.hparams._asdict(),
     }
@@ -165,7 +167,12 @@ def load_settings(run: Path) -> RunSettings:
         fields["env_params"] = tuple((str(k), float(v)) for k, v in fields["env_params"])
         hparams: dict[str, Any] = {k: np.asarray(v) if isinstance(v, list) else v for k, v in value["hparams"].items()}
         return RunSettings(
-            value["name"], tuple(value["seeds"]), Config(**fields), HParams(**hparams), tuple(value["criteria"])
+            value["name"],
+            tuple(value["seeds"]),
+            Config(**fields),
+            HParams(**hparams),
+            tuple(value["criteria"]),
+            value.get("weights"),
         )
     except (OSError, ValueError, KeyError, TypeError) as error:
         if isinstance(error, ConfigError):
@@ -180,7 +187,12 @@ def differences(saved: RunSettings, wanted: RunSettings) -> list[tuple[str, Any,
     """
 
     def flat(settings: RunSettings) -> dict[str, Any]:
-        values = {"seeds": settings.seeds, **dataclasses.asdict(settings.config), **settings.hparams._asdict()}
+        values = {
+            "seeds": settings.seeds,
+            "weights": settings.weights,
+            **dataclasses.asdict(settings.config),
+            **settings.hparams._asdict(),
+        }
         return _plain({k: v for k, v in values.items() if k not in ("total_steps", "lane_block")})
 
     old, new = flat(saved), flat(wanted)

@@ -16,9 +16,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dqn_jax import convergence, devices, runs
+from dqn_jax import convergence, devices, play, runs
 from dqn_jax._import_time import import_seconds
-from dqn_jax.config import ConfigError, validate
+from dqn_jax.config import Config, ConfigError, HParams, validate
 from dqn_jax.history import History
 from dqn_jax.loop import Loop, make_loop
 from dqn_jax.population import Population, make_population, stack_hparams
@@ -39,6 +39,7 @@ class Progress:
     phase: Literal["compile", "train"]
     env_steps: int  # per seed
     total_steps: int
+    share_done: float  # of the budget, 0 to 1
     seconds: float  # of running, compilation excluded
     lane_steps_per_second: float
     train_return: np.ndarray  # [L], mean of each seed's last episodes; NaN before the first
@@ -80,6 +81,7 @@ def train(
     out: str | Path | None = None,
     root: str | Path | None = None,
     resume: bool = False,
+    weights: str | Path | None = None,
     save_episodes: bool = False,
     on_progress: Callable[[Progress], None] | None = None,
     warn: Callable[[str], None] = lambda line: print(line, file=sys.stderr),
@@ -97,6 +99,8 @@ def train(
       out: folder of this run. Without `out` and `root` nothing is written.
       root: folder under which `<name>/<stamp>/` is made.
       resume: go on with the run in `out`, or the newest of this preset in `root`.
+      weights: start from the networks of this run, seed by seed (or all seeds from its only one), instead of
+        fresh ones. Replay, optimiser and exploration start anew.
       save_episodes: also write `episodes.csv`, one row per finished training episode.
       on_progress: called before compilation and after every chunk.
       warn: called with one line for anything to know about.
@@ -115,17 +119,23 @@ def train(
         raise ConfigError("stop: 'converged' needs a criterion; add one, e.g. --criteria eval>=475x3.")
     validate(chosen.config, chosen.hparams)
     settings = runs.RunSettings(
-        chosen.name, lane_seeds, chosen.config, chosen.hparams, tuple(criterion.name for criterion in parsed)
+        chosen.name,
+        lane_seeds,
+        chosen.config,
+        chosen.hparams,
+        tuple(criterion.name for criterion in parsed),
+        None if weights is None else str(weights),
     )
     # Before anything is written: these refuse what the environment or the number of lanes does not allow.
     loop = make_loop(settings.config)
     stack_hparams(settings.hparams, len(lane_seeds))
+    learnt = None if weights is None else _load_weights(Path(weights), loop, len(lane_seeds))
     run = _open_run(settings, out, root, resume)
     history = History(lane_seeds, settings.config.num_envs)
 
     def report(phase: Literal["compile", "train"], env_steps: int) -> None:
         if on_progress:
-            on_progress(_progress(phase, loop, history, parsed, env_steps))
+            on_progress(_progress(phase, settings.config, loop, history, parsed, env_steps))
 
     report("compile", 0)
     population = make_population(settings.config, loop, settings.hparams, lane_seeds)
@@ -133,7 +143,14 @@ def train(
     resumed = runs.load_checkpoint(run, population.lane_shapes, warn) if run and resume else None
     began = time.perf_counter()
     if resumed is None:
-        lanes, env_steps = population.start(population.seeds, population.hparams), loop.warmup_steps
+        lanes, warmup = population.start(population.seeds, population.hparams)
+        env_steps = loop.warmup_steps
+        history.add_warmup(jax.tree.map(lambda x: np.asarray(x)[: len(lane_seeds)], warmup))
+        if learnt is not None:
+            # Placed twice: the target network starts as a copy, and a buffer can be donated only once.
+            target = population.place(learnt) if settings.config.target_network else ()
+            agent = lanes.agent._replace(params=population.place(learnt), target_params=target)
+            lanes = lanes._replace(agent=agent)
         if resume:
             warn("there is no whole checkpoint to go on from: starting at the beginning")
     else:
@@ -147,6 +164,8 @@ def train(
     with _Interrupt() as interrupt:
         while env_steps < last_step and not interrupt.requested:
             if stop == "converged" and history.env_steps and np.all(_settled(parsed, history)):
+                break
+            if np.all(_at_rest(settings.config, history)):
                 break
             lanes, metrics = population.chunk(jnp.int32(env_steps), lanes, population.hparams)
             host = jax.tree.map(lambda x: np.asarray(x)[: len(lane_seeds)], metrics)
@@ -213,11 +232,47 @@ def _open_run(settings: runs.RunSettings, out: str | Path | None, root: str | Pa
     return run
 
 
+def _load_weights(path: Path, loop: Loop, lanes: int) -> Params:
+    """Networks of the run at `path`, leaves `[lanes, ...]`, on the host."""
+    run = runs.find_run(path)
+    settings, _, params = play.load_agents(run)
+    if len(settings.seeds) not in (1, lanes):
+        raise ConfigError(f"weights: {run} has {len(settings.seeds)} agents for {lanes} seeds; use as many, or one.")
+    wanted = jax.eval_shape(lambda: loop.agent.init(jax.random.key(0), HParams()).params)
+
+    def shapes(tree: Any, skip: int) -> Any:
+        return jax.tree.structure(tree), [x.shape[skip:] for x in jax.tree.leaves(tree)]
+
+    if shapes(params, 1) != shapes(wanted, 0):
+        raise ConfigError(
+            f"weights: the networks in {run} have another shape; use its env, torso, hidden and dueling "
+            f"({settings.config.env}, hidden {' '.join(map(str, settings.config.hidden))})."
+        )
+    return jax.tree.map(lambda x: np.broadcast_to(x, (lanes, *x.shape[1:])), params)
+
+
 def _converged(criteria: Sequence[convergence.Criterion], history: History) -> np.ndarray:
     """`[L]`, bool, by the first criterion."""
     if not criteria:
         return np.zeros(len(history.seeds), bool)
     return np.array([convergence.time_to(criteria[0], curve) is not None for curve in history.curves()])
+
+
+def _at_rest(config: Config, history: History) -> np.ndarray:
+    """`[L]`, bool, whether the seed has played all its episodes."""
+    if config.total_episodes is None or not history.env_steps:
+        return np.zeros(len(history.seeds), bool)
+    return np.asarray(history.readings["episodes"][-1] >= config.total_episodes)
+
+
+def _lane_steps(config: Config, history: History) -> np.ndarray:
+    """`[L]`, environment steps each seed has taken: those of the run, or up to the end of its last episode."""
+    steps = np.full(len(history.seeds), history.env_steps[-1] if history.env_steps else 0)
+    resting = _at_rest(config, history)
+    if resting.any():
+        curves = history.curves()
+        steps[resting] = [curves[lane].episode_env_steps[-1] for lane in np.flatnonzero(resting)]
+    return steps
 
 
 def _settled(criteria: Sequence[convergence.Criterion], history: History) -> np.ndarray:
@@ -226,6 +281,7 @@ def _settled(criteria: Sequence[convergence.Criterion], history: History) -> np.
 
 def _progress(
     phase: Literal["compile", "train"],
+    config: Config,
     loop: Loop,
     history: History,
     criteria: Sequence[convergence.Criterion],
@@ -237,12 +293,17 @@ def _progress(
     def last(name: str) -> np.ndarray:
         return history.readings[name][-1] if history.env_steps else np.full(lanes, np.nan)
 
+    total_steps = loop.warmup_steps + loop.num_chunks * loop.steps_per_chunk
+    share_done = env_steps / total_steps
+    if config.total_episodes is not None and history.env_steps:
+        share_done = max(share_done, min(1.0, last("episodes").min() / config.total_episodes))
     return Progress(
         phase=phase,
         env_steps=env_steps,
-        total_steps=loop.warmup_steps + loop.num_chunks * loop.steps_per_chunk,
+        total_steps=total_steps,
+        share_done=share_done,
         seconds=seconds,
-        lane_steps_per_second=lanes * env_steps / seconds if seconds else 0.0,
+        lane_steps_per_second=_lane_steps(config, history).sum() / seconds if seconds else 0.0,
         train_return=last("train_return"),
         eval_return=last("eval_return"),
         converged=_converged(criteria, history),
@@ -262,7 +323,7 @@ def _summary(
     curves = history.curves()
     seconds = history.seconds[-1] if history.seconds else 0.0
     lanes = len(settings.seeds)
-    env_steps = history.env_steps[-1] if history.env_steps else 0
+    lane_steps = _lane_steps(settings.config, history)
     updates = history.reading("updates")[:, -1:].sum()
     final = history.reading("eval_return")[:, -1] if history.env_steps else np.full(lanes, np.nan)
     low, high = convergence.bootstrap_interval(final)
@@ -272,7 +333,7 @@ def _summary(
         "preset": settings.name,
         "seeds": list(settings.seeds),
         "complete": complete,
-        "env_steps": env_steps,
+        "env_steps": int(lane_steps.max()),
         "updates": history.reading("updates")[:, -1].tolist() if history.env_steps else [0] * lanes,
         "criteria": [convergence.summarize(criterion, curves) for criterion in criteria],
         "final_eval_return": final.tolist(),
@@ -286,7 +347,7 @@ def _summary(
         "final_train_return": history.reading("train_return")[:, -1].tolist() if history.env_steps else [],
         "diverged": [seed for seed, finite in zip(settings.seeds, history.finite, strict=True) if not finite],
         "throughput": {
-            "env_steps_per_second": lanes * env_steps / seconds if seconds else None,
+            "env_steps_per_second": float(lane_steps.sum()) / seconds if seconds else None,
             "updates_per_second": float(updates) / seconds if seconds else None,
         },
         "seconds": {"import": import_seconds(), "compile": population.compile_seconds, "run": seconds},

@@ -49,7 +49,7 @@ def train(config, hparams=FAST, seed=0, chunks=None):
     """Run a lane from its seed; the loop, the states (the start first) and the metrics of every chunk."""
     loop, start, chunk = compiled(config)
     hparams = scalars(hparams)
-    states, metrics = [start(jnp.int32(seed), hparams)], []
+    states, metrics = [start(jnp.int32(seed), hparams)[0]], []
     for i in range(loop.num_chunks if chunks is None else chunks):
         env_steps = jnp.int32(loop.warmup_steps + i * loop.steps_per_chunk)
         state, report = chunk(env_steps, states[-1], hparams)
@@ -288,7 +288,7 @@ def run_lanes(optimizer, names, devices, lane_block=0):
     """Two chunks of a population: for each lane its final state and all its metrics."""
     config = dataclasses.replace(LANE_CONFIG, optimizer=optimizer, lane_block=lane_block)
     loop, population = population_of(config, names, devices)
-    lanes, reports = population.start(population.seeds, population.hparams), []
+    (lanes, _), reports = population.start(population.seeds, population.hparams), []
     for i in range(2):
         env_steps = jnp.int32(loop.warmup_steps + i * loop.steps_per_chunk)
         lanes, metrics = population.chunk(env_steps, lanes, population.hparams)
@@ -374,7 +374,7 @@ def test_a_population_traces_its_programs_once_and_compiles_them_ahead():
     _, population = population_of(LANE_CONFIG, ("c", "b", "a"), 1, counting)
     assert traces["chunk"] == 1
     assert traces["start"] <= 2  # for its shapes, and for the program
-    lanes, built = population.start(population.seeds, population.hparams), dict(traces)
+    (lanes, _), built = population.start(population.seeds, population.hparams), dict(traces)
     old = lanes
     for _ in range(2):
         lanes, _ = population.chunk(jnp.int32(loop.warmup_steps), lanes, population.hparams)

@@ -165,6 +165,8 @@ def make_env(config: Config) -> Env:
             frames: Any = 1
         else:
             inner_state, obs, reward, terminated, truncated, frames = repeat(key, state.inner, action)
+        if config.time_limit_terminates:
+            terminated, truncated = terminated | truncated, jnp.zeros((), bool)
         out = EnvOutput(
             obs=obs,
             final_obs=obs,
