@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections
 import functools
+import itertools
 
 import jax
 import jax.numpy as jnp
@@ -43,11 +44,14 @@ def number_of(sample):
 
 
 @functools.cache
-def compiled(capacity, batch_size, num_envs, draws=100):
-    """`add`, and `draws` samples in one call."""
-    replay = make_replay(capacity, batch_size, num_envs)
-    many = jax.jit(lambda state, key: jax.vmap(replay.sample, (None, 0))(state, jax.random.split(key, draws)))
-    return replay, jax.jit(replay.add), many
+def compiled(capacity, batch_size, num_envs, sampling="with_replacement", draws=100):
+    """`add`, and `draws` samples in one call. Compiling takes longer than running, so not too well."""
+    replay, quick = make_replay(capacity, batch_size, num_envs, sampling), {"xla_backend_optimization_level": 0}
+
+    def many(state, key):
+        return jax.vmap(replay.sample, (None, 0))(state, jax.random.split(key, draws))
+
+    return replay, jax.jit(replay.add, compiler_options=quick), jax.jit(many, compiler_options=quick)
 
 
 @given(
@@ -120,6 +124,90 @@ def test_same_key_same_batch_and_other_key_another():
     first, again, other = (number_of(sample_many(state, make_key(seed))) for seed in (4, 4, 5))
     np.testing.assert_array_equal(first, again)
     assert not np.array_equal(first, other)
+
+
+def filled(sizes, adds, **options):
+    """A replay that `adds` rows of transitions 0, 1, 2, ... went through, what a deque would hold, and samples."""
+    replay, add, sample_many = compiled(*sizes, **options)
+    capacity, _, num_envs = sizes
+    state, reference = replay.init(EXAMPLE), collections.deque(maxlen=-(-capacity // num_envs) * num_envs)
+    for i in range(adds):
+        row = np.arange(i * num_envs, (i + 1) * num_envs)
+        state = add(state, numbered(row))
+        reference.extend(row.tolist())
+    return state, list(reference), lambda key: number_of(sample_many(state, key))
+
+
+@given(
+    st.sampled_from([(7, 2, 3), (4, 4, 4), (12, 8, 1), (9, 9, 1)]),
+    st.integers(1, 15),
+    st.integers(0, 2**31 - 1),
+)
+def test_draws_without_replacement_are_all_different_once_there_are_enough(sizes, adds, seed):
+    _, stored, sample = filled(sizes, adds, sampling="without_replacement", draws=200)
+    drawn = sample(make_key(seed))
+    assert drawn.shape == (200, sizes[1])
+    assert set(drawn.ravel().tolist()) == set(stored)
+    different = [len(set(batch)) for batch in drawn.tolist()]
+    if len(stored) >= sizes[1]:
+        assert set(different) == {sizes[1]}
+    else:
+        # Drawn with replacement: that no batch holds one twice is impossible, and that all hold the same is unlikely.
+        assert max(different) <= len(stored)
+        assert min(different) < max(different) or len(stored) == 1
+
+
+@pytest.mark.parametrize("adds", [5, 9])  # partly full; wrapped
+def test_without_replacement_every_place_of_a_batch_is_uniform_over_what_is_stored(adds):
+    _, stored, sample = filled((21, 10, 3), adds, sampling="without_replacement", draws=4000)
+    counts = np.stack([np.sum(sample(make_key(6)) == number, axis=0) for number in stored])
+    assert counts.shape == (min(21, 3 * adds), 10)
+    np.testing.assert_array_equal(counts.sum(axis=0), 4000)
+    # Places of a batch depend on each other, so that each has a test of its own.
+    assert scipy.stats.chisquare(counts, axis=0).pvalue.min() > 1e-4
+
+
+@pytest.mark.parametrize(("sizes", "arrangements"), [((4, 4, 4), 24), ((5, 3, 5), 60), ((6, 2, 2), 30)])
+def test_without_replacement_every_order_is_equally_likely(sizes, arrangements):
+    _, stored, sample = filled(sizes, 4, sampling="without_replacement", draws=6000)
+    found = collections.Counter(map(tuple, sample(make_key(7)).tolist()))
+    assert set(found) == set(itertools.permutations(stored, sizes[1]))
+    assert len(found) == arrangements
+    assert scipy.stats.chisquare(list(found.values())).pvalue > 1e-3
+
+
+@given(
+    st.sampled_from([(7, 2, 3), (4, 4, 4), (1, 1, 1), (10, 5, 4), (12, 8, 1), (9, 7, 2)]),
+    st.integers(1, 15),
+    st.integers(0, 2**31 - 1),
+)
+def test_the_latest_are_the_end_of_a_deque_in_order(sizes, adds, seed):
+    _, stored, sample = filled(sizes, adds, sampling="latest", draws=2)
+    newest = stored[-sizes[1] :]
+    expected = list(itertools.islice(itertools.cycle(newest), sizes[1]))  # all of them over and over, if too few
+    np.testing.assert_array_equal(sample(make_key(seed)), [expected, expected])
+
+
+@pytest.mark.parametrize("sampling", ["with_replacement", "without_replacement", "latest"])
+def test_clear_empties_the_replay_only_when_told(sampling):
+    sizes = (6, 2, 2)
+    replay, add, sample_many = compiled(*sizes, sampling=sampling)
+    state, stored, sample = filled(sizes, 4, sampling=sampling)
+    assert stored == [2, 3, 4, 5, 6, 7]
+    before = sample(make_key(8))
+    for when in (False, jnp.zeros((), bool)):
+        kept = replay.clear(state, when)
+        jax.tree.map(np.testing.assert_array_equal, kept, state)
+        np.testing.assert_array_equal(number_of(sample_many(kept, make_key(8))), before)
+    for when in (True, jnp.ones((), bool)):
+        cleared = replay.clear(state, when)
+        assert int(cleared.rows_added) == 0
+        cleared = add(cleared, numbered([20, 21]))
+        assert set(number_of(sample_many(cleared, make_key(9))).ravel().tolist()) == {20, 21}
+        for row in ([22, 23], [24, 25], [26, 27]):
+            cleared = add(cleared, numbered(row))
+        later = set(number_of(sample_many(cleared, make_key(9))).ravel().tolist())
+        assert later == ({26, 27} if sampling == "latest" else {22, 23, 24, 25, 26, 27})
 
 
 def test_add_and_sample_work_inside_scan_and_vmap_over_lanes():
