@@ -60,12 +60,20 @@ BAD_CONFIG = [
     {"hidden": (), "dueling": True},
     {"activation": "rellu"},
     {"torso": "cnn"},
+    {"weight_init": "orthogonal"},
     {"loss": "l1"},
+    {"sampling": "newest"},
+    {"minibatch_size": 0},
+    {"minibatch_size": 3},  # of 128
+    {"minibatch_size": 256},
+    {"total_episodes": 0},
     {"train_unit": "steps"},
     {"epsilon_schedule": "cosine"},
     {"epsilon_unit": "frames"},
     {"lane_block": -1},
     {"lane_block": 4, "train_unit": "episodes"},
+    {"lane_block": 4, "total_episodes": 10},
+    {"lane_block": 2, "freeze_when": "train5>195"},
     {"optimizer": "adamm"},
 ]
 
@@ -73,6 +81,25 @@ BAD_CONFIG = [
 @pytest.mark.parametrize("values", BAD_CONFIG, ids=str)
 def test_bad_config_is_refused_in_one_line_that_names_the_field(values):
     assert refused(Config(**values), HParams()).startswith(next(iter(values)) + ":") or "replay_capacity" in values
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"minibatch_size": 1},
+        {"minibatch_size": 32},
+        {"minibatch_size": 128},
+        {"total_episodes": 1},
+        {"sampling": "without_replacement"},
+        {"sampling": "latest"},
+        {"weight_init": "he_normal"},
+        {"lane_block": 4},
+        {"lane_block": 1, "train_unit": "episodes", "total_episodes": 10, "freeze_when": "train5>195"},
+    ],
+    ids=str,
+)
+def test_good_config_is_accepted(values):
+    validate(Config(**values), HParams())
 
 
 def test_a_batch_larger_than_the_replay_is_refused_with_the_remedy():

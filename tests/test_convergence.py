@@ -11,10 +11,12 @@ from hypothesis.extra import numpy as hnp
 
 from dqn_jax.config import ConfigError
 from dqn_jax.convergence import (
+    Collapse,
     Criterion,
     Curve,
     Moment,
     bootstrap_interval,
+    collapses,
     first_run,
     interquartile_mean,
     median_with_censored,
@@ -200,6 +202,29 @@ def test_stability_is_the_share_of_later_readings_that_hold(text, share):
 def test_a_nan_reading_counts_against_stability():
     curve = CURVE._replace(eval_return=np.array([9.0, NAN, 9.0, NAN, NAN]))
     assert stability(parse_criterion("eval>=9"), curve) == 0.25
+
+
+@pytest.mark.parametrize(
+    ("returns", "window", "expected"),
+    [
+        ([], 1, []),
+        ([9, 1], 3, []),  # too short for one window
+        ([1, 5, 1, 5, 1], 1, []),  # never high: nothing to fall from
+        ([1, 5, 9, 5, 9, 3], 1, []),  # high, and never low again
+        ([1, 8, 2], 1, [Collapse(2, 3, None)]),  # both levels count as reached
+        ([1, 7.99, 2, 8, 2.01], 1, []),
+        ([1, 9, 5, 1, 5, 9], 1, [Collapse(2, 4, 6)]),  # in between is neither
+        ([1, 9, 9, 1, 1, 5, 1], 1, [Collapse(2, 4, None)]),  # first high, first low; one fall, not three
+        ([9, 1, 9, 9, 1, 1, 9], 1, [Collapse(1, 2, 3), Collapse(3, 5, 7)]),
+        ([9, 1, 9, 1, 5], 1, [Collapse(1, 2, 3), Collapse(3, 4, None)]),
+        # Means of two: NaN, 5.5, 9, 5.5, 1.5, 2, 6.5, 10.
+        ([2, 9, 9, 2, 1, 3, 10, 10], 2, [Collapse(3, 5, 8)]),
+        # The first value alone is high and the second low, but a mean of two is neither.
+        ([9, 1, 9, 1], 2, []),
+    ],
+)
+def test_collapses_are_counted_from_success_to_recovery(returns, window, expected):
+    assert collapses(np.array(returns, float), high=8.0, low=2.0, window=window) == expected
 
 
 def test_summary_keeps_the_seeds_that_did_not_converge():

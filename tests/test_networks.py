@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import scipy.stats
 
 from dqn_jax.networks import ACTIVATIONS, PatchConv, QNetwork
 
@@ -125,3 +126,42 @@ def test_activation_is_the_one_named(name):
     first, last = params["params"]["Dense_0"], params["params"]["Dense_1"]
     hidden = getattr(jax.nn, name)(obs @ first["kernel"])
     np.testing.assert_allclose(network.apply(params, obs), hidden @ last["kernel"], rtol=1e-5, atol=1e-6)
+
+
+def kernels(weight_init, rows=200):
+    """All dense kernels of `rows` networks drawn from different keys, `[rows, fan_in, fan_out]` each."""
+    network = QNetwork(3, "mlp", (24, 16), **weight_init)
+    params = jax.vmap(lambda key: network.init(key, jnp.zeros((1, 5))))(jax.random.split(jax.random.key(0), rows))
+    for layer in params["params"].values():
+        np.testing.assert_array_equal(layer["bias"], 0.0)
+    found = [np.asarray(layer["kernel"]) for layer in params["params"].values()]
+    assert [kernel.shape[1:] for kernel in found] == [(5, 24), (24, 16), (16, 3)]
+    return found
+
+
+def test_glorot_uniform_fills_its_interval_evenly():
+    for kernel in kernels({"weight_init": "glorot_uniform"}):
+        bound = np.sqrt(6.0 / sum(kernel.shape[1:]))
+        assert np.max(np.abs(kernel)) <= bound
+        assert scipy.stats.kstest(kernel.ravel(), scipy.stats.uniform(-bound, 2 * bound).cdf).pvalue > 1e-3
+        assert np.std(kernel) == pytest.approx(bound / np.sqrt(3), rel=0.03)
+
+
+@pytest.mark.parametrize(("weight_init", "gain"), [({}, 1.0), ({"weight_init": "he_normal"}, 2.0)])
+def test_default_weights_have_the_variance_one_over_fan_in_and_he_twice_that(weight_init, gain):
+    for kernel in kernels(weight_init):
+        assert np.std(kernel) == pytest.approx(np.sqrt(gain / kernel.shape[1]), rel=0.03)
+        # A normal cut at two of its standard deviations, 0.88 of which remain; a uniform would end at 1.73.
+        assert np.max(np.abs(kernel)) / np.std(kernel) == pytest.approx(2 / 0.88, rel=0.03)
+
+
+def test_default_weights_are_those_of_flax():
+    class Plain(nn.Module):
+        @nn.compact
+        def __call__(self, x):
+            x = nn.relu(nn.Dense(6)(x))
+            return nn.Dense(2)(x)
+
+    obs = jnp.zeros((1, 4))
+    ours, plain = (network.init(jax.random.key(1), obs) for network in (QNetwork(2, "mlp", (6,)), Plain()))
+    jax.tree.map(np.testing.assert_array_equal, ours, plain)
