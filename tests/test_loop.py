@@ -235,6 +235,174 @@ def test_exploration_counts_its_unit(unit):
     np.testing.assert_allclose(metrics[0].epsilon, 1.0 - counts[unit] / 1000, rtol=1e-5)
 
 
+def test_episodes_of_the_warm_up_are_reported():
+    config = tiny(env="ProbeLengths-test", hidden=(), num_envs=3, min_replay=70, epsilon_unit="episodes", eval_every=60)
+    _, start, chunk = compiled(config)
+    hparams = scalars(FAST)
+    lane, warmup = start(jnp.int32(3), hparams)
+    assert warmup.episode_return.shape == (24, 3)
+    stored = jax.tree.map(lambda x: np.asarray(x)[:24], lane.replay.storage)
+    ended = stored.discount_t == 0.0
+    np.testing.assert_array_equal(warmup.episode_return, np.where(ended, stored.obs_tm1[..., 0], np.nan))
+    finished = np.cumsum(ended.sum(axis=1))
+    assert int(lane.episodes) == finished[-1] > 10
+    np.testing.assert_allclose(warmup.epsilon, 1.0 - 0.95 * finished / 1000, rtol=1e-5)
+    lane, metrics = chunk(jnp.int32(72), lane, hparams)
+    assert int(lane.episodes) == finished[-1] + np.isfinite(metrics.episode_return).sum()
+
+
+# -- fits in pieces, clearing, freezing, resting
+
+
+@pytest.mark.parametrize(("minibatch_size", "updates_per_train"), [(1, 2), (3, 1)])
+def test_a_batch_in_pieces_is_fitted_piece_by_piece_in_its_order(minibatch_size, updates_per_train):
+    config = tiny(
+        env="CartPole-v1",
+        num_envs=2,
+        batch_size=6,
+        minibatch_size=minibatch_size,
+        updates_per_train=updates_per_train,
+        sampling="latest",
+        min_replay=8,
+        train_every=2,
+        eval_every=2,
+        eval_episodes=1,
+    )
+    loop, states, metrics = train(config, chunks=3)
+    update, hparams = jax.jit(loop.agent.update), scalars(FAST)
+    by_hand, made = states[0].agent, 0
+    for state, report in zip(states[1:], metrics, strict=True):
+        rows = int(state.replay.rows_added)
+        newest = jax.tree.map(lambda x, rows=rows: np.asarray(x)[rows - 3 : rows].reshape(6, -1), state.replay.storage)
+        losses = []
+        for _ in range(updates_per_train):
+            for i in range(0, 6, minibatch_size):
+                piece = jax.tree.map(lambda x, i=i: x[i : i + minibatch_size], newest)
+                piece = piece._replace(a_tm1=piece.a_tm1[:, 0], r_t=piece.r_t[:, 0], discount_t=piece.discount_t[:, 0])
+                by_hand, info = update(by_hand, piece, hparams)
+                losses.append(float(info.loss))
+                made += 1
+        assert int(state.agent.updates) == int(report.updates[-1]) == made
+        assert float(report.loss) == pytest.approx(np.mean(losses), rel=1e-4)
+    assert made == 3 * updates_per_train * 6 // minibatch_size
+    assert int(states[-1].trainings) == 3
+    for got, wanted in zip(jax.tree.leaves(states[-1].agent), jax.tree.leaves(by_hand), strict=True):
+        np.testing.assert_allclose(got, wanted, rtol=1e-4, atol=1e-6)
+    first, last = (jax.tree.leaves(state.agent.params)[0] for state in (states[0], states[-1]))
+    assert np.max(np.abs(first - last)) > 1e-3
+
+
+def test_a_replay_that_is_cleared_is_empty_right_after_training_and_only_then():
+    config = tiny(hidden=(), clear_replay=True, sampling="latest", train_every=12, eval_every=4, eval_episodes=1)
+    _, states, metrics = train(config, chunks=7)
+    assert [int(state.replay.rows_added) for state in states] == [8, 9, 10, 0, 1, 2, 0, 1]
+    assert [int(report.updates[-1]) for report in metrics] == [0, 0, 1, 1, 1, 2, 2]
+
+
+def frozen_after(returns, window, threshold):
+    """Index of the iteration (`returns` `[T, N]`, NaN without an end) after which learning stops; None if never."""
+    recent = []
+    for i, row in enumerate(returns):
+        for episode_return in row[~np.isnan(row)]:
+            recent.append(episode_return)
+            if len(recent) >= window and np.mean(recent[-window:]) > threshold:
+                return i
+    return None
+
+
+@pytest.mark.parametrize(("num_envs", "seed", "in_warmup"), [(1, 2, False), (1, 1, True), (3, 3, False)])
+def test_learning_and_exploration_stop_at_the_episode_that_meets_the_criterion(num_envs, seed, in_warmup):
+    config = tiny(
+        env="ProbeLengths-test",
+        num_envs=num_envs,
+        freeze_when="train4>4.5",
+        batch_size=4,
+        min_replay=20,
+        train_every=num_envs,
+        eval_every=70 * num_envs,
+        eval_episodes=1,
+    )
+    loop, start, chunk = compiled(config)
+    hparams = scalars(FAST._replace(epsilon_end=0.5))
+    lane, warmup = start(jnp.int32(seed), hparams)
+    warm = len(warmup.epsilon)
+    assert warm == -(-20 // num_envs)
+    after, metrics = chunk(jnp.int32(warm * num_envs), lane, hparams)
+    last = frozen_after(np.concatenate([warmup.episode_return, metrics.episode_return]), 4, 4.5)
+    assert last is not None
+    assert (last < warm) == in_warmup
+    assert last < warm + 50
+    # It still learns in the iteration in which the episode ends, and never after.
+    learning = np.arange(warm, warm + 70) <= last
+    np.testing.assert_array_equal(metrics.updates, np.cumsum(learning))
+    assert int(after.trainings) == int(after.agent.updates) == learning.sum()
+    steps = num_envs * np.arange(1, warm + 71)
+    epsilon = np.where(np.arange(warm + 70) < last, 1.0 - 0.5 * steps / 1000, 0.0)
+    np.testing.assert_allclose(np.concatenate([warmup.epsilon, metrics.epsilon]), epsilon, rtol=1e-5)
+    # The network stays as it is, and acts greedily.
+    again, _ = chunk(jnp.int32((warm + 70) * num_envs), after, hparams)
+    assert_bit_identical(comparable(again.agent), comparable(after.agent))
+    stored = jax.tree.map(lambda x: x[last + 1 : warm + 70].reshape(-1, *x.shape[2:]), after.replay.storage)
+    q = np.asarray(loop.agent.q_values(after.agent.params, stored.obs_tm1))
+    clear = np.abs(q[:, 0] - q[:, 1]) > 1e-4
+    assert clear.sum() > 20
+    np.testing.assert_array_equal(stored.a_tm1[clear], np.argmax(q, axis=-1)[clear])
+
+
+@pytest.mark.parametrize("criterion", ["eval>=195", "epsilon<=0.1", "loss<1"])
+def test_freezing_is_decided_by_training_episodes_alone(criterion):
+    with pytest.raises(ConfigError, match=r"freeze_when: .*train5>195"):
+        make_loop(tiny(freeze_when=criterion))
+
+
+@pytest.mark.parametrize("num_envs", [1, 3])
+def test_a_lane_rests_once_it_has_played_its_episodes_and_does_the_same_until_then(num_envs):
+    config = tiny(
+        env="ProbeLengths-test",
+        num_envs=num_envs,
+        min_replay=6,
+        batch_size=4,
+        train_every=2 * num_envs,
+        epsilon_unit="episodes",
+        eval_every=60 * num_envs,
+        eval_episodes=1,
+    )
+    _, states, (report, rest) = train(dataclasses.replace(config, total_episodes=10), chunks=2)
+    # The same without a limit, with a look at every state.
+    _, free, singly = train(dataclasses.replace(config, eval_every=num_envs), chunks=60)
+    whole = jax.tree.map(lambda *x: np.concatenate(x), *(jax.tree.map(np.atleast_1d, x) for x in singly))
+    finished = int(free[0].episodes) + np.cumsum(np.isfinite(whole.episode_return).sum(axis=1))
+    end = int(np.argmax(finished >= 10)) + 1  # iterations until the tenth episode has ended
+    assert 1 < end < 60
+    assert finished[-1] > 12
+    assert int(states[1].episodes) == finished[end - 1] >= 10
+    assert num_envs > 1 or finished[end - 1] == 10
+    assert_bit_identical(comparable((states[0], states[1])), comparable((free[0], free[end])))
+    assert_bit_identical(comparable(states[2]), comparable(states[1]))  # nothing goes on at rest
+    for field in ("epsilon", "updates", "episode_return"):
+        np.testing.assert_array_equal(getattr(report, field)[:end], getattr(whole, field)[:end], err_msg=field)
+    for field in ("epsilon", "updates"):
+        at_rest = np.concatenate([getattr(report, field)[end:], getattr(rest, field)])
+        np.testing.assert_array_equal(at_rest, getattr(report, field)[end - 1], err_msg=field)
+    assert np.all(np.isnan(report.episode_return[end:]))
+    assert np.all(np.isnan(rest.episode_return))
+
+
+def test_a_time_limit_taken_for_a_termination_changes_the_discounts_there_and_nothing_else():
+    config = tiny(env="ProbeLengths-test", max_episode_steps=4, min_replay=400)
+    replays = [
+        train(dataclasses.replace(config, time_limit_terminates=slip), chunks=0)[1][0].replay for slip in (False, True)
+    ]
+    assert [int(replay.rows_added) for replay in replays] == [100, 100]
+    default, slip = (jax.tree.map(lambda x: np.asarray(x)[:100], replay.storage) for replay in replays)
+    length, time = slip.obs_t[..., 0], slip.obs_t[..., 1]
+    at_limit = (time == 4) & (length > 4)
+    assert 0.05 < at_limit.mean() < 0.5
+    np.testing.assert_array_equal(slip.discount_t, np.where((time == 4) | (time == length), 0.0, 1.0))
+    np.testing.assert_array_equal(slip.discount_t != default.discount_t, at_limit)
+    jax.tree.map(np.testing.assert_array_equal, slip._replace(discount_t=0), default._replace(discount_t=0))
+
+
 def test_metrics_of_a_chunk_without_updates_are_nan_and_finite_all_the_same():
     config = tiny(train_every=1_000_000)
     _, states, metrics = train(config, chunks=1)
@@ -284,9 +452,9 @@ def comparable(tree):
 
 
 @functools.cache
-def run_lanes(optimizer, names, devices, lane_block=0):
+def run_lanes(optimizer, names, devices, lane_block=0, changes=()):
     """Two chunks of a population: for each lane its final state and all its metrics."""
-    config = dataclasses.replace(LANE_CONFIG, optimizer=optimizer, lane_block=lane_block)
+    config = dataclasses.replace(LANE_CONFIG, optimizer=optimizer, lane_block=lane_block, **dict(changes))
     loop, population = population_of(config, names, devices)
     (lanes, _), reports = population.start(population.seeds, population.hparams), []
     for i in range(2):
@@ -318,6 +486,15 @@ def test_a_lane_has_the_same_bits_whatever_its_company_place_and_devices(optimiz
     alone = run_lanes(optimizer, ("a",), 1, lane_block)["a"]
     assert int(alone[0].agent.updates) == 40
     assert_bit_identical(run_lanes(optimizer, names, devices, lane_block)["a"], alone)
+
+
+def test_a_lane_that_rests_in_its_own_time_has_the_same_bits_in_any_company_and_on_any_device():
+    changes = (("total_episodes", 5), ("minibatch_size", 4), ("sampling", "without_replacement"))
+    alone, lanes = (run_lanes("adam", *where, 0, changes) for where in ((("a",), 1), (("e", "b", "a"), 2)))
+    assert_bit_identical(lanes["a"], alone["a"])
+    updates = [int(state.agent.updates) for state, _ in lanes.values()]
+    assert len(set(updates)) == 3  # each came to rest in its own time
+    assert all(0 < made < 4 * 40 for made in updates)
 
 
 @pytest.mark.parametrize("optimizer", ["rmsprop", "adam"])
