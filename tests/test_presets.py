@@ -15,12 +15,22 @@ from dqn_jax.presets import PRESETS, resolve_preset
 SHORT = dict(seeds=1, total_steps=80, eval_every=40, min_replay=16, batch_size=8, eval_episodes=2, max_episode_steps=20)
 
 
+def short(config):
+    """Changes that make a preset short and leave what it does as it is."""
+    changes = dict(SHORT)
+    if config.minibatch_size not in (None, 1):
+        changes["minibatch_size"] = 2  # still several of them in a batch
+    if config.train_unit == "episodes":
+        changes["max_episode_steps"] = 4  # so that episodes end before the run does
+    return changes
+
+
 @pytest.mark.parametrize("name", PRESETS)
 def test_preset_trains(name):
     preset = resolve_preset(name)
     validate(preset.config, preset.hparams)
     assert preset.criteria
-    result = dqn_jax.train(name, **SHORT)
+    result = dqn_jax.train(name, **short(preset.config))
     assert len(result.metrics) >= 1
     assert np.isfinite(result.metrics.eval_return).all()
     assert result.metrics.updates.iloc[-1] > 0
