@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import signal
@@ -9,6 +10,8 @@ import subprocess
 import sys
 import time
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 import pytest
@@ -17,6 +20,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 import dqn_jax
 from dqn_jax import runs
 from dqn_jax.config import ConfigError
+from dqn_jax.loop import make_loop
+from dqn_jax.population import stack_hparams
 
 TINY = dict(
     seeds=3,
@@ -90,6 +95,16 @@ def test_episodes_table_agrees_with_the_counters(finished):
     assert episodes.groupby("seed").env_steps.apply(lambda s: s.is_monotonic_increasing).all()
 
 
+def test_episodes_of_the_warm_up_count(finished):
+    early = finished.episodes[finished.episodes.env_steps <= 50]
+    assert set(early.seed) == {0, 1, 2}
+    assert (early.updates == 0).all()
+    assert (finished.episodes.groupby("seed").episode.first() == 1).all()
+    # Two environments without a gap: what the episodes of a seed took is all its steps but the two unfinished ends.
+    frames = finished.episodes.groupby("seed").train_return.sum()
+    assert ((frames <= 650) & (frames > 650 - 2 * 60)).all()
+
+
 def test_a_stock_tensorboard_reads_the_events(finished):
     events = EventAccumulator(str(finished.run / "tensorboard" / "seed_1"))
     events.Reload()
@@ -125,8 +140,6 @@ def test_resumed_run_equals_an_uninterrupted_one(tmp_path, finished):
 
 
 def leaves(tree):
-    import jax
-
     return jax.tree.leaves(tree)
 
 
@@ -212,3 +225,129 @@ def test_seed_given_twice_is_refused():
 def test_unknown_setting_suggests_the_nearest():
     with pytest.raises(ConfigError, match="learning_rate"):
         dqn_jax.train("cartpole", learning_rte=1e-3)
+
+
+# -- starting from saved networks
+
+NO_UPDATES = {**TINY, "train_every": 1_000_000, "total_steps": 250}
+
+
+def newest_checkpoint(run):
+    """Its steps, lanes (leaves `[L, ...]`) and history."""
+    settings = runs.load_settings(run)
+    loop, hparams = make_loop(settings.config), stack_hparams(settings.hparams, len(settings.seeds))
+    shapes = jax.eval_shape(jax.vmap(loop.start), jnp.asarray(settings.seeds), hparams)[0]
+    return runs.load_checkpoint(run, shapes, warn=pytest.fail)
+
+
+def assert_all_equal(left, right):
+    jax.tree.map(np.testing.assert_array_equal, left, right)
+
+
+@pytest.fixture(scope="module")
+def continued(finished, tmp_path_factory):
+    """A run that starts from the networks of `finished` and makes no update."""
+    out = tmp_path_factory.mktemp("runs") / "continued"
+    return dqn_jax.train("cartpole", out=out, weights=finished.run, seed=10, **NO_UPDATES)
+
+
+def test_a_run_starts_from_exactly_the_networks_it_is_given(finished, continued):
+    assert list(continued.metrics.updates) == [0, 0, 0]
+    assert_all_equal(continued.params, finished.params)
+    old, new = (newest_checkpoint(run)[1].agent for run in (finished.run, continued.run))
+    assert_all_equal(new.params, finished.params)
+    assert_all_equal(new.target_params, finished.params)  # a copy of the online network, not the old target
+    assert not np.array_equal(leaves(old.target_params)[0], leaves(old.params)[0])
+    # Evaluations are on the same starts, so that the same agents score the same.
+    assert continued.summary["final_eval_return"] == finished.summary["final_eval_return"]
+    # Only the networks: exploration starts anew.
+    np.testing.assert_array_equal(continued.metrics.epsilon, finished.metrics.groupby("seed").epsilon.first())
+
+
+def test_the_networks_a_run_started_from_are_recorded_and_it_goes_on_only_from_them(finished, continued):
+    assert json.loads((continued.run / "config.json").read_text())["weights"] == str(finished.run)
+    assert json.loads((finished.run / "config.json").read_text())["weights"] is None
+    settings = {**NO_UPDATES, "seed": 10, "out": continued.run, "resume": True}
+    with pytest.raises(ConfigError, match=r"weights: the run in .* has .*whole, not None"):
+        dqn_jax.train("cartpole", **settings)
+    with pytest.raises(ConfigError, match=r"weights: the run in .* has .*whole, not .*continued"):
+        dqn_jax.train("cartpole", weights=continued.run, **settings)
+    again = dqn_jax.train("cartpole", weights=finished.run, **settings)
+    assert_all_equal(again.params, finished.params)
+    assert len(again.metrics) == len(continued.metrics)
+
+
+def test_one_agent_is_given_to_every_seed(tmp_path, finished):
+    settings, (env_steps, lanes, history) = runs.load_settings(finished.run), newest_checkpoint(finished.run)
+    alone = tmp_path / "alone"  # as if only the second seed had been trained
+    alone.mkdir()
+    runs.save_settings(alone, dataclasses.replace(settings, seeds=settings.seeds[1:2]))
+    runs.save_checkpoint(alone, env_steps, jax.tree.map(lambda x: x[1:2], lanes), history)
+    several = dqn_jax.train("cartpole", weights=alone, seed=10, **NO_UPDATES)
+    for saved, given in zip(leaves(finished.params), leaves(several.params), strict=True):
+        np.testing.assert_array_equal(given, np.stack([saved[1]] * 3))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"seeds": 2}, r"weights: .* has 3 agents for 2 seeds"),
+        ({"seeds": 1}, r"weights: .* has 3 agents for 1 seeds"),
+        ({"hidden": (9,)}, r"weights: .*another shape.*hidden 8"),
+        ({"hidden": (8, 8)}, r"weights: .*another shape.*hidden 8"),
+        ({"dueling": True}, r"weights: .*another shape.*dueling"),
+        ({"env": "Acrobot-v1"}, r"weights: .*another shape.*CartPole-v1"),
+    ],
+    ids=str,
+)
+def test_networks_that_do_not_fit_are_refused_before_anything_is_written(tmp_path, finished, changes, message):
+    with pytest.raises(ConfigError, match=message):
+        dqn_jax.train("cartpole", out=tmp_path / "run", weights=finished.run, **{**TINY, **changes})
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_run_that_is_not_there_gives_no_networks(tmp_path):
+    with pytest.raises(ConfigError, match="does not exist"):
+        dqn_jax.train("cartpole", out=tmp_path / "run", weights=tmp_path / "nothing", **TINY)
+
+
+# -- a budget of episodes
+
+EPISODES = {**TINY, "total_episodes": 12, "total_steps": 1_450}
+
+
+@pytest.fixture(scope="module")
+def rested():
+    return dqn_jax.train("cartpole", **EPISODES)
+
+
+def test_a_budget_of_episodes_ends_the_run_and_only_steps_taken_count(rested):
+    episodes, last = rested.episodes, rested.metrics.groupby("seed").last()
+    counts, ends = episodes.groupby("seed").size(), episodes.groupby("seed").env_steps.max()
+    assert counts.between(12, 13).all()  # two environments may end together
+    assert (last.episodes == counts).all()
+    assert len(set(ends)) > 1
+    # Over as soon as every seed is at rest.
+    assert rested.metrics.env_steps.max() < 1_450
+    assert rested.metrics.env_steps.max() - 200 < ends.max() <= rested.metrics.env_steps.max()
+    assert (last.updates == (ends - 50) // 2).all()
+    summary = rested.summary
+    assert summary["complete"]
+    assert summary["env_steps"] == ends.max()
+    assert summary["updates"] == list(last.updates)
+    seconds = summary["seconds"]["run"]
+    assert summary["throughput"]["env_steps_per_second"] * seconds == pytest.approx(ends.sum())
+    assert summary["throughput"]["updates_per_second"] * seconds == pytest.approx(last.updates.sum())
+
+
+def test_a_resumed_run_goes_on_counting_its_episodes(tmp_path, monkeypatch, rested):
+    monkeypatch.setattr("dqn_jax.recorder.can_draw", lambda env: False)  # films take longer than the rest
+    half = dqn_jax.train("cartpole", out=tmp_path / "run", **{**EPISODES, "total_steps": 250})
+    assert 0 < half.metrics.episodes.min() < 12
+    resumed = dqn_jax.train("cartpole", out=tmp_path / "run", resume=True, **EPISODES)
+    pd.testing.assert_frame_equal(without_seconds(resumed.metrics), without_seconds(rested.metrics), check_exact=True)
+    pd.testing.assert_frame_equal(resumed.episodes, rested.episodes, check_exact=True)
+    assert resumed.summary["env_steps"] == rested.summary["env_steps"]
+    # Nothing is left to do.
+    again = dqn_jax.train("cartpole", out=tmp_path / "run", resume=True, **EPISODES)
+    pd.testing.assert_frame_equal(without_seconds(again.metrics), without_seconds(rested.metrics), check_exact=True)
