@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 
 import jax
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 
 import dqn_jax
 from dqn_jax.config import validate
+from dqn_jax.convergence import parse_criterion
 from dqn_jax.presets import PRESETS, resolve_preset
 
 SHORT = dict(seeds=1, total_steps=80, eval_every=40, min_replay=16, batch_size=8, eval_episodes=2, max_episode_steps=20)
@@ -26,10 +28,16 @@ def short(config):
 
 
 @pytest.mark.parametrize("name", PRESETS)
-def test_preset_trains(name):
+def test_preset_is_valid_and_has_criteria(name):
     preset = resolve_preset(name)
     validate(preset.config, preset.hparams)
-    assert preset.criteria
+    assert [parse_criterion(text) for text in preset.criteria]
+
+
+# The tutorials in their own cadence train in test_tutorials.
+@pytest.mark.parametrize("name", [name for name in PRESETS if not re.fullmatch(r"tutorial-\d", name)])
+def test_preset_trains(name):
+    preset = resolve_preset(name)
     result = dqn_jax.train(name, **short(preset.config))
     assert len(result.metrics) >= 1
     assert np.isfinite(result.metrics.eval_return).all()
