@@ -197,7 +197,7 @@ _TUTORIALS = (
             freeze_when="train5>195",
             total_steps=105_000,
             total_episodes=500,
-            eval_every=2_500,
+            eval_every=1_000,
         ),
         _TUTORIAL_HPARAMS._replace(epsilon_end=0.001),
     ),

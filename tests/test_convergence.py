@@ -19,8 +19,10 @@ from dqn_jax.convergence import (
     collapses,
     first_run,
     interquartile_mean,
+    median_interval,
     median_with_censored,
     parse_criterion,
+    share_interval,
     stability,
     summarize,
     time_to,
@@ -296,3 +298,24 @@ def test_interquartile_mean_equals_scipy_trim_mean(values, axis):
     axis = min(axis, values.ndim - 1)
     expected = scipy.stats.trim_mean(values, 0.25, axis=axis)
     np.testing.assert_allclose(interquartile_mean(values, axis), expected, rtol=1e-9, atol=1e-6)
+
+
+def test_the_interval_of_a_share_is_wilsons():
+    # z^2 / (n + z^2) for none of 20; and a published worked value: 15 of 20 is [0.531, 0.888].
+    assert share_interval([False] * 20) == pytest.approx((0.0, 0.1611), abs=1e-3)
+    assert share_interval([True] * 20) == pytest.approx((0.8389, 1.0), abs=1e-3)
+    assert share_interval([True] * 15 + [False] * 5) == pytest.approx((0.531, 0.888), abs=1e-3)
+
+
+def test_the_interval_of_a_median_knows_what_was_never_reached():
+    assert median_interval([3.0] * 8) == (3.0, 3.0)
+    assert median_interval([None] * 8) == (None, None)
+    low, high = median_interval([10.0, 20.0, 30.0, 40.0, 50.0, None, None, None, None])
+    assert low in (10.0, 20.0, 30.0)
+    assert high is None
+    # Against the exact distribution: the median of 15 resampled values lies below the k-th with binomial probability.
+    values = [float(v) for v in range(15)]
+    low, high = median_interval(values, resamples=20_000)
+    at_most = [1 - scipy.stats.binom.cdf(7, 15, (k + 1) / 15) for k in range(15)]  # P(median <= k)
+    assert low == pytest.approx(np.searchsorted(at_most, 0.025), abs=0)
+    assert high == pytest.approx(np.searchsorted(at_most, 0.975), abs=0)

@@ -56,18 +56,17 @@ def _show(progress: Any) -> None:
 def _row(name: str, summary: dict[str, Any]) -> dict[str, Any]:
     criterion = summary["criteria"][0]
     seeds = len(summary["seeds"])
-    steps = np.array([np.inf if s is None else s for s in criterion["env_steps"]])
     stable = [s for s in criterion["stability"] if s is not None]
-    reached = np.isfinite(steps).astype(float)
+    reached = [s is not None for s in criterion["env_steps"]]
     return {
         "preset": name,
         "criterion": criterion["name"],
         "seeds": seeds,
         "budget": summary["env_steps"],
         "converged": criterion["converged"],
-        "converged95": list(convergence.bootstrap_interval(reached)),
+        "converged95": list(convergence.share_interval(reached)),
         "median_env_steps": convergence.median_with_censored(criterion["env_steps"]),
-        "median95": [float(x) for x in convergence.bootstrap_interval(steps, lambda v, axis: np.median(v, axis=axis))],
+        "median95": convergence.median_interval(criterion["env_steps"]),
         "stability": float(np.mean(stable)) if stable else None,
         "final_mean": summary["final_eval"]["mean"],
         "final95": summary["final_eval"]["interval95"],
@@ -92,7 +91,8 @@ def _write_table() -> None:
         "",
         "Measured on seeds from 10000 up, which played no part in choosing the settings, by",
         "`python -m experiments.presets.measure`. Evaluations are greedy, 100 episodes from the same starts each time.",
-        "Seeds that did not converge count as slower than all others. Brackets: 95 % bootstrap intervals over seeds.",
+        "Seeds that did not converge count as slower than all others. Brackets: 95 % intervals over seeds",
+        "(Wilson's for shares, bootstrap for all else).",
         "*Stays*: share of the evaluations after convergence that meet the threshold again, averaged over seeds.",
         "",
         "| preset | criterion | seeds | budget | converged | median environment steps | stays | final mean "

@@ -1,0 +1,271 @@
+"""What the tutorial experiments share: populations on held-out seeds, statistics as text, figures, films, the page."""
+
+from __future__ import annotations
+
+import datetime
+import functools
+import json
+import re
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+import dqn_jax
+from dqn_jax import convergence, runs
+from dqn_jax.evaluate import evaluate
+from dqn_jax.loop import Loop, make_loop
+from dqn_jax.play import film_policy
+from dqn_jax.prng import make_key
+
+RESULTS = Path(__file__).parent / "results"
+SEEDS = 20
+FIRST_SEED = 10_000  # no setting was chosen on seeds from here on
+COLOURS = ("#1f6fb4", "#d1601f", "#2a8f57", "#8a4fb0", "#b03060", "#6b6b2f", "#4a4a4a", "#c9a227")
+WINDOW = 100
+
+
+# -- running
+
+
+def run_folder(experiment: str, label: str) -> Path:
+    """Where a population is kept, so that an experiment that was stopped goes on where it was."""
+    return Path("runs/tutorials") / experiment / re.sub(r"[^a-z0-9.]+", "-", label.lower()).strip("-")
+
+
+def population(experiment: str, label: str, preset: str, **arguments: Any) -> dqn_jax.TrainResult:
+    """Train 20 held-out seeds of a preset, with a line when it is done; what was trained before is not again."""
+    out = run_folder(experiment, label)
+    arguments = {"seeds": SEEDS, "seed": FIRST_SEED, **arguments}
+    result = dqn_jax.train(preset, out=out, resume=(out / "config.json").is_file(), **arguments)
+    if result.interrupted:
+        sys.exit(130)
+    summary = result.summary
+    seconds, final = summary["seconds"]["run"], summary["final_eval"]["mean"]
+    print(f"{label}: {len(summary['seeds'])} seeds, {seconds:.0f} s, final greedy mean {final:.1f}", flush=True)
+    return result
+
+
+@functools.cache
+def loop_of(config: dqn_jax.Config) -> Loop:
+    """The loop that a result's agents were trained in: its environment and agent functions."""
+    return make_loop(config)
+
+
+def greedy_tests(result: dqn_jax.TrainResult, episodes: int, *, start: int = 2_000_003) -> np.ndarray:
+    """`[S, episodes]`, raw returns of new greedy episodes of every seed's agent."""
+    loop = loop_of(result.settings.config)
+
+    def one(params: Any) -> jax.Array:
+        return evaluate(loop.env, loop.agent, params, make_key(start), episodes=episodes).returns
+
+    return np.asarray(jax.jit(lambda params: jax.lax.map(one, params))(result.params))
+
+
+def scores(result: dqn_jax.TrainResult, episodes: int) -> np.ndarray:
+    """`[S, episodes]`, score of each training episode; NaN where a seed played fewer."""
+    table = np.full((len(result.settings.seeds), episodes), np.nan)
+    for row, curve in zip(table, result.history.curves(), strict=True):
+        own = curve.episode_return[:episodes]
+        row[: len(own)] = own
+    return table
+
+
+def median_seed(values: np.ndarray) -> int:
+    """The lane with the median value."""
+    return int(np.argsort(values)[(len(values) - 1) // 2])
+
+
+# -- statistics as text; brackets are 95 % intervals over seeds: Wilson's for shares, bootstrap for all else
+
+
+def mean_text(values: Any, digits: int = 1) -> str:
+    """`12.3 [11.0, 13.9]`."""
+    values = np.asarray(values, np.float64)
+    low, high = convergence.bootstrap_interval(values)
+    return f"{values.mean():,.{digits}f} [{low:,.{digits}f}, {high:,.{digits}f}]"
+
+
+def share_text(flags: Any) -> str:
+    """`85% [64%, 95%]`."""
+    low, high = convergence.share_interval(flags)
+    return f"{np.mean(flags):.0%} [{low:.0%}, {high:.0%}]"
+
+
+def median_text(values: Sequence[float | None], unit: str = "") -> str:
+    """`180 [150, not reached]`; None counts as later than all others."""
+    if not len(values):
+        return "-"
+    low, high = convergence.median_interval(values)
+    middle = convergence.median_with_censored(values)
+    return f"{_reached(middle)} [{_reached(low)}, {_reached(high)}]{unit if middle is not None else ''}"
+
+
+def _reached(value: float | None) -> str:
+    return "not reached" if value is None else f"{value:,.0f}"
+
+
+def criterion(result: dqn_jax.TrainResult, name: str) -> dict[str, Any]:
+    """One criterion's entry of the summary."""
+    return next(c for c in result.summary["criteria"] if c["name"] == name)
+
+
+def reached(result: dqn_jax.TrainResult, name: str) -> list[bool]:
+    """Whether each seed reached a criterion."""
+    return [value is not None for value in criterion(result, name)["env_steps"]]
+
+
+# -- what is written
+
+
+def write_csv(path: Path, rows: Sequence[dict[str, Any]]) -> None:
+    """A small table, atomically."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with runs.atomic(path) as temporary:
+        pd.DataFrame(rows).to_csv(temporary, index=False, float_format="%.6g")
+
+
+def score_rows(variant: str, table: np.ndarray) -> list[dict[str, Any]]:
+    """Mean, interval and range over seeds of the score of each episode, for a CSV file."""
+    rows = []
+    for episode, column in enumerate(table.T, start=1):
+        played = column[~np.isnan(column)]
+        if len(played):
+            low, high = convergence.bootstrap_interval(played, resamples=300)
+            numbers = {"mean": played.mean(), "low95": low, "high95": high, "worst": played.min(), "best": played.max()}
+            rows.append({"variant": variant, "episode": episode, "seeds": len(played), **numbers})
+    return rows
+
+
+def save_figure(path: Path, width: float, height: float, draw: Callable[[Figure], None]) -> None:
+    """Draw and write a figure in the house style, atomically."""
+    figure = Figure(figsize=(width, height), dpi=100, layout="constrained")
+    draw(figure)
+    for axis in figure.axes:
+        axis.spines[["top", "right"]].set_visible(False)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with runs.atomic(path) as temporary:
+        figure.savefig(temporary)
+
+
+def draw_scores(axis: Any, own: np.ndarray, everyone: np.ndarray, *, label: str, line: float = 195.0) -> None:
+    """Score per episode of one seed and its 100-episode mean, the mean of all seeds, and the line to reach."""
+    episodes = np.arange(1, len(own) + 1)
+    axis.plot(episodes, own, color=COLOURS[0], lw=0.7, alpha=0.6, label=f"score, {label}")
+    axis.plot(episodes, convergence.trailing_mean(own, WINDOW), color=COLOURS[1], lw=2, label="its 100-episode mean")
+    played = ~np.isnan(everyone).all(axis=0)
+    axis.plot(
+        np.arange(1, everyone.shape[1] + 1)[played], np.nanmean(everyone[:, played], axis=0),
+        color="0.45", lw=0.8, label=f"mean score of {len(everyone)} seeds",
+    )  # fmt: skip
+    axis.axhline(line, color="0.2", lw=0.9, ls="--", label=f"{line:g}")
+    axis.set_xlabel("episode")
+    axis.set_ylabel("score")
+    axis.set_xlim(left=0)
+    axis.set_ylim(bottom=0)
+
+
+def film(result: dqn_jax.TrainResult, path: Path, *, lane: int | None, start: int = 0, title: str = "") -> float:
+    """Film one greedy episode of a lane, or a random policy's (None); gives its return."""
+    loop = loop_of(result.settings.config)
+    own = None if lane is None else jax.tree.map(lambda x: x[lane], result.params)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return film_policy(loop, own, path, start=start, title=title)[0]
+
+
+def markdown_table(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
+    """A Markdown table."""
+    lines = ["| " + " | ".join(header) + " |", "|" + "---|" * len(header)]
+    return "\n".join([*lines, *("| " + " | ".join(str(cell) for cell in row) + " |" for row in rows)])
+
+
+def machine() -> str:
+    """Date, machine kind and versions of a measurement."""
+    where = runs.provenance(runs.RunSettings("", (), dqn_jax.Config(), dqn_jax.HParams(), ()))
+    return (
+        f"{datetime.date.today().isoformat()}, {where['machine']['cores']} CPU cores ({where['devices']['platform']}), "
+        f"jax {where['versions']['jax']}, Python {where['versions']['python']}"
+    )
+
+
+def write_page(
+    name: str,
+    *,
+    title: str,
+    preset: str,
+    asks: str,
+    claims: Sequence[tuple[str, str]],
+    sections: Sequence[str],
+    deviations: Sequence[tuple[str, str, str]],
+    summary: tuple[str, str],
+    figure: str,
+    pictures: Sequence[str] = (),
+) -> None:
+    """Write results/<name>/README.md and what the gallery needs of it.
+
+    Args:
+      name: of the experiment's module.
+      title: of the page.
+      preset: the preset with the document's settings.
+      asks: what the document does, in a sentence or two.
+      claims: what it claims, and what was measured.
+      sections: further Markdown.
+      deviations: setting, the document's, ours and why.
+      summary: the claim and the measurement in one line each, for the gallery.
+      figure: file shown in the gallery and at the top of the page.
+      pictures: films shown below it.
+    """
+    folder = RESULTS / name
+    parts = [
+        f"# {title}",
+        asks,
+        f"Everything here: `python -m experiments.tutorials.{name}`. One population: `dqn-jax train {preset}` (or "
+        f"`{preset}-vectorised`). {SEEDS} seeds from {FIRST_SEED} up, each population as one program; brackets are "
+        "95 % intervals over seeds (Wilson's for shares, bootstrap for means and medians); seeds that never got there "
+        f"count as later than all others. Measured {machine()}. How long it takes: [the gallery](../../README.md).",
+        f"![{title}]({figure})",
+        *[f"![{picture}]({picture})" for picture in pictures],
+        "## Claimed and measured",
+        markdown_table(["the document", "measured"], claims),
+        *sections,
+        "## Deviations from the document",
+        markdown_table(["what", "document", "here"], deviations),
+    ]
+    folder.mkdir(parents=True, exist_ok=True)
+    with runs.atomic(folder / "README.md") as temporary:
+        temporary.write_text("\n\n".join(parts) + "\n")
+    runs.write_json(
+        folder / "summary.json",
+        {
+            "name": name,
+            "title": title,
+            "preset": preset,
+            "claim": summary[0],
+            "measured": summary[1],
+            "figure": figure,
+            "film": next((p for p in pictures if "trained" in p), None),
+            "when": machine(),
+        },
+    )
+
+
+TIME_LIMIT = (
+    "time limit",
+    "taken for a terminal state",
+    "the target bootstraps from the last state; the document's way is measured beside it",
+)
+KERAS = [
+    ("loss", "Keras's mean squared error over both actions", "0.5 TD error^2: the same gradient for two actions"),
+    ("random numbers, floats", "NumPy, Python, TensorFlow", "JAX's; the environment is gymnax's, equal to Gymnasium's"),
+]
+"""Deviations that several documents share."""
+
+
+def load_summaries() -> list[dict[str, Any]]:
+    """What has been measured so far, for the gallery."""
+    return [json.loads(path.read_text()) for path in sorted(RESULTS.glob("*/summary.json"))]

@@ -1,0 +1,272 @@
+"""Tutorial 3, Pendulum (KIT, M. Schutera): does it stand upright, and which of its choices matter?
+
+    .venv/bin/python -m experiments.tutorials.pendulum
+
+The document asks "does it stand upright?", measured as the mean reward per step over 10 test runs of 100 steps; its own
+run was interrupted. It asks the reader to try frame skipping, three bins, another exploration, and models after 100,
+1,000 and 10,000 episodes. All are here, with the share of test runs that end upright.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+import dqn_jax
+from dqn_jax.prng import make_key
+from experiments.tutorials import common
+
+NAME = "pendulum"
+FOLDER = common.RESULTS / NAME
+TEST_RUNS, TEST_FRAMES = 10, 100
+UPRIGHT_ANGLE, UPRIGHT_SPEED = 0.26, 1.0  # rad (15 degrees) and rad/s
+FRAMES = 250  # per episode
+AMOUNTS = (100, 1_000, 10_000)  # training episodes
+
+
+class Tests(NamedTuple):
+    """Ten test runs for each of S seeds."""
+
+    reward: np.ndarray  # [S], mean reward per frame
+    upright: np.ndarray  # [S], share of runs that end upright and still
+
+
+def skipping(frames: int) -> dict[str, Any]:
+    """The faithful settings with every action held for some frames: an episode then has fewer transitions."""
+    decisions = -(-FRAMES // frames)
+    return {
+        "action_repeat": frames,
+        "batch_size": decisions,
+        "replay_capacity": decisions,
+        "total_steps": 1_000 * decisions,
+        "eval_every": 40 * decisions,
+    }
+
+
+VARIANTS: dict[str, dict[str, tuple[str, dict[str, Any]]]] = {
+    "bins": {f"{bins} bins": ("tutorial-3", {"action_bins": bins}) for bins in (3, 5, 20)},
+    "frame skip": {f"skip {frames}": ("tutorial-3", skipping(frames)) for frames in (1, 2, 4)},
+    "exploration": {
+        "epsilon decay 0.9999": ("tutorial-3", {}),
+        "epsilon decay 0.8": ("tutorial-3", {"epsilon_decay": 0.8}),
+    },
+    "replay": {
+        "last episode, in order, thrown away": ("tutorial-3", {}),
+        "last episode, shuffled, thrown away": ("tutorial-3", {"sampling": "without_replacement"}),
+        "50,000 kept, 250 drawn": (
+            "tutorial-3",
+            {"sampling": "without_replacement", "clear_replay": False, "replay_capacity": 50_000},
+        ),
+        "50,000 kept, 250 drawn, soft target network": (
+            "tutorial-3",
+            {"sampling": "without_replacement", "clear_replay": False, "replay_capacity": 50_000,
+             "target_network": True, "target_period": 1, "target_mixing": 0.01},
+        ),
+    },
+    "form": {
+        "faithful": ("tutorial-3", {}),
+        "vectorised, as many frames": ("tutorial-3-vectorised", {}),
+        "vectorised, ten times the frames": (
+            "tutorial-3-vectorised",
+            {"total_steps": 2_500_000, "eval_every": 100_000},
+        ),
+    },
+}  # fmt: skip
+FAITHFUL = ("20 bins", "skip 1", "epsilon decay 0.9999", "last episode, in order, thrown away", "faithful")
+DECAYS: dict[str, dict[str, Any]] = {"epsilon decay 0.9999": {}, "epsilon decay 0.8": {"epsilon_decay": 0.8}}
+
+
+def main() -> None:
+    """Run everything and write the page."""
+    results: dict[str, dict[str, dqn_jax.TrainResult]] = {}
+    done: dict[str, dqn_jax.TrainResult] = {}  # several comparisons contain the faithful settings
+    for group, variants in VARIANTS.items():
+        results[group] = {}
+        for label, (preset, changes) in variants.items():
+            key = "faithful" if label in FAITHFUL else label
+            if key not in done:
+                done[key] = common.population(NAME, key, preset, **changes)
+            results[group][label] = done[key]
+    mean_of = common.mean_text
+    tests = {group: {label: run_tests(r) for label, r in own.items()} for group, own in results.items()}
+    faithful, own = done["faithful"], tests["form"]["faithful"]
+    random = run_tests(faithful, policy="random")
+
+    amounts: dict[str, dict[int, Tests]] = {label: {} for label in DECAYS}
+    for label, changes in DECAYS.items():
+        for episodes in AMOUNTS:
+            # The agents after 1,000 episodes are those after 100, trained further: the same seeds, the same numbers.
+            result = common.population(
+                NAME, f"{episodes} episodes, {label}", "tutorial-3",
+                total_steps=episodes * FRAMES, eval_every=100 * FRAMES, **changes,
+            )  # fmt: skip
+            amounts[label][episodes] = run_tests(result)
+
+    rows = [(group, label, t) for group, labels in tests.items() for label, t in labels.items()]
+    rows += [("episodes", f"{label}, {n:,} episodes", t) for label, by in amounts.items() for n, t in by.items()]
+    rows.append(("baseline", "random policy", random))
+    common.write_csv(
+        FOLDER / "seeds.csv",
+        [
+            {"compared": group, "variant": label, "seed": common.FIRST_SEED + i, "reward_per_frame": t.reward[i],
+             "share_upright": t.upright[i]}
+            for group, label, t in rows
+            for i in range(len(t.reward))
+        ],
+    )  # fmt: skip
+    common.write_csv(FOLDER / "curves.csv", curve_rows(done))
+    common.save_figure(FOLDER / "compared.png", 9, 7.5, lambda f: draw_compared(f, tests, random))
+    common.save_figure(FOLDER / "episodes.png", 9, 4, lambda f: draw_amounts(f, amounts, random))
+    lane = common.median_seed(own.reward)
+    common.film(faithful, FOLDER / "random.gif", lane=None, title="before: random torques")
+    common.film(faithful, FOLDER / "trained.gif", lane=lane, title="after 1,000 episodes, median seed")
+
+    common.write_page(
+        NAME,
+        title="Tutorial 3: Pendulum",
+        preset="tutorial-3",
+        asks="Pendulum with 20 torque bins, episodes of 250 steps, a 128-64 network without a target network. After "
+        "each episode one pass over its 250 transitions, one at a time; then they are thrown away.",
+        claims=[
+            (
+                "mean reward per step over 10 test runs of 100 steps (its own run was interrupted)",
+                f"{mean_of(own.reward, 2)} after 1,000 episodes; random torques {mean_of(random.reward, 2)}. "
+                "Swinging up takes a part of the 100 steps, so that it cannot be 0",
+            ),
+            (
+                "does it stand upright?",
+                f"at the end of a run, within 15 degrees and slower than 1 rad/s: {mean_of(100 * own.upright, 0)} % of "
+                "the runs",
+            ),
+            (
+                "after 100, 1,000 and 10,000 episodes",
+                "; ".join(f"{n:,}: {mean_of(t.reward, 2)}" for n, t in amounts["epsilon decay 0.9999"].items()),
+            ),
+        ],
+        sections=[
+            "## More training",
+            "![episodes](episodes.png)",
+            *[table(f"episodes, {label}", {f"{n:,}": t for n, t in by.items()}) for label, by in amounts.items()],
+            "With the decay of 0.9999 an episode, epsilon is 0.90 after 1,000 episodes and 0.37 after 10,000: nearly "
+            "all of the data is random, and the greedy test is the only sign of learning.",
+            "## Bins, frame skip, exploration, replay",
+            *[table(group, labels) for group, labels in tests.items()],
+        ],
+        deviations=[
+            ("exploiting", "takes the largest Q value itself, not its index (a slip)", "the index"),
+            ("frame skip", "its variant tests `i / 2 == 0` (a slip)", "every action is held for that many frames"),
+            ("order of the pass", "not stated: one at a time", "as they happened; shuffled is measured beside it"),
+            ("Adam's epsilon", "not stated", "1e-7"),
+            ("random numbers, floats", "NumPy, Python", "JAX's; the environment is gymnax's, equal to Gymnasium's"),
+            ("upright", "judged by eye", "15 degrees and 1 rad/s at the end of the run"),
+            (
+                "vectorised form",
+                "-",
+                "10 pendulums at once; after their episode one pass over 2,500 transitions in minibatches of 10: as "
+                "many updates per frame and environment, a tenth of them per frame",
+            ),
+        ],
+        summary=(
+            "Does it stand upright after 1,000 episodes? (Its own run was interrupted.)",
+            f"Reward per step {mean_of(own.reward, 2)}; {mean_of(100 * own.upright, 0)} % of test runs end upright.",
+        ),
+        figure="compared.png",
+        pictures=["random.gif", "trained.gif"],
+    )  # fmt: skip
+
+
+def run_tests(result: dqn_jax.TrainResult, policy: str = "greedy") -> Tests:
+    """Ten runs of 100 frames from random starts with every seed's agent (or random torques)."""
+    loop = common.loop_of(result.settings.config)
+    env, decisions = loop.env, TEST_FRAMES // result.settings.config.action_repeat
+
+    def one_run(params: Any, key: jax.Array) -> tuple[jax.Array, jax.Array]:
+        reset_key, loop_key = jax.random.split(key)
+        state, obs = env.reset(reset_key)
+
+        def step(carry: Any, _: None) -> tuple[Any, None]:
+            key, state, obs = carry
+            key, act_key, env_key = jax.random.split(key, 3)
+            if policy == "random":
+                action = jax.random.randint(act_key, (), 0, env.spec.num_actions)
+            else:
+                action = jnp.argmax(loop.agent.q_values(params, obs[None]), axis=-1)[0]
+            state, out = env.advance(env_key, state, action)
+            return (key, state, out.obs), None
+
+        (_, state, obs), _ = jax.lax.scan(step, (loop_key, state, obs), length=decisions)
+        cosine, speed = obs[0], obs[2]
+        upright = (cosine >= jnp.cos(UPRIGHT_ANGLE)) & (jnp.abs(speed) <= UPRIGHT_SPEED)
+        return state.episode_return / TEST_FRAMES, upright
+
+    def one_agent(params: Any) -> tuple[jax.Array, jax.Array]:
+        rewards, upright = jax.vmap(one_run, (None, 0))(params, jax.random.split(make_key(2_000_003), TEST_RUNS))
+        return rewards.mean(), upright.mean()
+
+    rewards, upright = jax.jit(lambda params: jax.lax.map(one_agent, params))(result.params)
+    return Tests(np.asarray(rewards), np.asarray(upright))
+
+
+def table(group: str, labels: dict[str, Tests]) -> str:
+    """One comparison."""
+    rows = [
+        (label, common.mean_text(t.reward, 2), f"{t.reward.min():.2f}", f"{common.mean_text(100 * t.upright, 0)} %")
+        for label, t in labels.items()
+    ]
+    return common.markdown_table([group, "mean reward per step", "worst seed", "test runs that end upright"], rows)
+
+
+def curve_rows(results: dict[str, dqn_jax.TrainResult]) -> list[dict[str, Any]]:
+    """For curves.csv: greedy return per frame along the way."""
+    return [
+        {"variant": label, "env_steps": steps, "mean": column.mean() / FRAMES, "worst": column.min() / FRAMES,
+         "best": column.max() / FRAMES}
+        for label, result in results.items()
+        for steps, column in zip(result.history.env_steps, result.history.reading("eval_return").T, strict=True)
+    ]  # fmt: skip
+
+
+def draw_tests(axes: Any, labels: dict[str, Tests], random: Tests, *, title: str = "") -> None:
+    """Reward per step (left) and share upright (right) of every seed, with their mean."""
+    rng = np.random.default_rng(0)
+    for axis, field in zip(axes, Tests._fields, strict=True):
+        for i, (label, own) in enumerate(labels.items()):
+            y, values = len(labels) - 1 - i, getattr(own, field)
+            jitter = y + rng.uniform(-0.2, 0.2, len(values))
+            axis.scatter(values, jitter, s=14, color=common.COLOURS[i % len(common.COLOURS)], alpha=0.75, lw=0)
+            axis.plot([values.mean()] * 2, [y - 0.35, y + 0.35], color="0.15", lw=2)
+            if axis is axes[0]:
+                place = dict(xycoords=("axes fraction", "data"), ha="right", va="center", fontsize=8)
+                axis.annotate(label, (-0.01, y), **place)
+        axis.axvline(getattr(random, field).mean(), color="0.4", ls=":", lw=1)
+        axis.set_yticks([])
+        axis.set_ylim(-0.6, len(labels) - 0.4)
+    axes[0].set_xlim(-9, 0)
+    axes[1].set_xlim(-0.03, 1.03)
+    axes[0].set_title(title, loc="left", fontsize=9)
+
+
+def draw_compared(figure: Any, tests: dict[str, dict[str, Tests]], random: Tests) -> None:
+    """All comparisons, one above another."""
+    heights = [len(labels) + 0.8 for labels in tests.values()]
+    rows = figure.subplots(len(tests), 2, height_ratios=heights, sharex="col")
+    for axes, (group, labels) in zip(rows, tests.items(), strict=True):
+        draw_tests(axes, labels, random, title=group)
+    rows[-1][0].set_xlabel("mean reward per step (dots: seeds; bar: their mean; dotted: random)")
+    rows[-1][1].set_xlabel("share of test runs that end upright")
+
+
+def draw_amounts(figure: Any, amounts: dict[str, dict[int, Tests]], random: Tests) -> None:
+    """The same measures by number of training episodes."""
+    rows = figure.subplots(len(amounts), 2, sharex="col")
+    for axes, (label, by) in zip(rows, amounts.items(), strict=True):
+        draw_tests(axes, {f"{n:,} episodes": t for n, t in by.items()}, random, title=label)
+    rows[-1][0].set_xlabel("mean reward per step (dotted: random torques)")
+    rows[-1][1].set_xlabel("share of test runs that end upright")
+
+
+if __name__ == "__main__":
+    main()
