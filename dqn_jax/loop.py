@@ -213,7 +213,10 @@ def _until_rest(
 
 
 def _freeze_criterion(text: str) -> Criterion:
-    criterion = parse_criterion(text)
+    try:
+        criterion = parse_criterion(text)
+    except ConfigError as error:
+        raise ConfigError(str(error).replace("criteria:", "freeze_when:", 1)) from None
     if criterion.kind != "train":
         raise ConfigError(f"freeze_when: '{text}' is not about training episodes; write e.g. train5>195.")
     return criterion
