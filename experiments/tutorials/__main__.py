@@ -6,7 +6,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from dqn_jax import runs
 from experiments.tutorials import common
@@ -36,7 +38,7 @@ def main() -> None:
             f"`dqn-jax train {summary['preset']}` · `dqn-jax train {summary['preset']}-vectorised` · "
             f"`python -m experiments.tutorials.{name}`",
         ]
-    parts += speed()
+    parts += [lessons(list(summaries.values())), *speed()]
     parts += [
         "## How these are made",
         "`.venv/bin/python -m experiments.tutorials.NAME` runs one experiment and writes `results/NAME/`; what was "
@@ -47,6 +49,16 @@ def main() -> None:
     ]
     with runs.atomic(PAGE) as path:
         path.write_text("\n\n".join(parts) + "\n")
+
+
+def lessons(summaries: Sequence[dict[str, Any]]) -> str:
+    """What the five teach, by topic."""
+    topics: dict[str, list[str]] = {}
+    for summary in summaries:
+        for topic, text in summary["lessons"].items():
+            topics.setdefault(topic, []).append(f"{text} ([figure](results/{summary['name']}/README.md))")
+    lines = [f"- **{topic}.** " + " ".join(texts) for topic, texts in topics.items()]
+    return "\n".join(["## What they teach", "", *lines])
 
 
 def speed() -> list[str]:

@@ -170,6 +170,32 @@ def draw_scores(axis: Any, own: np.ndarray, everyone: np.ndarray, *, label: str,
     axis.set_ylim(bottom=0)
 
 
+def draw_strips(axis: Any, groups: dict[str, np.ndarray], *, named: bool = True, marker: str = "o", bars: bool = True,
+                colour: str | None = None, label: str | None = None) -> None:  # fmt: skip
+    """A line of dots for each group, one per seed, with a bar for their mean; the first group on top."""
+    rng = np.random.default_rng(0)
+    for i, (name, values) in enumerate(groups.items()):
+        values = np.asarray(values, np.float64)
+        values = values[~np.isnan(values)]
+        y = len(groups) - 1 - i
+        heights = y + rng.uniform(-0.2, 0.2, len(values))
+        own = colour or COLOURS[i % len(COLOURS)]
+        style = {"lw": 1.0} if marker == "x" else {"lw": 0, "alpha": 0.75}
+        axis.scatter(values, heights, s=15, marker=marker, color=own, label=None if i else label, **style)
+        if bars and len(values):
+            axis.plot([values.mean()] * 2, [y - 0.35, y + 0.35], color="0.15", lw=2)
+        if named:
+            place: dict[str, Any] = {
+                "xycoords": ("axes fraction", "data"),
+                "ha": "right",
+                "va": "center",
+                "fontsize": 8,
+            }
+            axis.annotate(name, (-0.01, y), **place)
+    axis.set_yticks([])
+    axis.set_ylim(-0.6, len(groups) - 0.4)
+
+
 def film(result: dqn_jax.TrainResult, path: Path, *, lane: int | None, start: int = 0, title: str = "") -> float:
     """Film one greedy episode of a lane, or a random policy's (None); gives its return."""
     loop = loop_of(result.settings.config)
@@ -203,6 +229,7 @@ def write_page(
     sections: Sequence[str],
     deviations: Sequence[tuple[str, str, str]],
     summary: tuple[str, str],
+    lessons: dict[str, str],
     figure: str,
     pictures: Sequence[str] = (),
 ) -> None:
@@ -217,6 +244,7 @@ def write_page(
       sections: further Markdown.
       deviations: setting, the document's, ours and why.
       summary: the claim and the measurement in one line each, for the gallery.
+      lessons: by topic, what one can learn here, in a line with its numbers, for the gallery.
       figure: file shown in the gallery and at the top of the page.
       pictures: films shown below it.
     """
@@ -247,6 +275,7 @@ def write_page(
             "preset": preset,
             "claim": summary[0],
             "measured": summary[1],
+            "lessons": lessons,
             "figure": figure,
             "film": next((p for p in pictures if "trained" in p), None),
             "when": machine(),

@@ -72,8 +72,15 @@ def main() -> None:
     lane = typical_lane(falls["faithful"])
     common.save_figure(FOLDER / "scores.png", 9, 5.2, lambda f: draw_document(f, faithful, lane))
     common.save_figure(FOLDER / "collapse.png", 9, 6, lambda f: draw_collapse(f, {k: tables[k] for k in SHOWN}))
+    common.save_figure(FOLDER / "why.png", 9, 5, lambda f: draw_why(f, results))
     best = common.median_seed(np.asarray(tuned.summary["final_eval_return"]))
     common.film(tuned, FOLDER / "trained.gif", lane=best, title="tuned, median seed")
+
+    def fell(label: str) -> str:
+        return f"{np.nanmean(time_fallen(results[label])):.0%}"
+
+    def final(label: str) -> str:
+        return common.mean_text(results[label].summary["final_eval_return"], 0)
 
     epsilon, solved = common.criterion(faithful, "epsilon<=0.01"), common.criterion(faithful, "train100>=195")
     fallen = [bool(f) for f in falls["faithful"]]
@@ -83,7 +90,7 @@ def main() -> None:
     tuned_episodes = common.criterion(tuned, "train100>=195")["episodes"]
     common.write_page(
         NAME,
-        title="Tutorial 1: Keras CartPole",
+        title="Tutorial 1: Keras CartPole (J. Urbain)",
         preset="tutorial-1",
         asks="CartPole-v1, a 24-24 network without a target network, 32 one-sample fits at every step, -10 for a fall.",
         claims=[
@@ -111,6 +118,7 @@ def main() -> None:
             f"What changes it. A collapse is a fall from a {TEN}-episode mean of {HIGH:g} to {LOW:g}; *time fallen* is "
             "the share of the episodes after first reaching it that were spent that low; *greedy* is the agent at "
             "the end, 100 episodes.",
+            "![what changes it](why.png)",
             common.markdown_table(
                 [
                     "setting",
@@ -151,6 +159,18 @@ def main() -> None:
             f"Epsilon is 0.01 after {common.median_text(epsilon['episodes'])} episodes; a mean of 195 takes "
             f"{common.median_text(solved['episodes'])}. {common.share_text(fallen)} of seeds collapse afterwards.",
         ),
+        lessons={
+            "Collapse": f"{common.share_text(fallen)} of Keras CartPole's agents collapse after their first "
+            f"ten-episode mean of {HIGH:g}.",
+            "Target network": f"On Keras CartPole (vectorised), without a target network {fell('vectorised')} of the "
+            f"episodes after success are spent collapsed, with a soft one {fell('vectorised, target network')}.",
+            "Replay": f"There, a replay of 100 ends at {final('vectorised, replay of 100')}, of 2,000 at "
+            f"{final('vectorised')}, of 50,000 at {final('vectorised, replay of 50,000')} (greedy, of 500).",
+            "Exploration": f"There, exploration that stays above 0.1 ends at "
+            f"{final('vectorised, epsilon stays above 0.1')}.",
+            "Time limits": "There, taking the 500-step limit for a fall ends at "
+            f"{final('vectorised, time limit as terminal')}, bootstrapping from it at {final('vectorised')}.",
+        },
         figure="scores.png",
         pictures=["trained.gif"],
     )
@@ -273,6 +293,17 @@ def draw_document(figure: Any, result: dqn_jax.TrainResult, lane: int) -> None:
     axis.legend(fontsize=8, loc="upper left", frameon=True, framealpha=0.9, edgecolor="none", ncols=2)
     axis.set_ylim(0, 720)
     axis.set_yticks(range(0, 501, 100))
+
+
+def draw_why(figure: Any, results: dict[str, dqn_jax.TrainResult]) -> None:
+    """For every setting: the agents at the end, and how much of the time after success was spent collapsed."""
+    left, right = figure.subplots(1, 2)
+    common.draw_strips(left, {label: np.array(r.summary["final_eval_return"]) for label, r in results.items()})
+    common.draw_strips(right, {label: time_fallen(r) for label, r in results.items()}, named=False)
+    left.set_xlabel("greedy score at the end (dots: seeds; bar: mean)")
+    right.set_xlabel("share of episodes after success spent collapsed")
+    left.set_xlim(0, 510)
+    right.set_xlim(-0.03, 1.03)
 
 
 def draw_collapse(figure: Any, tables: dict[str, np.ndarray]) -> None:

@@ -105,6 +105,7 @@ def main() -> None:
             )  # fmt: skip
             amounts[label][episodes] = run_tests(result)
 
+    rewards = {(g, label): mean_of(t.reward, 2) for g, labels in tests.items() for label, t in labels.items()}
     rows = [(group, label, t) for group, labels in tests.items() for label, t in labels.items()]
     rows += [("episodes", f"{label}, {n:,} episodes", t) for label, by in amounts.items() for n, t in by.items()]
     rows.append(("baseline", "random policy", random))
@@ -126,7 +127,7 @@ def main() -> None:
 
     common.write_page(
         NAME,
-        title="Tutorial 3: Pendulum",
+        title="Tutorial 3: Pendulum (KIT, M. Schutera)",
         preset="tutorial-3",
         asks="Pendulum with 20 torque bins, episodes of 250 steps, a 128-64 network without a target network. After "
         "each episode one pass over its 250 transitions, one at a time; then they are thrown away.",
@@ -173,6 +174,16 @@ def main() -> None:
             "Does it stand upright after 1,000 episodes? (Its own run was interrupted.)",
             f"Reward per step {mean_of(own.reward, 2)}; {mean_of(100 * own.upright, 0)} % of test runs end upright.",
         ),
+        lessons={
+            "Replay": "On Pendulum, thrown away after one pass in order "
+            f"{rewards['replay', 'last episode, in order, thrown away']} a step; shuffled "
+            f"{rewards['replay', 'last episode, shuffled, thrown away']}; 50,000 kept and 250 drawn "
+            f"{rewards['replay', '50,000 kept, 250 drawn']}; with a soft target network besides "
+            f"{rewards['replay', '50,000 kept, 250 drawn, soft target network']}.",
+            "Exploration": f"On Pendulum, epsilon times 0.9999 an episode (hardly ever greedy) "
+            f"{rewards['exploration', 'epsilon decay 0.9999']} after 1,000 episodes, times 0.8 "
+            f"{rewards['exploration', 'epsilon decay 0.8']}.",
+        },
         figure="compared.png",
         pictures=["random.gif", "trained.gif"],
     )  # fmt: skip
@@ -231,19 +242,9 @@ def curve_rows(results: dict[str, dqn_jax.TrainResult]) -> list[dict[str, Any]]:
 
 def draw_tests(axes: Any, labels: dict[str, Tests], random: Tests, *, title: str = "") -> None:
     """Reward per step (left) and share upright (right) of every seed, with their mean."""
-    rng = np.random.default_rng(0)
     for axis, field in zip(axes, Tests._fields, strict=True):
-        for i, (label, own) in enumerate(labels.items()):
-            y, values = len(labels) - 1 - i, getattr(own, field)
-            jitter = y + rng.uniform(-0.2, 0.2, len(values))
-            axis.scatter(values, jitter, s=14, color=common.COLOURS[i % len(common.COLOURS)], alpha=0.75, lw=0)
-            axis.plot([values.mean()] * 2, [y - 0.35, y + 0.35], color="0.15", lw=2)
-            if axis is axes[0]:
-                place = dict(xycoords=("axes fraction", "data"), ha="right", va="center", fontsize=8)
-                axis.annotate(label, (-0.01, y), **place)
+        common.draw_strips(axis, {label: getattr(own, field) for label, own in labels.items()}, named=axis is axes[0])
         axis.axvline(getattr(random, field).mean(), color="0.4", ls=":", lw=1)
-        axis.set_yticks([])
-        axis.set_ylim(-0.6, len(labels) - 0.4)
     axes[0].set_xlim(-9, 0)
     axes[1].set_xlim(-0.03, 1.03)
     axes[0].set_title(title, loc="left", fontsize=9)
