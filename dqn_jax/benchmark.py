@@ -163,7 +163,7 @@ def lane_steps_per_second(lanes: int) -> float:
     config = dataclasses.replace(_SETTING, eval_every=5_000)
     loop = make_loop(config)
     population = make_population(config, loop, HParams(), range(lanes))
-    state, _ = population.start(population.seeds, population.hparams)
+    state, _ = population.start()
     chunks = 1 if lanes > 1 else 8
     env_steps = jnp.int32(loop.warmup_steps)
     state, _ = jax.block_until_ready(population.chunk(env_steps, state, population.hparams))

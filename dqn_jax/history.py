@@ -35,9 +35,10 @@ class History:
     for the warm-up, one per chunk) with the columns `EPISODE_FIELDS`, ordered by lane and then by time.
     """
 
-    def __init__(self, seeds: Sequence[int], num_envs: int):
+    def __init__(self, seeds: Sequence[int], num_envs: int, total_episodes: int | None = None):
         self.seeds = np.asarray(seeds, np.int64)
         self.num_envs = num_envs
+        self.total_episodes = total_episodes  # after which a seed rests
         self.env_steps: list[int] = []
         self.seconds: list[float] = []
         self.readings: dict[str, list[np.ndarray]] = {name: [] for name in READINGS}
@@ -90,19 +91,25 @@ class History:
             return np.empty((len(self.seeds), 0))
         return np.stack(self.readings[name], axis=1)
 
+    def at_rest(self) -> np.ndarray:
+        """`[L]`, bool, whether the seed has played all its episodes."""
+        return self._finished >= (np.inf if self.total_episodes is None else self.total_episodes)
+
     def curves(self) -> list[Curve]:
-        """One `Curve` per lane."""
+        """One `Curve` per lane. It ends where the seed comes to rest: that others go on must not change its numbers."""
         episodes = np.concatenate(self.episodes) if self.episodes else np.empty((0, len(EPISODE_FIELDS)))
         order = np.argsort(episodes[:, 0], kind="stable")
         by_lane = np.split(
             episodes[order], np.cumsum(np.bincount(episodes[:, 0].astype(int), minlength=len(self.seeds)))[:-1]
         )
         columns = {name: self.reading(name) for name in ("updates", "episodes", "eval_return", "loss", "td_error")}
+        unfinished = columns["episodes"] < (np.inf if self.total_episodes is None else self.total_episodes)
+        own_chunks = np.minimum(unfinished.sum(axis=1) + 1, len(self.env_steps))
         return [
             Curve(
-                env_steps=np.asarray(self.env_steps),
-                seconds=np.asarray(self.seconds),
-                **{name: values[i] for name, values in columns.items()},
+                env_steps=np.asarray(self.env_steps)[: own_chunks[i]],
+                seconds=np.asarray(self.seconds)[: own_chunks[i]],
+                **{name: values[i, : own_chunks[i]] for name, values in columns.items()},
                 episode_env_steps=own[:, 1].astype(np.int64),
                 episode_updates=own[:, 2].astype(np.int64),
                 episode_epsilon=own[:, 3],
@@ -112,7 +119,7 @@ class History:
         ]
 
     def metrics_table(self) -> pd.DataFrame:
-        """Long form: one row per seed and evaluation."""
+        """Long form: one row per seed and evaluation. A seed at rest repeats its last reading while others go on."""
         import pandas as pd
 
         lanes, chunks = len(self.seeds), len(self.env_steps)

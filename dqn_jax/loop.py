@@ -18,7 +18,7 @@ from dqn_jax.evaluate import evaluate
 from dqn_jax.prng import key_data, make_key, wrap_key_data
 from dqn_jax.replay import Replay, ReplayState, make_replay
 from dqn_jax.schedules import epsilon_at
-from dqn_jax.types import EnvOutput, Key, Obs, Transition, to_transition
+from dqn_jax.types import EnvOutput, Key, Obs, Params, Transition, to_transition
 
 
 class LaneState(NamedTuple):
@@ -63,9 +63,11 @@ class ChunkMetrics(NamedTuple):
 
 
 class LaneStart(Protocol):
-    """A fresh lane (`seed` is `[]` int32), its replay warmed up."""
+    """A fresh lane (`seed` is `[]` int32), its replay warmed up; `weights` take the place of fresh networks."""
 
-    def __call__(self, seed: jax.Array, hparams: HParams) -> tuple[LaneState, WarmupMetrics]: ...
+    def __call__(
+        self, seed: jax.Array, hparams: HParams, weights: Params | None = None
+    ) -> tuple[LaneState, WarmupMetrics]: ...
 
 
 class LaneChunk(Protocol):
@@ -104,7 +106,7 @@ def make_loop(config: Config) -> Loop:
     steps_per_chunk = iterations * config.num_envs
     num_chunks = max(1, -(-(config.total_steps - warmup_steps) // steps_per_chunk))
 
-    def start(seed: jax.Array, hparams: HParams) -> tuple[LaneState, WarmupMetrics]:
+    def start(seed: jax.Array, hparams: HParams, weights: Params | None = None) -> tuple[LaneState, WarmupMetrics]:
         net_key, env_key, key = jax.random.split(make_key(seed), 3)
         env_state, obs = jax.vmap(env.reset)(jax.random.split(env_key, config.num_envs))
         zero = jnp.zeros((), jnp.float32)
@@ -113,7 +115,11 @@ def make_loop(config: Config) -> Loop:
         freeze: Any = ()
         if criterion is not None:
             freeze = FreezeState(jnp.full((criterion.window,), jnp.nan), jnp.zeros((), bool))
-        lane = LaneState(key, agent.init(net_key, hparams), replay.init(example), env_state, obs, count, count, freeze)
+        learner = agent.init(net_key, hparams)
+        if weights is not None:
+            target = jax.tree.map(jnp.copy, weights) if config.target_network else ()
+            learner = learner._replace(params=weights, target_params=target)
+        lane = LaneState(key, learner, replay.init(example), env_state, obs, count, count, freeze)
 
         def warm(lane: LaneState, env_steps: jax.Array) -> tuple[LaneState, WarmupMetrics]:
             lane, out, _ = _interact(config, env, agent, replay, env_steps, lane, hparams)

@@ -24,6 +24,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from dqn_jax.config import INTEGER_HPARAMS, Config, ConfigError, HParams, own_rhythm
 from dqn_jax.loop import ChunkMetrics, LaneState, Loop, WarmupMetrics
 from dqn_jax.prng import make_key
+from dqn_jax.types import Params
 
 LANES = PartitionSpec("lanes")
 _TINY_BLOCK = 4
@@ -48,21 +49,20 @@ class Layout(NamedTuple):
         """Of an array with the lanes first."""
         return NamedSharding(self.mesh, LANES)
 
+    def place(self, tree: Any) -> Any:
+        """Put leaves `[lanes, ...]` from the host on the devices, padding repeated."""
+        return jax.tree.map(lambda x: jax.device_put(x[self.lane_at], self.sharding), tree)
+
 
 class Population(NamedTuple):
     """The compiled programs of a population, and its fixed inputs."""
 
     layout: Layout
-    seeds: jax.Array  # [padded], int32
     hparams: HParams  # leaves [padded]
-    start: Any  # (seeds, hparams) -> (lanes, warm-up metrics), leaves [padded, ...]
+    start: Any  # () -> (lanes, warm-up metrics), leaves [padded, ...]
     chunk: Any  # (env_steps, lanes, hparams) -> (lanes, metrics); donates the lanes
     compile_seconds: float
     lane_shapes: LaneState  # the state as shapes, leaves [padded, ...]
-
-    def place(self, lanes: Any) -> Any:
-        """Put what is saved of a population (leaves `[L, ...]`, on the host) on the devices, padding repeated."""
-        return jax.tree.map(lambda x: jax.device_put(x[self.layout.lane_at], self.layout.sharding), lanes)
 
 
 def stack_hparams(hparams: HParams, lanes: int) -> HParams:
@@ -111,6 +111,7 @@ def make_population(
     hparams: HParams,
     seeds: Sequence[int],
     devices: Sequence[jax.Device] | None = None,
+    weights: Params | None = None,
 ) -> Population:
     """Compile the programs for one lane per seed.
 
@@ -120,13 +121,12 @@ def make_population(
       hparams: traced part; scalars, or `[lanes]` arrays.
       seeds: one per lane.
       devices: to shard over (default: all).
+      weights: networks to start from instead of fresh ones, leaves `[lanes, ...]`.
     """
     stacked = stack_hparams(hparams, len(seeds))
     agent = jax.eval_shape(lambda: loop.agent.init(make_key(0), jax.tree.map(lambda x: x[0], stacked)))
-    weights = sum(x.size for x in jax.tree.leaves(agent.params))
-    layout = make_layout(config, len(seeds), weights, devices)
-    lane_hparams = jax.device_put(jax.tree.map(lambda x: x[layout.lane_at], stacked), layout.sharding)
-    lane_seeds = jax.device_put(np.asarray(seeds, np.int32)[layout.lane_at], layout.sharding)
+    layout = make_layout(config, len(seeds), sum(x.size for x in jax.tree.leaves(agent.params)), devices)
+    lane_hparams, lane_seeds, lane_weights = layout.place((stacked, np.asarray(seeds, np.int32), weights))
 
     def blocks_of(tree: Any) -> Any:
         return jax.tree.map(lambda x: x.reshape(-1, layout.block_size, *x.shape[1:]), tree)
@@ -139,8 +139,8 @@ def make_population(
             return jax.vmap(function)
         return lambda *a: jax.tree.map(lambda x: x[None], function(*jax.tree.map(lambda x: x[0], a)))
 
-    def start(seeds: jax.Array, hparams: HParams) -> tuple[LaneState, WarmupMetrics]:
-        return flat(jax.lax.map(lambda a: batched(loop.start)(*a), blocks_of((seeds, hparams))))
+    def start(seeds: jax.Array, hparams: HParams, weights: Params | None) -> tuple[LaneState, WarmupMetrics]:
+        return flat(jax.lax.map(lambda a: batched(loop.start)(*a), blocks_of((seeds, hparams, weights))))
 
     def chunk(env_steps: jax.Array, lanes: LaneState, hparams: HParams) -> tuple[LaneState, ChunkMetrics]:
         def one_block(stored: LaneState, inputs: Any) -> tuple[LaneState, tuple[Any, ChunkMetrics]]:
@@ -164,15 +164,18 @@ def make_population(
 
     # No collectives: every device runs its own lanes at its own pace.
     shard = functools.partial(jax.shard_map, mesh=layout.mesh, out_specs=LANES, check_vma=False)
-    jit_start = jax.jit(shard(start, in_specs=(LANES, LANES)))
+    jit_start = jax.jit(shard(start, in_specs=(LANES, LANES, LANES)))
     jit_chunk = jax.jit(shard(chunk, in_specs=(PartitionSpec(), LANES, LANES)), donate_argnums=1)
     began = time.perf_counter()
     example = jax.tree.map(
         lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=layout.sharding),
-        jax.eval_shape(jit_start, lane_seeds, lane_hparams)[0],
+        jax.eval_shape(jit_start, lane_seeds, lane_hparams, lane_weights)[0],
     )
-    lowered = jit_start.lower(lane_seeds, lane_hparams), jit_chunk.lower(jnp.int32(0), example, lane_hparams)
+    inputs = lane_seeds, lane_hparams, lane_weights
+    lowered = jit_start.lower(*inputs), jit_chunk.lower(jnp.int32(0), example, lane_hparams)
     with concurrent.futures.ThreadPoolExecutor() as pool:  # the two compile side by side
         compiled_start, compiled_chunk = pool.map(lambda program: program.compile(), lowered)
     seconds = time.perf_counter() - began
-    return Population(layout, lane_seeds, lane_hparams, compiled_start, compiled_chunk, seconds, example)
+    return Population(
+        layout, lane_hparams, functools.partial(compiled_start, *inputs), compiled_chunk, seconds, example
+    )

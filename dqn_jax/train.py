@@ -118,45 +118,41 @@ def train(
     if stop == "converged" and not parsed:
         raise ConfigError("stop: 'converged' needs a criterion; add one, e.g. --criteria eval>=475x3.")
     validate(chosen.config, chosen.hparams)
+    source = None if weights is None else _weights_run(Path(weights), out if resume else None)
     settings = runs.RunSettings(
         chosen.name,
         lane_seeds,
         chosen.config,
         chosen.hparams,
         tuple(criterion.name for criterion in parsed),
-        None if weights is None else str(weights),
+        None if source is None else str(source),
     )
     # Before anything is written: these refuse what the environment or the number of lanes does not allow.
     loop = make_loop(settings.config)
     stack_hparams(settings.hparams, len(lane_seeds))
-    learnt = None if weights is None else _load_weights(Path(weights), loop, len(lane_seeds))
+    learnt = None if source is None else _load_weights(source, loop, len(lane_seeds))
     run = _open_run(settings, out, root, resume)
-    history = History(lane_seeds, settings.config.num_envs)
+    history = History(lane_seeds, settings.config.num_envs, settings.config.total_episodes)
 
     def report(phase: Literal["compile", "train"], env_steps: int) -> None:
         if on_progress:
             on_progress(_progress(phase, settings.config, loop, history, parsed, env_steps))
 
     report("compile", 0)
-    population = make_population(settings.config, loop, settings.hparams, lane_seeds)
+    population = make_population(settings.config, loop, settings.hparams, lane_seeds, weights=learnt)
     recorder = Recorder(run, settings, save_episodes=save_episodes) if run else None
     resumed = runs.load_checkpoint(run, population.lane_shapes, warn) if run and resume else None
     began = time.perf_counter()
     if resumed is None:
-        lanes, warmup = population.start(population.seeds, population.hparams)
+        lanes, warmup = population.start()
         env_steps = loop.warmup_steps
         history.add_warmup(jax.tree.map(lambda x: np.asarray(x)[: len(lane_seeds)], warmup))
-        if learnt is not None:
-            # Placed twice: the target network starts as a copy, and a buffer can be donated only once.
-            target = population.place(learnt) if settings.config.target_network else ()
-            agent = lanes.agent._replace(params=population.place(learnt), target_params=target)
-            lanes = lanes._replace(agent=agent)
         if resume:
             warn("there is no whole checkpoint to go on from: starting at the beginning")
     else:
         env_steps, saved, arrays = resumed
         history.restore(arrays)
-        lanes = population.place(saved)
+        lanes = population.layout.place(saved)
         began -= history.seconds[-1]
     last_step = loop.warmup_steps + loop.num_chunks * loop.steps_per_chunk
     now = saved_at = began
@@ -165,7 +161,7 @@ def train(
         while env_steps < last_step and not interrupt.requested:
             if stop == "converged" and history.env_steps and np.all(_settled(parsed, history)):
                 break
-            if np.all(_at_rest(settings.config, history)):
+            if np.all(history.at_rest()):
                 break
             lanes, metrics = population.chunk(jnp.int32(env_steps), lanes, population.hparams)
             host = jax.tree.map(lambda x: np.asarray(x)[: len(lane_seeds)], metrics)
@@ -232,9 +228,17 @@ def _open_run(settings: runs.RunSettings, out: str | Path | None, root: str | Pa
     return run
 
 
-def _load_weights(path: Path, loop: Loop, lanes: int) -> Params:
-    """Networks of the run at `path`, leaves `[lanes, ...]`, on the host."""
-    run = runs.find_run(path)
+def _weights_run(path: Path, resumed: str | Path | None) -> Path:
+    """The run to take networks from: at `path` or the newest below it, or, resuming, the one taken then."""
+    if resumed is not None and (Path(resumed) / "config.json").is_file():
+        taken = runs.load_settings(Path(resumed)).weights
+        if taken is not None and Path(taken).is_relative_to(path):
+            return Path(taken)
+    return runs.find_run(path)
+
+
+def _load_weights(run: Path, loop: Loop, lanes: int) -> Params:
+    """Networks of a run, leaves `[lanes, ...]`, on the host."""
     settings, _, params = play.load_agents(run)
     if len(settings.seeds) not in (1, lanes):
         raise ConfigError(f"weights: {run} has {len(settings.seeds)} agents for {lanes} seeds; use as many, or one.")
@@ -258,17 +262,10 @@ def _converged(criteria: Sequence[convergence.Criterion], history: History) -> n
     return np.array([convergence.time_to(criteria[0], curve) is not None for curve in history.curves()])
 
 
-def _at_rest(config: Config, history: History) -> np.ndarray:
-    """`[L]`, bool, whether the seed has played all its episodes."""
-    if config.total_episodes is None or not history.env_steps:
-        return np.zeros(len(history.seeds), bool)
-    return np.asarray(history.readings["episodes"][-1] >= config.total_episodes)
-
-
-def _lane_steps(config: Config, history: History) -> np.ndarray:
+def _lane_steps(history: History) -> np.ndarray:
     """`[L]`, environment steps each seed has taken: those of the run, or up to the end of its last episode."""
     steps = np.full(len(history.seeds), history.env_steps[-1] if history.env_steps else 0)
-    resting = _at_rest(config, history)
+    resting = history.at_rest()
     if resting.any():
         curves = history.curves()
         steps[resting] = [curves[lane].episode_env_steps[-1] for lane in np.flatnonzero(resting)]
@@ -303,7 +300,7 @@ def _progress(
         total_steps=total_steps,
         share_done=share_done,
         seconds=seconds,
-        lane_steps_per_second=_lane_steps(config, history).sum() / seconds if seconds else 0.0,
+        lane_steps_per_second=_lane_steps(history).sum() / seconds if seconds else 0.0,
         train_return=last("train_return"),
         eval_return=last("eval_return"),
         converged=_converged(criteria, history),
@@ -323,7 +320,7 @@ def _summary(
     curves = history.curves()
     seconds = history.seconds[-1] if history.seconds else 0.0
     lanes = len(settings.seeds)
-    lane_steps = _lane_steps(settings.config, history)
+    lane_steps = _lane_steps(history)
     updates = history.reading("updates")[:, -1:].sum()
     final = history.reading("eval_return")[:, -1] if history.env_steps else np.full(lanes, np.nan)
     low, high = convergence.bootstrap_interval(final)

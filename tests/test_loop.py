@@ -454,7 +454,7 @@ def run_lanes(optimizer, names, devices, lane_block=0, changes=()):
     """Two chunks of a population: for each lane its final state and all its metrics."""
     config = dataclasses.replace(LANE_CONFIG, optimizer=optimizer, lane_block=lane_block, **dict(changes))
     loop, population = population_of(config, names, devices)
-    (lanes, _), reports = population.start(population.seeds, population.hparams), []
+    (lanes, _), reports = population.start(), []
     for i in range(2):
         env_steps = jnp.int32(loop.warmup_steps + i * loop.steps_per_chunk)
         lanes, metrics = population.chunk(env_steps, lanes, population.hparams)
@@ -557,7 +557,7 @@ def test_a_population_traces_its_programs_once_and_compiles_them_ahead():
     _, population = population_of(LANE_CONFIG, ("c", "b", "a"), 1, counting)
     assert traces["chunk"] == 1
     assert traces["start"] <= 2  # for its shapes, and for the program
-    (lanes, _), built = population.start(population.seeds, population.hparams), dict(traces)
+    (lanes, _), built = population.start(), dict(traces)
     old = lanes
     for _ in range(2):
         lanes, _ = population.chunk(jnp.int32(loop.warmup_steps), lanes, population.hparams)

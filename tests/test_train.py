@@ -277,6 +277,27 @@ def test_the_networks_a_run_started_from_are_recorded_and_it_goes_on_only_from_t
     assert len(again.metrics) == len(continued.metrics)
 
 
+def test_the_networks_given_act_from_the_first_step(finished):
+    settings = runs.load_settings(finished.run)
+    loop = make_loop(dataclasses.replace(settings.config, min_replay=20))
+    greedy = settings.hparams._replace(epsilon_start=0.0, epsilon_end=0.0)
+    weights = jax.tree.map(lambda x: jnp.asarray(x[0]), finished.params)
+    lane, _ = loop.start(jnp.int32(5), jax.tree.map(lambda x: x[0], stack_hparams(greedy, 1)), weights)
+    stored = jax.tree.map(lambda x: x[:10], lane.replay.storage)
+    values = loop.agent.q_values(weights, stored.obs_tm1.reshape(20, -1))
+    np.testing.assert_array_equal(stored.a_tm1.reshape(-1), jnp.argmax(values, axis=1))
+
+
+def test_the_folder_above_a_run_stands_for_the_run_taken_then(tmp_path, finished):
+    above = finished.run.parent
+    source = {"weights": above, "seed": 10, "out": above / "later"}  # soon the newest run in that folder
+    begun = dqn_jax.train("cartpole", **source, **STILL)
+    assert begun.settings.weights == str(finished.run)
+    again = dqn_jax.train("cartpole", **source, resume=True, **STILL)
+    assert again.settings.weights == str(finished.run)
+    assert_all_equal(again.params, finished.params)
+
+
 def test_one_agent_is_given_to_every_seed(tmp_path, finished):
     settings, (env_steps, lanes, history) = runs.load_settings(finished.run), newest_checkpoint(finished.run)
     alone = tmp_path / "alone"  # as if only the second seed had been trained
@@ -351,3 +372,14 @@ def test_a_resumed_run_goes_on_counting_its_episodes(tmp_path, monkeypatch, rest
     # Nothing is left to do.
     again = dqn_jax.train("cartpole", out=tmp_path / "run", resume=True, **EPISODES)
     pd.testing.assert_frame_equal(without_seconds(again.metrics), without_seconds(rested.metrics), check_exact=True)
+
+
+def test_what_a_seed_at_rest_reached_does_not_depend_on_who_goes_on(rested):
+    ends = rested.episodes.groupby("seed").env_steps.max()
+    first = int(ends.idxmin())
+    assert (ends.max() - 50) // 200 > (ends[first] - 50) // 200  # others go on for more evaluations
+    alone = dqn_jax.train("cartpole", **{**EPISODES, "seeds": [first]})
+    for own, among in zip(alone.summary["criteria"], rested.summary["criteria"], strict=True):
+        for field in ("env_steps", "updates", "episodes", "stability"):
+            assert own[field] == [among[field][first]]
+    assert len(alone.history.curves()[0].eval_return) == len(rested.history.curves()[first].eval_return)
