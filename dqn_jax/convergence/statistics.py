@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -74,3 +74,197 @@ def interquartile_mean(values: np.ndarray, axis: int = 0) -> Any:
     ordered = np.sort(np.asarray(values, np.float64), axis=axis)
     cut = ordered.shape[axis] // 4
     return np.take(ordered, range(cut, ordered.shape[axis] - cut), axis=axis).mean(axis=axis)
+
+
+class Survival(NamedTuple):
+    """Kaplan-Meier curve: the share that has not converged yet, as a step function of time."""
+
+    times: np.ndarray  # [K], the moments at which at least one run converged, ascending
+    surviving: np.ndarray  # [K], share not converged just after each
+    at_risk: np.ndarray  # [K], runs still observed just before each
+    events: np.ndarray  # [K], runs that converged at each
+
+    def at(self, time: float) -> float:
+        """Share not converged after `time`."""
+        index = int(np.searchsorted(self.times, time, side="right"))
+        return float(self.surviving[index - 1]) if index else 1.0
+
+
+def kaplan_meier(times: Any, converged: Any) -> Survival:
+    """Survival curve of runs, some of which were last seen before they converged.
+
+    Args:
+      times: `[S]`, when each run converged, or how long it was observed if it did not.
+      converged: `[S]`, bool; False is a censored run. One that leaves at the moment another converges was still at
+        risk then.
+
+    Raises:
+      ValueError: if the lengths differ, or a time is negative or not finite.
+
+    Reference: Kaplan & Meier 1958 (JASA 53:457), equation 2b.
+    """
+    times, converged = np.asarray(times, np.float64), np.asarray(converged, bool)
+    if times.ndim != 1 or times.shape != converged.shape:
+        raise ValueError(f"times {times.shape} and converged {converged.shape} must be two lists of one length")
+    if not np.all(np.isfinite(times) & (times >= 0)):
+        raise ValueError("times must be finite and not negative; give a censored run the time it was last seen at")
+    moments = np.unique(times[converged])
+    at_risk = np.sum(times[:, None] >= moments[None], axis=0)
+    events = np.sum((times[:, None] == moments[None]) & converged[:, None], axis=0)
+    return Survival(moments, np.cumprod(1.0 - events / np.maximum(at_risk, 1)), at_risk, events)
+
+
+def median_time(survival: Survival) -> float | None:
+    """The first moment by which at least half have converged; None if the curve stays above a half."""
+    reached = np.flatnonzero(survival.surviving <= 0.5 + 1e-12)
+    return float(survival.times[reached[0]]) if len(reached) else None
+
+
+def restricted_mean(survival: Survival, horizon: float) -> float:
+    """Mean time to convergence, counting at most `horizon`: the area under the survival curve up to there.
+
+    Unlike the median it uses every run, and unlike a mean it exists when some never converged.
+    Reference: Royston & Parmar 2013 (BMC Med Res Methodol 13:152).
+    """
+    inside = survival.times < horizon
+    edges = np.r_[0.0, survival.times[inside], horizon]
+    return float(np.sum(np.diff(edges) * np.r_[1.0, survival.surviving[inside]]))
+
+
+class TimeToConvergence(NamedTuple):
+    """How fast runs converge, and how sure that is; intervals are (low, high)."""
+
+    runs: int
+    share: float  # converged when last seen
+    share95: tuple[float, float]  # Wilson
+    median: float | None  # Kaplan-Meier; None: not reached
+    median95: tuple[float | None, float | None]
+    restricted_mean: float
+    restricted_mean95: tuple[float, float]
+    horizon: float
+
+
+def time_to_convergence(
+    times: Any, converged: Any, horizon: float, *, resamples: int = 1000, seed: int = 0
+) -> TimeToConvergence:
+    """Censored time to convergence of S runs, with percentile bootstrap intervals over runs.
+
+    Args:
+      times: `[S]`, as in `kaplan_meier`.
+      converged: `[S]`, bool.
+      horizon: where the restricted mean is cut, usually the budget.
+      resamples: bootstrap draws.
+      seed: of the draws.
+    """
+    times, converged = np.asarray(times, np.float64), np.asarray(converged, bool)
+    curve = kaplan_meier(times, converged)
+    rng = np.random.default_rng(seed)
+    medians, means = [], []
+    for _ in range(resamples):
+        draw = rng.integers(0, len(times), len(times))
+        resampled = kaplan_meier(times[draw], converged[draw])
+        median = median_time(resampled)
+        medians.append(np.inf if median is None else median)
+        means.append(restricted_mean(resampled, horizon))
+    low = float(np.percentile(medians, 2.5, method="lower"))  # draws, not means of two: a draw may be "not reached"
+    high = float(np.percentile(medians, 97.5, method="higher"))
+    return TimeToConvergence(
+        runs=len(times),
+        share=float(converged.mean()),
+        share95=share_interval(converged),
+        median=median_time(curve),
+        median95=(low if np.isfinite(low) else None, high if np.isfinite(high) else None),
+        restricted_mean=restricted_mean(curve, horizon),
+        restricted_mean95=(float(np.percentile(means, 2.5)), float(np.percentile(means, 97.5))),
+        horizon=horizon,
+    )
+
+
+def area_under_curve(x: Any, y: Any) -> Any:
+    """Time-averaged value of curves: the trapezoid area of `y` `[..., C]` over `x` `[C]`, divided by its width."""
+    x, y = np.asarray(x, np.float64), np.asarray(y, np.float64)
+    return np.trapezoid(y, x, axis=-1) / (x[-1] - x[0])
+
+
+def stratified_bootstrap(
+    scores: Any, statistic: Callable[[np.ndarray], Any], *, level: float = 0.95, resamples: int = 2000, seed: int = 0
+) -> tuple[Any, Any]:
+    """Percentile interval of `statistic` over tables of scores `[S, tasks]`, runs resampled within each task.
+
+    Reference: Agarwal et al. 2021 (arXiv 2108.13264), section 4.1.
+    """
+    scores = np.asarray(scores, np.float64)
+    rng = np.random.default_rng(seed)
+    tasks = np.arange(scores.shape[1])
+    draws = [statistic(scores[rng.integers(0, len(scores), scores.shape), tasks]) for _ in range(resamples)]
+    tail = 100 * (1 - level) / 2
+    return np.percentile(draws, tail, axis=0), np.percentile(draws, 100 - tail, axis=0)
+
+
+def performance_profile(scores: Any, thresholds: Any) -> np.ndarray:
+    """Share of runs (over all tasks) that score above each threshold, `[T]`, of `scores` `[S, tasks]`.
+
+    Reference: Agarwal et al. 2021 (arXiv 2108.13264), equation 1.
+    """
+    scores, thresholds = np.asarray(scores, np.float64), np.asarray(thresholds, np.float64)
+    return np.mean(scores[..., None] > thresholds, axis=tuple(range(scores.ndim)))
+
+
+def probability_of_improvement(x: Any, y: Any) -> float:
+    """Probability that a run of X scores above one of Y on a random task; ties count half.
+
+    Args:
+      x: `[S, tasks]` or `[S]`.
+      y: `[R, tasks]` or `[R]`.
+
+    Reference: Agarwal et al. 2021 (arXiv 2108.13264), section 4.3, equation 2: the Mann-Whitney statistic.
+    """
+    x, y = (np.asarray(v, np.float64) for v in (x, y))
+    x, y = (v[:, None] if v.ndim == 1 else v for v in (x, y))
+    above = (x[:, None] > y[None]) + 0.5 * (x[:, None] == y[None])
+    return float(above.mean())
+
+
+def probability_of_improvement_interval(
+    x: Any, y: Any, *, paired: bool, level: float = 0.95, resamples: int = 2000, seed: int = 0
+) -> tuple[float, float]:
+    """Percentile bootstrap interval of `probability_of_improvement`.
+
+    Args:
+      x: `[S]` or `[S, tasks]`.
+      y: likewise; with `paired`, row i used the same seed as row i of `x`, and the two are drawn together.
+      paired: whether seeds are shared.
+      level: of the interval.
+      resamples: bootstrap draws.
+      seed: of the draws.
+    """
+    x, y = np.asarray(x, np.float64), np.asarray(y, np.float64)
+    if paired and len(x) != len(y):
+        raise ValueError(f"paired runs come in pairs; there are {len(x)} and {len(y)}")
+    rng = np.random.default_rng(seed)
+    draws = []
+    for _ in range(resamples):
+        i = rng.integers(0, len(x), len(x))
+        j = i if paired else rng.integers(0, len(y), len(y))
+        draws.append(probability_of_improvement(x[i], y[j]))
+    tail = 100 * (1 - level) / 2
+    return float(np.percentile(draws, tail)), float(np.percentile(draws, 100 - tail))
+
+
+class Sensitivity(NamedTuple):
+    """How much a method gains from tuning in every environment over one setting for all."""
+
+    per_environment: float  # mean over environments of the best setting's score there
+    across: float  # best mean over environments of any single setting
+    sensitivity: float  # the difference
+
+
+def sensitivity(scores: Any) -> Sensitivity:
+    """Hyperparameter sensitivity of normalised scores `[settings, environments]`.
+
+    Reference: Adkins, Bowling & White 2024, "A Method for Evaluating Hyperparameter Sensitivity in Reinforcement
+    Learning" (NeurIPS), section 3.
+    """
+    scores = np.asarray(scores, np.float64)
+    best_each, best_all = float(scores.max(axis=0).mean()), float(scores.mean(axis=1).max())
+    return Sensitivity(best_each, best_all, best_each - best_all)
