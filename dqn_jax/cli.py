@@ -205,9 +205,12 @@ def _list(arguments: Sequence[str]) -> int:
     from rich.table import Table
 
     console = Console(soft_wrap=True)
-    table = Table("preset", "what", "environment", "criteria", title="Presets", title_justify="left", box=None)
+    table = Table(title="Presets", title_justify="left", box=None)
+    for column in ("preset", "environment"):
+        table.add_column(column, no_wrap=True)
+    table.add_column("what")
     for preset in map(presets.resolve_preset, presets.PRESETS):
-        table.add_row(preset.name, preset.summary, preset.config.env, " ".join(preset.criteria))
+        table.add_row(preset.name, preset.config.env, preset.summary)
     console.print(table)
     console.print("\n[b]Environments[/b] (any of them: dqn-jax train NAME)")
     console.print("  " + "  ".join(env_names()), highlight=False)

@@ -108,20 +108,20 @@ def claim_run_dir(path: Path) -> Path:
     return path
 
 
-def find_run(path: str | Path) -> Path:
+def find_run(path: str | Path, field: str = "run") -> Path:
     """The run at `path`, or the newest one below it.
 
     Raises:
-      ConfigError: if there is none.
+      ConfigError: if there is none; `field` is the setting that gave the path.
     """
     path = Path(path)
     if (path / "config.json").is_file():
         return path
     if not path.exists():
-        raise ConfigError(f"run: {path} does not exist; give the folder that 'dqn-jax train' printed.")
+        raise ConfigError(f"{field}: {path} does not exist; give the folder that 'dqn-jax train' printed.")
     found = [p.parent for pattern in ("*/config.json", "*/*/config.json") for p in path.glob(pattern)]
     if not found:
-        raise ConfigError(f"run: {path} holds no run (no config.json); give the folder that 'dqn-jax train' printed.")
+        raise ConfigError(f"{field}: {path} holds no run (no config.json); give the folder that 'dqn-jax train' printed.")
     return max(found, key=lambda run: (run.name, run.stat().st_mtime))
 
 

@@ -234,7 +234,7 @@ def _weights_run(path: Path, resumed: str | Path | None) -> Path:
         taken = runs.load_settings(Path(resumed)).weights
         if taken is not None and Path(taken).is_relative_to(path):
             return Path(taken)
-    return runs.find_run(path)
+    return runs.find_run(path, "weights")
 
 
 def _load_weights(run: Path, loop: Loop, lanes: int) -> Params:

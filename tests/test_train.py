@@ -328,7 +328,7 @@ def test_networks_that_do_not_fit_are_refused_before_anything_is_written(tmp_pat
 
 
 def test_a_run_that_is_not_there_gives_no_networks(tmp_path):
-    with pytest.raises(ConfigError, match="does not exist"):
+    with pytest.raises(ConfigError, match=r"^weights: .*does not exist"):
         dqn_jax.train("cartpole", out=tmp_path / "run", weights=tmp_path / "nothing", **TINY)
 
 

@@ -161,12 +161,12 @@ def draw_scores(axis: Any, own: np.ndarray, everyone: np.ndarray, *, label: str,
     played = ~np.isnan(everyone).all(axis=0)
     axis.plot(
         np.arange(1, everyone.shape[1] + 1)[played], np.nanmean(everyone[:, played], axis=0),
-        color="0.45", lw=0.8, label=f"mean score of {len(everyone)} seeds",
+        color="0.55", lw=0.8, label=f"mean score of {len(everyone)} seeds",
     )  # fmt: skip
     axis.axhline(line, color="0.2", lw=0.9, ls="--", label=f"{line:g}")
     axis.set_xlabel("episode")
     axis.set_ylabel("score")
-    axis.set_xlim(left=0)
+    axis.set_xlim(0, everyone.shape[1])
     axis.set_ylim(bottom=0)
 
 

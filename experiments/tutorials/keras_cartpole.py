@@ -300,10 +300,9 @@ def draw_why(figure: Any, results: dict[str, dqn_jax.TrainResult]) -> None:
     left, right = figure.subplots(1, 2)
     common.draw_strips(left, {label: np.array(r.summary["final_eval_return"]) for label, r in results.items()})
     common.draw_strips(right, {label: time_fallen(r) for label, r in results.items()}, named=False)
-    left.set_xlabel("greedy score at the end (dots: seeds; bar: mean)")
-    right.set_xlabel("share of episodes after success spent collapsed")
+    left.set_xlabel("greedy score at the end (bar: mean)")
+    right.set_xlabel("share of later episodes spent collapsed")
     left.set_xlim(0, 510)
-    right.set_xlim(-0.03, 1.03)
 
 
 def draw_collapse(figure: Any, tables: dict[str, np.ndarray]) -> None:
