@@ -121,7 +121,9 @@ def find_run(path: str | Path, field: str = "run") -> Path:
         raise ConfigError(f"{field}: {path} does not exist; give the folder that 'dqn-jax train' printed.")
     found = [p.parent for pattern in ("*/config.json", "*/*/config.json") for p in path.glob(pattern)]
     if not found:
-        raise ConfigError(f"{field}: {path} holds no run (no config.json); give the folder that 'dqn-jax train' printed.")
+        raise ConfigError(
+            f"{field}: {path} holds no run (no config.json); give the folder that 'dqn-jax train' printed."
+        )
     return max(found, key=lambda run: (run.name, run.stat().st_mtime))
 
 

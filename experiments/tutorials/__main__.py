@@ -36,7 +36,7 @@ def main() -> None:
             common.markdown_table(["claimed", "measured", ""], [(summary["claim"], summary["measured"], film)]),
             f"[![{summary['title']}](results/{name}/{summary['figure']})]({page})",
             f"`dqn-jax train {summary['preset']}` · `dqn-jax train {summary['preset']}-vectorised` · "
-            f"`python -m experiments.tutorials.{name}`",
+            f"`.venv/bin/python -m experiments.tutorials.{name}`",
         ]
     parts += [lessons(list(summaries.values())), *speed()]
     parts += [
@@ -75,7 +75,7 @@ def speed() -> list[str]:
         "## Agents per minute",
         "The documents train one agent at a time, in minutes to hours: the fifth gives about 14 minutes for its 200 "
         "episodes, 0.07 agents a minute. Here twenty train at once. Evaluations are included, compilation is apart. "
-        f"Measured {recorded['when']}, by `python -m experiments.tutorials.speed` (median of up to three runs).",
+        f"Measured {recorded['when']}, by `.venv/bin/python -m experiments.tutorials.speed` (median of up to three runs).",
         common.markdown_table(
             [
                 "tutorial",
