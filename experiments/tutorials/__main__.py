@@ -75,7 +75,8 @@ def speed() -> list[str]:
         "## Agents per minute",
         "The documents train one agent at a time, in minutes to hours: the fifth gives about 14 minutes for its 200 "
         "episodes, 0.07 agents a minute. Here twenty train at once. Evaluations are included, compilation is apart. "
-        f"Measured {recorded['when']}, by `.venv/bin/python -m experiments.tutorials.speed` (median of up to three runs).",
+        f"Measured {recorded['when']}, by `.venv/bin/python -m experiments.tutorials.speed` (median of up to three "
+        "runs).",
         common.markdown_table(
             [
                 "tutorial",
