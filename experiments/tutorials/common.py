@@ -253,9 +253,10 @@ def write_page(
         f"# {title}",
         asks,
         f"Everything here: `.venv/bin/python -m experiments.tutorials.{name}`. One population: `dqn-jax train "
-        f"{preset}` (or `{preset}-vectorised`). {SEEDS} seeds from {FIRST_SEED} up, each population as one program; brackets are "
-        "95 % intervals over seeds (Wilson's for shares, bootstrap for means and medians); seeds that never got there "
-        f"count as later than all others. Measured {machine()}. How long it takes: [the gallery](../../README.md).",
+        f"{preset}` (or `{preset}-vectorised`). {SEEDS} seeds from {FIRST_SEED} up, each population as one program; "
+        "brackets are 95 % intervals over seeds (Wilson's for shares, bootstrap for means and medians); seeds that "
+        f"never got there count as later than all others. Measured {machine()}. How long it takes: "
+        "[the gallery](../../README.md).",
         f"![{title}]({figure})",
         *[f"![{picture}]({picture})" for picture in pictures],
         "## Claimed and measured",
