@@ -117,7 +117,7 @@ def test_ten_test_runs_of_a_pendulum_that_is_always_pushed_one_way_are_those_of_
     tests = pendulum.run_tests(result)
     starts = jax.vmap(jax.random.split)(jax.random.split(make_key(2_000_003), 10))[:, 0]
     env = make_env(result.settings.config)
-    rewards, upright = [], []
+    rewards, upright, still, lean = [], [], [], []
     for key in starts:
         inner = env.reset(key)[0].inner
         theta, velocity = float(inner.theta), float(inner.theta_dot)
@@ -128,9 +128,13 @@ def test_ten_test_runs_of_a_pendulum_that_is_always_pushed_one_way_are_those_of_
             velocity = np.clip(velocity + 0.05 * (15.0 * np.sin(theta) + 3.0 * -2.0), -8.0, 8.0)
             theta += 0.05 * velocity
         rewards.append(total / 100)
-        upright.append(np.cos(theta) >= np.cos(pendulum.UPRIGHT_ANGLE) and abs(velocity) <= pendulum.UPRIGHT_SPEED)
+        lean.append(abs((theta + np.pi) % (2 * np.pi) - np.pi))
+        upright.append(lean[-1] <= pendulum.UPRIGHT_ANGLE)
+        still.append(upright[-1] and abs(velocity) <= pendulum.UPRIGHT_SPEED)
     np.testing.assert_allclose(tests.reward, [np.mean(rewards)], rtol=1e-3)
     np.testing.assert_allclose(tests.upright, [np.mean(upright)], atol=1e-6)
+    np.testing.assert_allclose(tests.still, [np.mean(still)], atol=1e-6)
+    np.testing.assert_allclose(tests.lean, [np.degrees(np.median(lean))], rtol=1e-2)
     assert pendulum.run_tests(result, policy="random").reward[0] != tests.reward[0]
 
 

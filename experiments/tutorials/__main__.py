@@ -74,7 +74,8 @@ def speed() -> list[str]:
     return [
         "## Agents per minute",
         "The documents train one agent at a time, in minutes to hours: the fifth gives about 14 minutes for its 200 "
-        "episodes, 0.07 agents a minute. Here twenty train at once. Evaluations are included, compilation is apart. "
+        "episodes, 0.07 agents a minute. Here twenty train at once. Evaluations are included; compilation is "
+        "apart, and with an empty cache takes 5 to 8 seconds. "
         f"Measured {recorded['when']}, by `.venv/bin/python -m experiments.tutorials.speed` (median of up to three "
         "runs).",
         common.markdown_table(
@@ -83,7 +84,7 @@ def speed() -> list[str]:
                 "form",
                 "agents per minute",
                 "seconds for 20",
-                "compile seconds",
+                "compile seconds, cached",
                 "environment steps/s",
                 "updates/s",
             ],
