@@ -90,7 +90,7 @@ def test_the_gallery_shows_all_five(few_steps, monkeypatch):
     for name in NAMES:
         common.write_page(
             name, title=f"Title of {name}", preset="tutorial-1", asks="", claims=[], sections=[], deviations=[],
-            summary=("claimed", f"measured of {name}"), lessons={"Replay": f"lesson of {name}"},
+            summary=("claimed", f"measured of {name}"), lessons={"Replay": (f"lesson of {name}", "a.png")},
             figure="scores.png", pictures=["trained.gif"],
         )  # fmt: skip
     monkeypatch.setattr(speed, "FOLDER", few_steps / "speed")

@@ -229,7 +229,7 @@ def write_page(
     sections: Sequence[str],
     deviations: Sequence[tuple[str, str, str]],
     summary: tuple[str, str],
-    lessons: dict[str, str],
+    lessons: dict[str, tuple[str, str]],
     figure: str,
     pictures: Sequence[str] = (),
 ) -> None:
@@ -244,7 +244,7 @@ def write_page(
       sections: further Markdown.
       deviations: setting, the document's, ours and why.
       summary: the claim and the measurement in one line each, for the gallery.
-      lessons: by topic, what one can learn here, in a line with its numbers, for the gallery.
+      lessons: by topic, what one can learn here, in a line with its numbers, and the figure that shows it.
       figure: file shown in the gallery and at the top of the page.
       pictures: films shown below it.
     """

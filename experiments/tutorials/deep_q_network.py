@@ -114,11 +114,17 @@ def main() -> None:
             f"{common.share_text(stopped)} of seeds stop; of these {common.share_text(solved)} then average over 195.",
         ),
         lessons={
-            "Stopping early": f"{common.share_text(solved)} of the agents stopped by their last five episodes are "
-            f"solved; stopped by their last twenty, {late}.",
-            "Time limits": "At a cap of 210 steps, taking the time limit for a terminal state leaves "
-            f"{common.share_text(facts['time limit as terminal']['solved'])} solved, bootstrapping "
-            f"{common.share_text(own['solved'])}: on CartPole the slip makes no difference that 20 seeds can show.",
+            "Stopping early": (
+                f"{common.share_text(solved)} of the Deep Q-Network tutorial's agents that were stopped by their last "
+                f"five episodes are solved; of those stopped by their last twenty, {late}.",
+                "solved.png",
+            ),
+            "Time limits": (
+                "In the Deep Q-Network tutorial (a cap of 210 steps), taking the time limit for a terminal state "
+                f"leaves {common.share_text(facts['time limit as terminal']['solved'])} of the agents solved, "
+                f"bootstrapping from it {common.share_text(own['solved'])}.",
+                "scores.png",
+            ),
         },
         figure="scores.png",
         pictures=["trained.gif"],

@@ -112,10 +112,17 @@ def main() -> None:
             f"Mean of five tests {common.mean_text(own)}; near the cap in {common.share_text(own >= NEAR)} of seeds.",
         ),
         lessons={
-            "Target network": f"In 5,000 steps of keras-rl's CartPole a soft target gives {mean['faithful']}, none "
-            f"{mean['no target network']}, a copy every 500 updates {mean['target copied every 500 updates']} "
-            "(five test episodes).",
-            "Double, dueling": f"There, Double DQN gives {mean['Double']} and a dueling head {mean['dueling']}.",
+            "Target network": (
+                f"In the 5,000 steps of keras-rl's CartPole a soft target gives {mean['faithful']}, none "
+                f"{mean['no target network']}, a copy every 500 updates {mean['target copied every 500 updates']} "
+                "(five test episodes).",
+                "tests.png",
+            ),
+            "Double, dueling": (
+                f"In keras-rl's CartPole the plain agent gives {mean['faithful']}, Double DQN {mean['Double']}, a "
+                f"dueling head {mean['dueling']}.",
+                "tests.png",
+            ),
         },
         figure="learning.png",
         pictures=["random.gif", "trained.gif"],

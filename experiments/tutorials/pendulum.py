@@ -37,21 +37,24 @@ class Tests(NamedTuple):
     lean: np.ndarray  # [S], median over the runs of the angle from upright at the end, degrees
 
 
-def skipping(frames: int) -> dict[str, Any]:
+def skipping(frames: int, episodes: int = 1_000) -> dict[str, Any]:
     """The faithful settings with every action held for some frames: an episode then has fewer transitions."""
     decisions = -(-FRAMES // frames)
     return {
         "action_repeat": frames,
         "batch_size": decisions,
         "replay_capacity": decisions,
-        "total_steps": 1_000 * decisions,
-        "eval_every": 40 * decisions,
+        "total_steps": episodes * decisions,
+        "eval_every": episodes // 25 * decisions,
     }
 
 
 VARIANTS: dict[str, dict[str, tuple[str, dict[str, Any]]]] = {
     "bins": {f"{bins} bins": ("tutorial-3", {"action_bins": bins}) for bins in (3, 5, 20)},
-    "frame skip": {f"skip {frames}": ("tutorial-3", skipping(frames)) for frames in (1, 2, 4)},
+    "frame skip": {
+        **{f"skip {frames}": ("tutorial-3", skipping(frames)) for frames in (1, 2, 4)},
+        **{f"skip {n}, {n},000 episodes": ("tutorial-3", skipping(n, n * 1_000)) for n in (2, 4)},
+    },
     "exploration": {
         "epsilon decay 0.9999": ("tutorial-3", {}),
         "epsilon decay 0.8": ("tutorial-3", {"epsilon_decay": 0.8}),
@@ -184,14 +187,28 @@ def main() -> None:
             f"Reward per step {mean_of(own.reward, 2)}; {percent(own.upright)} of test runs end upright.",
         ),
         lessons={
-            "Replay": "On Pendulum, thrown away after one pass in order "
-            f"{rewards['replay', 'last episode, in order, thrown away']} a step; shuffled "
-            f"{rewards['replay', 'last episode, shuffled, thrown away']}; 50,000 kept and 250 drawn "
-            f"{rewards['replay', '50,000 kept, 250 drawn']}; with a soft target network besides "
-            f"{rewards['replay', '50,000 kept, 250 drawn, soft target network']}.",
-            "Exploration": f"On Pendulum, epsilon times 0.9999 an episode (hardly ever greedy) "
-            f"{rewards['exploration', 'epsilon decay 0.9999']} after 1,000 episodes, times 0.8 "
-            f"{rewards['exploration', 'epsilon decay 0.8']}.",
+            "Replay": (
+                "On Pendulum, the last episode thrown away after one pass in order gives "
+                f"{rewards['replay', 'last episode, in order, thrown away']} a step; shuffled "
+                f"{rewards['replay', 'last episode, shuffled, thrown away']}; 50,000 kept and 250 drawn "
+                f"{rewards['replay', '50,000 kept, 250 drawn']}; with a soft target network besides "
+                f"{rewards['replay', '50,000 kept, 250 drawn, soft target network']}.",
+                "compared.png",
+            ),
+            "Exploration": (
+                "On Pendulum, epsilon times 0.9999 an episode (hardly ever greedy) gives "
+                f"{rewards['exploration', 'epsilon decay 0.9999']} a step after 1,000 episodes, times 0.8 "
+                f"{rewards['exploration', 'epsilon decay 0.8']}: data from all over the state space beats data from a "
+                "policy that does not swing up yet.",
+                "compared.png",
+            ),
+            "Frame skip": (
+                f"On Pendulum, actions held for 2 frames give {rewards['frame skip', 'skip 2']} a step after 1,000 "
+                f"episodes, which are then half as many transitions; after as many transitions, "
+                f"{rewards['frame skip', 'skip 2, 2,000 episodes']}. For 4 frames: {rewards['frame skip', 'skip 4']} "
+                f"and {rewards['frame skip', 'skip 4, 4,000 episodes']}.",
+                "compared.png",
+            ),
         },
         figure="compared.png",
         pictures=["random.gif", "trained.gif"],
