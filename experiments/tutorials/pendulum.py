@@ -166,7 +166,13 @@ def main() -> None:
             "With the decay of 0.9999 an episode, epsilon is 0.90 after 1,000 episodes and 0.37 after 10,000: nearly "
             "all of the data is random, and the greedy test is the only sign of learning.",
             "## Bins, frame skip, exploration, replay",
+            "With skips of 2 and 4 frames an episode of 250 frames has 125 and 63 transitions, and so fewer fits: the "
+            "rows with more episodes make up for that.",
             *[table(group, labels) for group, labels in tests.items()],
+            "## Save and load",
+            "`dqn-jax train tutorial-3` saves as it goes, `--resume` goes on, `--weights` starts from saved networks; "
+            "what a new start from saved networks does is measured on [the PoleCart notebook's page]"
+            "(../polecart/README.md).",
         ],
         deviations=[
             ("exploiting", "takes the largest Q value itself, not its index (a slip)", "the index"),
