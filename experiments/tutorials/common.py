@@ -59,20 +59,33 @@ def loop_of(config: dqn_jax.Config) -> Loop:
 
 def greedy_tests(result: dqn_jax.TrainResult, episodes: int, *, start: int = 2_000_003) -> np.ndarray:
     """`[S, episodes]`, raw returns of new greedy episodes of every seed's agent."""
-    loop = loop_of(result.settings.config)
+    return np.asarray(_tester(result.settings.config, episodes, start)(result.params))
+
+
+@functools.cache
+def _tester(config: dqn_jax.Config, episodes: int, start: int) -> Any:
+    loop = loop_of(config)
 
     def one(params: Any) -> jax.Array:
         return evaluate(loop.env, loop.agent, params, make_key(start), episodes=episodes).returns
 
-    return np.asarray(jax.jit(lambda params: jax.lax.map(one, params))(result.params))
+    return jax.jit(lambda params: jax.lax.map(one, params))
 
 
 def scores(result: dqn_jax.TrainResult, episodes: int) -> np.ndarray:
     """`[S, episodes]`, score of each training episode; NaN where a seed played fewer."""
-    table = np.full((len(result.settings.seeds), episodes), np.nan)
-    for row, curve in zip(table, result.history.curves(), strict=True):
-        own = curve.episode_return[:episodes]
-        row[: len(own)] = own
+    return _by_episode([curve.episode_return for curve in result.history.curves()], episodes)
+
+
+def epsilons(result: dqn_jax.TrainResult, episodes: int) -> np.ndarray:
+    """`[S, episodes]`, exploration at the end of each training episode; NaN where a seed played fewer."""
+    return _by_episode([curve.episode_epsilon for curve in result.history.curves()], episodes)
+
+
+def _by_episode(readings: Sequence[np.ndarray], episodes: int) -> np.ndarray:
+    table = np.full((len(readings), episodes), np.nan)
+    for row, own in zip(table, readings, strict=True):
+        row[: len(own)] = own[:episodes]
     return table
 
 
@@ -85,14 +98,18 @@ def median_seed(values: np.ndarray) -> int:
 
 
 def mean_text(values: Any, digits: int = 1) -> str:
-    """`12.3 [11.0, 13.9]`."""
+    """`12.3 [11.0, 13.9]`, or `-` of nothing."""
     values = np.asarray(values, np.float64)
+    if not len(values):
+        return "-"
     low, high = convergence.bootstrap_interval(values)
     return f"{values.mean():,.{digits}f} [{low:,.{digits}f}, {high:,.{digits}f}]"
 
 
 def share_text(flags: Any) -> str:
-    """`85% [64%, 95%]`."""
+    """`85% [64%, 95%]`, or `-` of nothing."""
+    if not len(flags):
+        return "-"
     low, high = convergence.share_interval(flags)
     return f"{np.mean(flags):.0%} [{low:.0%}, {high:.0%}]"
 

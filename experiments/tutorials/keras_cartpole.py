@@ -77,7 +77,7 @@ def main() -> None:
     common.film(tuned, FOLDER / "trained.gif", lane=best, title="tuned, median seed")
 
     def fell(label: str) -> str:
-        return f"{np.nanmean(time_fallen(results[label])):.0%}"
+        return mean_share(time_fallen(results[label]))
 
     def final(label: str) -> str:
         return common.mean_text(results[label].summary["final_eval_return"], 0)
@@ -219,6 +219,11 @@ def time_fallen(result: dqn_jax.TrainResult) -> np.ndarray:
     return np.array(shares)
 
 
+def mean_share(shares: np.ndarray) -> str:
+    """Mean over the seeds that have one."""
+    return f"{np.nanmean(shares):.0%}" if np.isfinite(shares).any() else "-"
+
+
 def typical_lane(falls: list[list[convergence.Collapse]]) -> int:
     """The seed whose first collapse is the median one (the first seed, if none collapsed)."""
     began = [(own[0].began, lane) for lane, own in enumerate(falls) if own]
@@ -234,7 +239,7 @@ def row(label: str, result: dqn_jax.TrainResult, falls: list[list[convergence.Co
         common.median_text(common.criterion(result, "train100>=195")["episodes"]),
         common.share_text(common.reached(result, "train100>=475")),
         common.share_text([bool(f) for f in falls]),
-        f"{np.nanmean(fallen):.0%}" if np.isfinite(fallen).any() else "-",
+        mean_share(fallen),
         common.mean_text(result.summary["final_eval_return"], 0),
     )
 

@@ -9,6 +9,7 @@ run was interrupted. It asks the reader to try frame skipping, three bins, anoth
 
 from __future__ import annotations
 
+import functools
 from typing import Any, NamedTuple
 
 import jax
@@ -223,10 +224,16 @@ def main() -> None:
 
 def run_tests(result: dqn_jax.TrainResult, policy: str = "greedy") -> Tests:
     """Ten runs of 100 frames from random starts with every seed's agent (or random torques)."""
-    loop = common.loop_of(result.settings.config)
-    env, decisions = loop.env, TEST_FRAMES // result.settings.config.action_repeat
+    lanes = jnp.arange(len(result.settings.seeds))
+    measured = _tester(result.settings.config, policy)((result.params, lanes))
+    return Tests(*(np.asarray(x) for x in measured))
 
-    starts = jax.random.split(make_key(2_000_003), TEST_RUNS)  # the same for every seed's agent
+
+@functools.cache
+def _tester(config: dqn_jax.Config, policy: str) -> Any:
+    """The test runs of all agents as one compiled function of their networks `[S, ...]` and numbers `[S]`."""
+    loop = common.loop_of(config)
+    env, decisions = loop.env, TEST_FRAMES // config.action_repeat
 
     def one_run(params: Any, key: jax.Array) -> tuple[jax.Array, ...]:
         reset_key, loop_key = jax.random.split(key)
@@ -251,13 +258,13 @@ def run_tests(result: dqn_jax.TrainResult, policy: str = "greedy") -> Tests:
 
     def one_agent(inputs: tuple[Any, jax.Array]) -> tuple[jax.Array, ...]:
         params, lane = inputs
-        own = jax.vmap(jax.random.fold_in, (0, None))(starts, lane)  # a random policy is another one every time
-        *runs, lean = jax.vmap(one_run, (None, 0))(params, own if policy == "random" else starts)
+        # The same starts for every seed's agent; but a random policy is another one every time.
+        key = make_key(2_000_003)
+        keys = jax.random.split(jax.random.fold_in(key, lane) if policy == "random" else key, TEST_RUNS)
+        *runs, lean = jax.vmap(one_run, (None, 0))(params, keys)
         return *(jnp.mean(x) for x in runs), jnp.median(lean)
 
-    lanes = jnp.arange(len(result.settings.seeds))
-    measured = jax.jit(lambda inputs: jax.lax.map(one_agent, inputs))((result.params, lanes))
-    return Tests(*(np.asarray(x) for x in measured))
+    return jax.jit(lambda inputs: jax.lax.map(one_agent, inputs))
 
 
 def table(group: str, labels: dict[str, Tests]) -> str:

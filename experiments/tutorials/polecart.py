@@ -161,7 +161,7 @@ def draw_starts(figure: Any, tables: dict[str, np.ndarray], results: dict[str, d
         axis.plot(
             episodes, smooth.mean(axis=0), color=common.COLOURS[i], lw=2, label=f"{label}: mean, last 10 episodes"
         )
-        epsilon = np.mean([curve.episode_epsilon[:EPISODES] for curve in results[label].history.curves()], axis=0)
+        epsilon = common.epsilons(results[label], EPISODES).mean(axis=0)
         axis.plot(episodes, 500 * epsilon, color="0.3", lw=1, ls=":", label="epsilon, times 500" if i == 0 else None)
     axis.axhline(SOLVED, color="0.2", lw=0.9, ls="--")
     axis.set_xlabel("episode")
