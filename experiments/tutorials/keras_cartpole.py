@@ -166,7 +166,7 @@ def main() -> None:
                 f"{common.share_text(fallen)} of Keras CartPole's agents collapse after their first ten-episode mean "
                 f"of {HIGH:g}, and spend {fell('faithful')} of the later episodes there. A minibatch of 32 in place of "
                 f"32 one-sample fits makes that {fell(MINIBATCH)}, eight environments besides {fell('vectorised')}.",
-                "collapse.png",
+                "why.png",
             ),
             "Target network": (
                 "In Keras CartPole's vectorised form the greedy score at the end is "
