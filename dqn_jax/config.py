@@ -19,6 +19,7 @@ import optax
 
 from dqn_jax import optimizers
 from dqn_jax.networks import ACTIVATIONS
+from dqn_jax.replay import Sampling
 
 
 class ConfigError(ValueError):
@@ -90,7 +91,7 @@ class Config:
     minibatch_size: int | None = None
     """Transitions per gradient step: what was drawn is fitted in pieces of this size, one after another (default:
     all at once; 1 is the sample-by-sample fit of many tutorials)."""
-    sampling: Literal["with_replacement", "without_replacement", "latest"] = "with_replacement"
+    sampling: Sampling = "with_replacement"
     """How a batch is drawn: uniformly with or without replacement, or the newest transitions in their order."""
     clear_replay: bool = False
     """Throw the stored transitions away after each training."""

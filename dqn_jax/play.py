@@ -13,7 +13,7 @@ import numpy as np
 
 from dqn_jax import convergence, devices, film, runs
 from dqn_jax.config import ConfigError
-from dqn_jax.evaluate import evaluate
+from dqn_jax.evaluate import Evaluation, evaluate
 from dqn_jax.loop import Loop, make_loop
 from dqn_jax.population import stack_hparams
 from dqn_jax.prng import make_key
@@ -39,6 +39,23 @@ def load_agents(run: Path) -> tuple[runs.RunSettings, Loop, Params]:
     return settings, loop, saved[1].agent.params
 
 
+def play_agents(loop: Loop, params: Params, *, episodes: int, epsilon: float, eval_seed: int) -> Evaluation:
+    """Play `episodes` episodes with each of L agents, all from the same starts: leaves `[L, episodes]`.
+
+    Args:
+      loop: whose environment and agent functions are used.
+      params: networks, leaves `[L, ...]`.
+      episodes: per agent.
+      epsilon: exploration; 0 is the greedy policy.
+      eval_seed: fixes the starts and the environments' noise.
+    """
+
+    def one(params: Params) -> Evaluation:
+        return evaluate(loop.env, loop.agent, params, make_key(eval_seed), episodes=episodes, epsilon=epsilon)
+
+    return jax.jit(lambda params: jax.lax.map(one, params))(params)
+
+
 def evaluate_run(path: Path, *, episodes: int, epsilon: float, eval_seed: int) -> dict[str, Any]:
     """Returns of `episodes` new episodes for every seed of a run."""
     if episodes < 1:
@@ -47,11 +64,7 @@ def evaluate_run(path: Path, *, episodes: int, epsilon: float, eval_seed: int) -
         raise ConfigError(f"epsilon: {epsilon:g} is not possible; use a probability between 0 and 1.")
     run = runs.find_run(path)
     settings, loop, params = load_agents(run)
-
-    def one(params: Params) -> Any:
-        return evaluate(loop.env, loop.agent, params, make_key(eval_seed), episodes=episodes, epsilon=epsilon)
-
-    result = jax.jit(lambda params: jax.lax.map(one, params))(params)
+    result = play_agents(loop, params, episodes=episodes, epsilon=epsilon, eval_seed=eval_seed)
     returns = np.asarray(result.returns)
     means = returns.mean(axis=1)
     low, high = convergence.bootstrap_interval(means)

@@ -34,9 +34,22 @@ def bootstrap_interval(
     """
     values = np.asarray(values)
     rng = np.random.default_rng(seed)
-    draws = np.stack([statistic(values[rng.integers(0, len(values), len(values))], axis=0) for _ in range(resamples)])
+    draws = [statistic(values[rng.integers(0, len(values), len(values))], axis=0) for _ in range(resamples)]
+    return _percentiles(draws, level)
+
+
+def _percentiles(draws: Any, level: float) -> tuple[Any, Any]:
+    """The middle `level` of draws `[resamples, ...]`."""
     tail = 100 * (1 - level) / 2
     return np.percentile(draws, tail, axis=0), np.percentile(draws, 100 - tail, axis=0)
+
+
+def _time_percentiles(draws: Any, level: float) -> tuple[float | None, float | None]:
+    """The same of moments, infinite where not reached (then None): half-way between the two there is nothing."""
+    tail = 100 * (1 - level) / 2
+    low = float(np.percentile(draws, tail, method="lower"))
+    high = float(np.percentile(draws, 100 - tail, method="higher"))
+    return (low if np.isfinite(low) else None), (high if np.isfinite(high) else None)
 
 
 def median_interval(
@@ -44,16 +57,12 @@ def median_interval(
 ) -> tuple[float | None, float | None]:
     """Percentile bootstrap interval of the median, where None counts as 'later than all others'.
 
-    An end that was not reached is None. Of an even number the upper of the middle two counts, and percentiles are
-    draws, not means of two: half-way between a number and 'not reached' there is nothing.
+    An end that was not reached is None. Of an even number the upper of the middle two counts.
     """
     numbers = np.array([np.inf if v is None else v for v in values], np.float64)
     rng = np.random.default_rng(seed)
     draws = np.sort(numbers[rng.integers(0, len(numbers), (resamples, len(numbers)))], axis=1)[:, len(numbers) // 2]
-    tail = 100 * (1 - level) / 2
-    low = float(np.percentile(draws, tail, method="lower"))
-    high = float(np.percentile(draws, 100 - tail, method="higher"))
-    return (low if np.isfinite(low) else None), (high if np.isfinite(high) else None)
+    return _time_percentiles(draws, level)
 
 
 def share_interval(flags: Any, *, z: float = 1.96) -> tuple[float, float]:
@@ -166,16 +175,14 @@ def time_to_convergence(
         median = median_time(resampled)
         medians.append(np.inf if median is None else median)
         means.append(restricted_mean(resampled, horizon))
-    low = float(np.percentile(medians, 2.5, method="lower"))  # draws, not means of two: a draw may be "not reached"
-    high = float(np.percentile(medians, 97.5, method="higher"))
     return TimeToConvergence(
         runs=len(times),
         share=float(converged.mean()),
         share95=share_interval(converged),
         median=median_time(curve),
-        median95=(low if np.isfinite(low) else None, high if np.isfinite(high) else None),
+        median95=_time_percentiles(medians, 0.95),
         restricted_mean=restricted_mean(curve, horizon),
-        restricted_mean95=(float(np.percentile(means, 2.5)), float(np.percentile(means, 97.5))),
+        restricted_mean95=_percentiles(means, 0.95),
         horizon=horizon,
     )
 
@@ -197,8 +204,7 @@ def stratified_bootstrap(
     rng = np.random.default_rng(seed)
     tasks = np.arange(scores.shape[1])
     draws = [statistic(scores[rng.integers(0, len(scores), scores.shape), tasks]) for _ in range(resamples)]
-    tail = 100 * (1 - level) / 2
-    return np.percentile(draws, tail, axis=0), np.percentile(draws, 100 - tail, axis=0)
+    return _percentiles(draws, level)
 
 
 def performance_profile(scores: Any, thresholds: Any) -> np.ndarray:
@@ -247,8 +253,7 @@ def probability_of_improvement_interval(
         i = rng.integers(0, len(x), len(x))
         j = i if paired else rng.integers(0, len(y), len(y))
         draws.append(probability_of_improvement(x[i], y[j]))
-    tail = 100 * (1 - level) / 2
-    return float(np.percentile(draws, tail)), float(np.percentile(draws, 100 - tail))
+    return _percentiles(draws, level)
 
 
 class Sensitivity(NamedTuple):

@@ -81,7 +81,7 @@ def speed() -> list[str]:
         "## Agents per minute",
         "The documents train one agent at a time, in minutes to hours: the fifth gives about 14 minutes for its 200 "
         f"episodes, {1 / 14:.2f} agents a minute, and gets {14 * fifth:,.0f} times that on this machine. Twenty "
-        "train at once. Evaluations are included; compilation is apart, and with an empty cache takes 5 to 8 seconds. "
+        "train at once. Evaluations are included; compilation is apart, from the cache of an earlier run. "
         f"Measured {recorded['when']}, by `.venv/bin/python -m experiments.tutorials.speed` (median of up to three "
         "runs).",
         common.markdown_table(

@@ -18,10 +18,8 @@ from matplotlib.figure import Figure
 
 import dqn_jax
 from dqn_jax import convergence, runs
-from dqn_jax.evaluate import evaluate
 from dqn_jax.loop import Loop, make_loop
-from dqn_jax.play import film_policy
-from dqn_jax.prng import make_key
+from dqn_jax.play import film_policy, play_agents
 
 RESULTS = Path(__file__).parent / "results"
 SEEDS = 20
@@ -59,17 +57,8 @@ def loop_of(config: dqn_jax.Config) -> Loop:
 
 def greedy_tests(result: dqn_jax.TrainResult, episodes: int, *, start: int = 2_000_003) -> np.ndarray:
     """`[S, episodes]`, raw returns of new greedy episodes of every seed's agent."""
-    return np.asarray(_tester(result.settings.config, episodes, start)(result.params))
-
-
-@functools.cache
-def _tester(config: dqn_jax.Config, episodes: int, start: int) -> Any:
-    loop = loop_of(config)
-
-    def one(params: Any) -> jax.Array:
-        return evaluate(loop.env, loop.agent, params, make_key(start), episodes=episodes).returns
-
-    return jax.jit(lambda params: jax.lax.map(one, params))
+    loop = loop_of(result.settings.config)
+    return np.asarray(play_agents(loop, result.params, episodes=episodes, epsilon=0.0, eval_seed=start).returns)
 
 
 def scores(result: dqn_jax.TrainResult, episodes: int) -> np.ndarray:
@@ -87,11 +76,6 @@ def _by_episode(readings: Sequence[np.ndarray], episodes: int) -> np.ndarray:
     for row, own in zip(table, readings, strict=True):
         row[: len(own)] = own[:episodes]
     return table
-
-
-def median_seed(values: np.ndarray) -> int:
-    """The lane with the median value."""
-    return int(np.argsort(values)[(len(values) - 1) // 2])
 
 
 # -- statistics as text; brackets are 95 % intervals over seeds: Wilson's for shares, bootstrap for all else

@@ -15,6 +15,7 @@ import numpy as np
 
 import dqn_jax
 from dqn_jax import convergence
+from dqn_jax.play import median_lane
 from experiments.tutorials import common
 
 NAME = "deep_q_network"
@@ -56,7 +57,7 @@ def main() -> None:
     )
     common.write_csv(FOLDER / "loss.csv", loss_rows(faithful))
     tested = np.where(np.isnan(own["test_mean"]), -np.inf, own["test_mean"])
-    lane = common.median_seed(tested)
+    lane = median_lane(tested)
     common.save_figure(FOLDER / "scores.png", 9, 5, lambda f: draw_document(f, faithful, lane, own["stopped"][lane]))
     common.save_figure(FOLDER / "solved.png", 6.4, 5, lambda f: draw_solved(f, own))
     common.save_figure(FOLDER / "loss.png", 9, 3.8, lambda f: draw_loss(f, faithful))

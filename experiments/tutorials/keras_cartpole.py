@@ -16,6 +16,7 @@ import numpy as np
 
 import dqn_jax
 from dqn_jax import convergence
+from dqn_jax.play import median_lane
 from experiments.tutorials import common
 
 NAME = "keras_cartpole"
@@ -75,7 +76,7 @@ def main() -> None:
     common.save_figure(FOLDER / "scores.png", 9, 5.2, lambda f: draw_document(f, faithful, lane))
     common.save_figure(FOLDER / "collapse.png", 9, 6, lambda f: draw_collapse(f, {k: tables[k] for k in SHOWN}))
     common.save_figure(FOLDER / "why.png", 9, 5, lambda f: draw_why(f, results))
-    best = common.median_seed(np.asarray(tuned.summary["final_eval_return"]))
+    best = median_lane(np.asarray(tuned.summary["final_eval_return"]))
     common.film(tuned, FOLDER / "trained.gif", lane=best, title="tuned, median seed")
 
     def fell(label: str) -> str:

@@ -15,6 +15,7 @@ import numpy as np
 
 import dqn_jax
 from dqn_jax import convergence
+from dqn_jax.play import median_lane
 from experiments.tutorials import common
 
 NAME = "keras_rl_cartpole"
@@ -56,7 +57,7 @@ def main() -> None:
     shown = {"faithful, to 20,000 steps": results["20,000 steps"], **shown}
     common.save_figure(FOLDER / "learning.png", 9, 4.6, lambda f: draw_learning(f, shown))
     common.save_figure(FOLDER / "tests.png", 9, 4.4, lambda f: draw_tests(f, {k: tests[k] for k in cartpole}))
-    lane = common.median_seed(own)
+    lane = median_lane(own)
     common.film(faithful, FOLDER / "random.gif", lane=None, title="before: a random policy")
     common.film(faithful, FOLDER / "trained.gif", lane=lane, title="after 5,000 steps, median seed")
 

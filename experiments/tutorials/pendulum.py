@@ -18,6 +18,7 @@ import numpy as np
 
 import dqn_jax
 from dqn_jax import convergence
+from dqn_jax.play import median_lane
 from dqn_jax.prng import make_key
 from experiments.tutorials import common
 
@@ -129,7 +130,7 @@ def main() -> None:
     common.write_csv(FOLDER / "curves.csv", curve_rows(done))
     common.save_figure(FOLDER / "compared.png", 9, 7.5, lambda f: draw_compared(f, tests, random))
     common.save_figure(FOLDER / "episodes.png", 9, 4, lambda f: draw_amounts(f, amounts, random))
-    lane = common.median_seed(own.reward)
+    lane = median_lane(own.reward)
     common.film(faithful, FOLDER / "random.gif", lane=None, title="before: random torques")
     common.film(faithful, FOLDER / "trained.gif", lane=lane, title="after 1,000 episodes, median seed")
 

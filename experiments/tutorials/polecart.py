@@ -14,6 +14,7 @@ import numpy as np
 
 import dqn_jax
 from dqn_jax import convergence
+from dqn_jax.play import median_lane
 from experiments.tutorials import common
 
 NAME = "polecart"
@@ -56,7 +57,7 @@ def main() -> None:
     common.write_csv(FOLDER / "scores.csv", [r for label in STARTS for r in common.score_rows(label, tables[label])])
     common.save_figure(FOLDER / "scores.png", 9, 4.6, lambda f: draw_starts(f, tables, results))
     common.save_figure(FOLDER / "watched.png", 9, 4, lambda f: draw_watched(f, tests))
-    lane = common.median_seed(tests[STARTS[0]].mean(axis=1))
+    lane = median_lane(tests[STARTS[0]].mean(axis=1))
     common.film(first, FOLDER / "random.gif", lane=None, title="before: a random policy")
     common.film(first, FOLDER / "trained.gif", lane=lane, title="after 200 episodes, median seed")
 
