@@ -38,7 +38,7 @@ class History:
     def __init__(self, seeds: Sequence[int], num_envs: int, total_episodes: int | None = None):
         self.seeds = np.asarray(seeds, np.int64)
         self.num_envs = num_envs
-        self.total_episodes = total_episodes  # after which a seed rests
+        self._rests_after = np.inf if total_episodes is None else total_episodes  # episodes
         self.env_steps: list[int] = []
         self.seconds: list[float] = []
         self.readings: dict[str, list[np.ndarray]] = {name: [] for name in READINGS}
@@ -93,7 +93,7 @@ class History:
 
     def at_rest(self) -> np.ndarray:
         """`[L]`, bool, whether the seed has played all its episodes."""
-        return self._finished >= (np.inf if self.total_episodes is None else self.total_episodes)
+        return self._finished >= self._rests_after
 
     def curves(self) -> list[Curve]:
         """One `Curve` per lane. It ends where the seed comes to rest: that others go on must not change its numbers."""
@@ -103,7 +103,7 @@ class History:
             episodes[order], np.cumsum(np.bincount(episodes[:, 0].astype(int), minlength=len(self.seeds)))[:-1]
         )
         columns = {name: self.reading(name) for name in ("updates", "episodes", "eval_return", "loss", "td_error")}
-        unfinished = columns["episodes"] < (np.inf if self.total_episodes is None else self.total_episodes)
+        unfinished = columns["episodes"] < self._rests_after
         own_chunks = np.minimum(unfinished.sum(axis=1) + 1, len(self.env_steps))
         return [
             Curve(

@@ -221,10 +221,10 @@ def _until_rest(
 def _freeze_criterion(text: str) -> Criterion:
     try:
         criterion = parse_criterion(text)
-    except ConfigError as error:
-        raise ConfigError(str(error).replace("criteria:", "freeze_when:", 1)) from None
-    if criterion.kind != "train":
-        raise ConfigError(f"freeze_when: '{text}' is not about training episodes; write e.g. train5>195.")
+    except ConfigError:
+        criterion = None
+    if criterion is None or criterion.kind != "train":
+        raise ConfigError(f"freeze_when: '{text}' is no criterion on training episodes; write e.g. train5>195.")
     return criterion
 
 
