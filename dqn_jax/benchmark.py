@@ -23,6 +23,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from dqn_jax import devices
 from dqn_jax.config import Config, ConfigError, HParams
@@ -162,14 +163,16 @@ def lane_steps_per_second(lanes: int) -> float:
     devices.configure()
     config = dataclasses.replace(_SETTING, eval_every=5_000)
     loop = make_loop(config)
-    population = make_population(config, loop, HParams(), range(lanes))
-    state, _ = population.start()
+    population = make_population(config, loop, HParams(), lanes)
+    hparams = population.layout.place(stack_hparams(HParams(), lanes))
+    active = population.layout.active(np.arange(lanes))
+    state, _ = population.start(range(lanes), HParams())
     chunks = 1 if lanes > 1 else 8
     env_steps = jnp.int32(loop.warmup_steps)
-    state, _ = jax.block_until_ready(population.chunk(env_steps, state, population.hparams))
+    state, _ = jax.block_until_ready(population.chunk(env_steps, state, hparams, active))
     began = time.perf_counter()
     for _ in range(chunks):
-        state, metrics = population.chunk(env_steps, state, population.hparams)
+        state, metrics = population.chunk(env_steps, state, hparams, active)
     jax.block_until_ready((state, metrics))
     return lanes * chunks * loop.steps_per_chunk / (time.perf_counter() - began)
 

@@ -35,10 +35,9 @@ class Recorder:
             self._events(history)
 
     def checkpoint(self, env_steps: int, lanes: LaneState, history: History) -> None:
-        """Save everything that going on needs."""
-        kept = jax.tree.map(lambda x: x[: len(self.settings.seeds)], lanes)
+        """Save everything that going on needs (`lanes` on the host, leaves `[L, ...]`)."""
         with runs.clear_errors(self.run):
-            runs.save_checkpoint(self.run, env_steps, kept, history.arrays())
+            runs.save_checkpoint(self.run, env_steps, lanes, history.arrays())
 
     def finish(self, summary: dict[str, Any], history: History, loop: Loop, params: Params) -> None:
         """Write the summary, the figure and, where the environment can be drawn, the median seed's film."""

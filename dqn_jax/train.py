@@ -139,20 +139,23 @@ def train(
             on_progress(_progress(phase, settings.config, loop, history, parsed, env_steps))
 
     report("compile", 0)
-    population = make_population(settings.config, loop, settings.hparams, lane_seeds, weights=learnt)
+    lane_count = len(lane_seeds)
+    population = make_population(settings.config, loop, settings.hparams, lane_count, from_weights=learnt is not None)
+    layout = population.layout
+    hparams, everyone = layout.place(stack_hparams(settings.hparams, lane_count)), layout.active(np.arange(lane_count))
     recorder = Recorder(run, settings, save_episodes=save_episodes) if run else None
     resumed = runs.load_checkpoint(run, population.lane_shapes, warn) if run and resume else None
     began = time.perf_counter()
     if resumed is None:
-        lanes, warmup = population.start()
+        lanes, warmup = population.start(lane_seeds, settings.hparams, learnt)
         env_steps = loop.warmup_steps
-        history.add_warmup(jax.tree.map(lambda x: np.asarray(x)[: len(lane_seeds)], warmup))
+        history.add_warmup(layout.fetch(warmup, lane_count))
         if resume:
             warn("there is no whole checkpoint to go on from: starting at the beginning")
     else:
         env_steps, saved, arrays = resumed
         history.restore(arrays)
-        lanes = population.layout.place(saved)
+        lanes = layout.place(saved)
         began -= history.seconds[-1]
     last_step = loop.warmup_steps + loop.num_chunks * loop.steps_per_chunk
     now = saved_at = began
@@ -163,8 +166,8 @@ def train(
                 break
             if np.all(history.at_rest()):
                 break
-            lanes, metrics = population.chunk(jnp.int32(env_steps), lanes, population.hparams)
-            host = jax.tree.map(lambda x: np.asarray(x)[: len(lane_seeds)], metrics)
+            lanes, metrics = population.chunk(jnp.int32(env_steps), lanes, hparams, everyone)
+            host = layout.fetch(metrics, lane_count)
             now = time.perf_counter()
             history.add(env_steps, env_steps + loop.steps_per_chunk, now - began, host)
             env_steps += loop.steps_per_chunk
@@ -174,13 +177,13 @@ def train(
                 recorder.chunk(history)
                 # After every chunk, or as often as takes no more than its share of the time.
                 if now - saved_at >= save_cost / _CHECKPOINT_SHARE:
-                    recorder.checkpoint(env_steps, lanes, history)
+                    recorder.checkpoint(env_steps, layout.fetch(lanes, lane_count), history)
                     saved_at = time.perf_counter()
                     save_cost = saved_at - now
             report("train", env_steps)
         if recorder and saved_at < now:
-            recorder.checkpoint(env_steps, lanes, history)
-    params = jax.tree.map(lambda x: np.asarray(x)[: len(lane_seeds)], lanes.agent.params)
+            recorder.checkpoint(env_steps, layout.fetch(lanes, lane_count), history)
+    params = layout.fetch(lanes.agent.params, lane_count)
     summary = _summary(settings, parsed, history, population, complete=not interrupt.requested)
     if recorder:
         recorder.finish(summary, history, loop, params)

@@ -437,7 +437,8 @@ def population_of(config, names, devices, loop=None):
     loop = loop or make_loop(config)
     seeds, rates, discounts, periods = (list(x) for x in zip(*(LANES[name] for name in names), strict=True))
     hparams = HParams(learning_rate=rates, discount=discounts, target_period=periods)
-    return loop, make_population(config, loop, hparams, seeds, jax.devices()[:devices])
+    population = make_population(config, loop, hparams, len(names), jax.devices()[:devices])
+    return loop, population, seeds, hparams
 
 
 def comparable(tree):
@@ -453,13 +454,15 @@ def comparable(tree):
 def run_lanes(optimizer, names, devices, lane_block=0, changes=()):
     """Two chunks of a population: for each lane its final state and all its metrics."""
     config = dataclasses.replace(LANE_CONFIG, optimizer=optimizer, lane_block=lane_block, **dict(changes))
-    loop, population = population_of(config, names, devices)
-    (lanes, _), reports = population.start(), []
+    loop, population, seeds, hparams = population_of(config, names, devices)
+    layout, count = population.layout, len(names)
+    (lanes, _), reports = population.start(seeds, hparams), []
+    placed, active = layout.place(stack_hparams(hparams, count)), layout.active(np.arange(count))
     for i in range(2):
         env_steps = jnp.int32(loop.warmup_steps + i * loop.steps_per_chunk)
-        lanes, metrics = population.chunk(env_steps, lanes, population.hparams)
-        reports.append(metrics)
-    results = comparable((lanes, reports))
+        lanes, metrics = population.chunk(env_steps, lanes, placed, active)
+        reports.append(layout.fetch(metrics, count))
+    results = comparable((layout.fetch(lanes, count), reports))
     return {name: jax.tree.map(lambda x, i=i: x[i], results) for i, name in enumerate(names)}
 
 
@@ -554,13 +557,13 @@ def test_a_population_traces_its_programs_once_and_compiles_them_ahead():
         return function
 
     counting = loop._replace(start=counted("start"), chunk=counted("chunk"))
-    _, population = population_of(LANE_CONFIG, ("c", "b", "a"), 1, counting)
-    assert traces["chunk"] == 1
-    assert traces["start"] <= 2  # for its shapes, and for the program
-    (lanes, _), built = population.start(), dict(traces)
+    _, population, seeds, hparams = population_of(LANE_CONFIG, ("c", "b", "a"), 1, counting)
+    assert max(traces.values()) <= 2  # for its shapes, and for the program
+    (lanes, _), built = population.start(seeds, hparams), dict(traces)
+    placed, active = population.layout.place(stack_hparams(hparams, 3)), population.layout.active(np.arange(3))
     old = lanes
     for _ in range(2):
-        lanes, _ = population.chunk(jnp.int32(loop.warmup_steps), lanes, population.hparams)
+        lanes, _ = population.chunk(jnp.int32(loop.warmup_steps), lanes, placed, active)
     assert traces == built
     assert old.replay.storage.obs_tm1.is_deleted()  # the replay was donated, not copied
 
@@ -584,7 +587,8 @@ def test_lanes_are_spread_evenly_in_whole_blocks(lanes, devices, changes, weight
     layout = make_layout(dataclasses.replace(LANE_CONFIG, **changes), lanes, weights, jax.devices()[:devices])
     assert (layout.lanes, layout.padded, layout.block_size) == (lanes, padded, block_size)
     assert layout.mesh.size == min(lanes, devices)
-    np.testing.assert_array_equal(layout.lane_at[:lanes], np.arange(lanes))
+    there = layout.fetch(layout.place(np.arange(lanes)), lanes)
+    np.testing.assert_array_equal(there, np.arange(lanes))
 
 
 def test_hyperparameters_are_stacked_one_value_per_lane():
