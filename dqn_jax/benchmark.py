@@ -4,6 +4,8 @@ update      end-to-end updates per second against the same update alone on a fix
 population  64 lanes on all cores against one lane on one core, pinned processes taking turns
 cold        a fresh process: one CartPole seed from start to convergence, cold and warm compilation cache
 env         environment steps per second of gymnax CartPole alone, the ceiling
+sweep       whole sweeps on CartPole, with and without leaving early; how speed changes with lanes and devices; what
+            storage costs, and how good the plan's estimate of memory is (half an hour: not part of the default)
 """
 
 from __future__ import annotations
@@ -29,6 +31,7 @@ from dqn_jax import devices
 from dqn_jax.config import Config, ConfigError, HParams
 from dqn_jax.loop import make_loop
 from dqn_jax.population import make_population, stack_hparams
+from dqn_jax.presets import Preset
 from dqn_jax.prng import make_key
 from dqn_jax.replay import make_replay
 from dqn_jax.runs import RunError, atomic
@@ -158,8 +161,8 @@ def _population(repeats: int) -> list[Row]:
     ]  # fmt: skip
 
 
-def lane_steps_per_second(lanes: int) -> float:
-    """Environment steps per second over all lanes of a training population."""
+def lane_steps_per_second(lanes: int, chunks: int | None = None) -> float:
+    """Environment steps per second over all lanes of a training population, over so many chunks."""
     devices.configure()
     config = dataclasses.replace(_SETTING, eval_every=5_000)
     loop = make_loop(config)
@@ -167,7 +170,7 @@ def lane_steps_per_second(lanes: int) -> float:
     hparams = population.layout.place(stack_hparams(HParams(), lanes))
     active = population.layout.active(np.arange(lanes))
     state, _ = population.start(range(lanes), HParams())
-    chunks = 1 if lanes > 1 else 8
+    chunks = chunks or (1 if lanes > 1 else 8)
     env_steps = jnp.int32(loop.warmup_steps)
     state, _ = jax.block_until_ready(population.chunk(env_steps, state, hparams, active))
     began = time.perf_counter()
@@ -227,9 +230,119 @@ def _env(repeats: int) -> list[Row]:
     return [_row("gymnax CartPole steps/s alone, 4096 environments (the ceiling)", rates, "steps/s")]
 
 
+def _sweep(repeats: int) -> list[Row]:
+    """The whole sweeps once each, in processes of their own; ratios of small populations `repeats` times, in turn."""
+    early = _child("benchmark.sweep_facts(256, 4, 'converged')")
+    part = [_child(f"benchmark.sweep_facts(64, 4, {stop!r})") for stop in ("converged", "budget")]
+    landscape = _child("benchmark.landscape_facts()")
+    memory = _child("benchmark.memory_facts()")
+    ratios, speedups = [], []
+    for _ in range(repeats):
+        few, many = _child("benchmark.rates_by_lanes()")
+        ratios.append(many / few)
+        one = _child("benchmark.lane_steps_per_second(32)", core=0)
+        speedups.append(_child("benchmark.lane_steps_per_second(32)") / one)
+
+    def fact(what: str, value: float, unit: str, target: str = "") -> Row:
+        return _row(what, [value], unit, target)
+
+    return [
+        fact("256 settings x 4 seeds, CartPole, 64-64, up to 200k steps: wall time", early["seconds"], "s", "<= 1200"),
+        fact("  share of its lanes that converged", early["converged"], "share"),
+        fact("64 of the settings: time without leaving early / with", part[1]["seconds"] / part[0]["seconds"],
+             "ratio", "2 where half converge"),
+        fact("  share of their lanes that converged", part[0]["converged"], "share"),
+        fact("256 settings x 10 seeds, 100k steps, 10 evaluations: wall time", landscape["seconds"], "s", "<= 600"),
+        fact("  programs compiled, one bucket size", landscape["programs"], "programs", "1"),
+        fact("  lane-steps/s", landscape["rate"], "lane-steps/s"),
+        _row("lane-steps/s, 256 lanes / 16 lanes, same total work", ratios, "ratio", ">= 0.9"),
+        _row("lane-steps/s, 32 lanes on two devices / one", speedups, "ratio", ">= 1.8"),
+        fact("store, metrics, progress and checkpoints, share of wall time", early["overhead"], "share", "<= 0.05"),
+        fact("  the same of the 256 x 10 sweep", landscape["overhead"], "share", "<= 0.05"),
+        fact("peak memory / the plan's estimate", memory["ratio"], "ratio", "0.8 to 1.2"),
+    ]  # fmt: skip
+
+
+_SWEPT = {"learning_rate": "log(1e-4,1e-2)", "discount": "uniform(0.95,0.999)",
+          "epsilon_decay_steps": "logint(1000,50000)", "target_mixing": "log(0.003,0.3)"}  # fmt: skip
+
+
+def sweep_facts(samples: int, seeds: int, stop: str) -> dict[str, float]:
+    """A whole sweep with storage, from an empty folder and an empty compilation cache."""
+    config = Config(
+        env="CartPole-v1", num_envs=8, train_every=8, batch_size=64, hidden=(64, 64), double=True, reward_scale=0.1,
+        total_steps=201_000, eval_every=5_000, eval_episodes=20, replay_capacity=20_000,
+    )  # fmt: skip
+    preset = Preset("cartpole", "", config, HParams(target_period=1), ("eval>=475x3",))
+    return _timed_sweep(preset, _SWEPT, samples=samples, seeds=seeds, stop=stop)
+
+
+def landscape_facts() -> dict[str, float]:
+    """The protocol of ARLBench's landscapes of DQN on CartPole (Becktepe et al. 2024)."""
+    config = Config(
+        env="CartPole-v1", num_envs=10, train_every=40, batch_size=16, hidden=(64, 64), replay_capacity=100_000,
+        total_steps=101_000, eval_every=10_000, eval_episodes=100,
+    )  # fmt: skip
+    preset = Preset("cartpole", "", config, HParams(target_period=1), ("eval>=475",))
+    return _timed_sweep(preset, _SWEPT, samples=256, seeds=10, stop="budget")
+
+
+def _timed_sweep(preset: Preset, vary: dict[str, str], **asked: Any) -> dict[str, float]:
+    from dqn_jax.sweep import sweep
+
+    folder = Path(tempfile.mkdtemp(prefix="dqn_jax_sweep_"))
+    try:
+        began = time.perf_counter()
+        result = sweep(preset, vary, out=folder / "sweep", on_progress=lambda progress: None, **asked)
+        seconds = time.perf_counter() - began
+        session = result.data.plan["sessions"][-1]
+        return {
+            "seconds": seconds,
+            "converged": float(result.data.lanes["converged"].mean()),
+            "programs": len(result.data.plan["compiled"]),
+            "overhead": 1 - (session["chunk_seconds"] + session["compile_seconds"]) / seconds,
+            "rate": session["lane_steps"] / session["chunk_seconds"],
+        }
+    finally:
+        shutil.rmtree(folder)
+
+
+def rates_by_lanes() -> tuple[float, float]:
+    """Lane-steps per second of 16 and of 256 lanes, the same total work."""
+    return lane_steps_per_second(16, chunks=16), lane_steps_per_second(256, chunks=1)
+
+
+def memory_facts() -> dict[str, float]:
+    """What a population of about 2 GB really takes beside the process without it, against the plan."""
+    import psutil
+
+    from dqn_jax.sweep.plan import make_plan
+    from dqn_jax.sweep.space import compile_groups, parse_space, points
+    from dqn_jax.sweep.wave import make_programs
+
+    devices.configure()
+    config = dataclasses.replace(_SETTING, replay_capacity=100_000, eval_every=1_000)
+    space = parse_space(["learning_rate=log(1e-4,1e-2)"])
+    groups = compile_groups(Preset("memory", "", config), space, points(space, "sobol", 512))
+    plan = make_plan(space, groups, [0], wave=512)
+    programs = make_programs(config, HParams(), 512)
+    layout, process = programs.population.layout, psutil.Process()
+    before = process.memory_info().rss
+    hparams, active = layout.place(stack_hparams(HParams(), 512)), layout.active(np.arange(512))
+    state, _ = programs.population.start(range(512), HParams())
+    peak = process.memory_info().rss
+    for i in range(2):
+        env_steps = jnp.int32(programs.loop.warmup_steps + i * programs.loop.steps_per_chunk)
+        state, metrics = programs.population.chunk(env_steps, state, hparams, active)
+        layout.fetch(metrics, np.arange(512))
+        peak = max(peak, process.memory_info().rss)
+    return {"ratio": (peak - before) / plan.peak_bytes}
+
+
 _PARTS: dict[str, Callable[[int], list[Row]]] = {
     "update": _update,
     "population": _population,
     "cold": _cold,
     "env": _env,
+    "sweep": _sweep,
 }

@@ -1,4 +1,4 @@
-"""The command line: `dqn-jax list | train | evaluate | record | plot | benchmark`. Thin: it parses, calls, prints."""
+"""The command line, `dqn-jax COMMAND`. Thin: it parses, calls, prints."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ import tyro
 from dqn_jax import benchmark, devices, presets, report, runs
 from dqn_jax.config import Config, ConfigError, HParams, suggest
 from dqn_jax.convergence import KINDS
-from dqn_jax.display import TrainDisplay, summary_tables
+from dqn_jax.display import SweepDisplay, TrainDisplay, summary_tables, sweep_tables
 from dqn_jax.envs import env_names
 from dqn_jax.play import evaluate_run, record_run
 from dqn_jax.train import train
@@ -53,6 +53,98 @@ class Train:
     """Log means over the seeds to this Weights & Biases project (needs the extra [wandb])."""
     json: bool = False
     """Print summary.json to standard output, and nothing else there."""
+
+
+@dataclasses.dataclass
+class Sweep:
+    """Vary settings: many of them times many seeds train at once, and a report says how fast each converges."""
+
+    preset: tyro.conf.Positional[str]
+    """What is varied: a preset or an environment; 'dqn-jax list' shows all."""
+    config: Config
+    hparams: HParams
+    criteria: tuple[str, ...]
+    """Convergence criteria; the first one decides when a lane leaves."""
+    vary: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
+    """NAME=VALUES, once for each setting: learning_rate=log(1e-4,1e-2), discount=uniform(0.9,0.999),
+    target_period=int(1,100), epsilon_decay_steps=logint(1000,50000), batch_size=32,64, hidden=64x64,120x84."""
+    sampler: Literal["grid", "random", "sobol", "tpe", "cmaes"] | None = None
+    """How points are drawn (default: grid if only lists vary and --samples is not given, else sobol). tpe and cmaes
+    learn from what they found, --sampler-batch points at a time."""
+    samples: int | None = None
+    """How many points to draw; a grid has its own number."""
+    sample_seed: int = 0
+    """Seed of the draws."""
+    sampler_batch: int = 32
+    """Points that tpe and cmaes draw at a time; they train together."""
+    seeds: int = 5
+    """Seeds of every point, the same for all points."""
+    seed: int = 0
+    """The first seed."""
+    stop: Literal["converged", "budget"] = "converged"
+    """'converged': lanes leave once they meet the first criterion; 'budget': all stay to the end."""
+    stability_steps: int = 0
+    """Environment steps that a converged lane stays on, to see whether it lasts."""
+    prune: Literal["halving", "hyperband"] | None = None
+    """Leave trials whose evaluations look hopeless (default: none, for it biases what is said of the others)."""
+    prune_eta: int = 3
+    """With --prune, one trial in so many goes on at each rung."""
+    confirm: int = 0
+    """Run the best points again on so many held-out seeds."""
+    confirm_best: int = 3
+    """How many of the best points to confirm, by each of --confirm-by."""
+    confirm_by: tuple[Literal["env_steps", "updates", "episodes", "seconds", "final_return"], ...] = ("env_steps",)
+    """What 'best' means."""
+    wave: int | None = None
+    """Most lanes at once (default: 256 on CPU, on an accelerator what fits)."""
+    memory_gb: float | None = None
+    """Memory for lanes (default: most of what is free)."""
+    name: str | None = None
+    """Name of the sweep (default: the preset's)."""
+    out: Path | None = None
+    """Folder of this sweep (default: sweeps/<name>/<stamp>)."""
+    resume: bool = False
+    """Go on with the sweep in --out, or with the newest of this name in sweeps/."""
+    store: str | None = None
+    """Keep the records in this database (SQLAlchemy URL, e.g. postgresql+psycopg://host/db); others can join there."""
+    join: str | None = None
+    """Work on the sweep in this database, asked elsewhere; give --name if there are several. All else is known."""
+    engine: Literal["local", "ray"] = "local"
+    """'ray' runs waves as tasks of a Ray cluster (needs the extra [cluster], and --store)."""
+    workers: int | None = None
+    """With --engine ray, tasks at once (default: one for each node)."""
+    plan: bool = False
+    """Only print what would run."""
+    json: bool = False
+    """Print the ranked trials as JSON to standard output, and nothing else there."""
+
+
+@dataclasses.dataclass
+class Join:
+    """Work on a sweep that was asked elsewhere, by its database alone."""
+
+    join: str
+    """The database, as given to --store."""
+    name: str | None = None
+    """Name of the sweep, if the database has several."""
+    memory_gb: float | None = None
+    """Memory for lanes (default: most of what is free)."""
+
+
+@dataclasses.dataclass
+class Report:
+    """Write one page about a sweep or a run, or compare two: ranking, intervals, figures, cost, provenance."""
+
+    path: tyro.conf.Positional[tuple[Path, ...]]
+    """One or two folders of sweeps or runs, or above them (then the newest in each)."""
+    output: Annotated[Path | None, tyro.conf.arg(aliases=["-o"])] = None
+    """Folder for report.html, trials.csv and figures/ (default: report/ in the sweep; ./report to compare)."""
+    by: Literal["env_steps", "updates", "episodes", "seconds", "final_return"] = "env_steps"
+    """What trials are ranked by."""
+    csv: bool = False
+    """Print the ranked table as CSV to standard output, and nothing else; writes files only with --output."""
+    json: bool = False
+    """Print the report as JSON to standard output, and nothing else; writes files only with --output."""
 
 
 @dataclasses.dataclass
@@ -107,7 +199,7 @@ class Plot:
 class Benchmark:
     """Measure speed: medians of several runs, and ratios from one process or from pinned pairs."""
 
-    parts: tyro.conf.Positional[tuple[Literal["update", "population", "cold", "env"], ...]] = (
+    parts: tyro.conf.Positional[tuple[Literal["update", "population", "cold", "env", "sweep"], ...]] = (
         "update",
         "population",
         "cold",
@@ -128,6 +220,8 @@ class List:
 COMMANDS: dict[str, Any] = {
     "list": List,
     "train": Train,
+    "sweep": Sweep,
+    "report": Report,
     "evaluate": Evaluate,
     "record": Record,
     "plot": Plot,
@@ -220,16 +314,23 @@ def _list(arguments: Sequence[str]) -> int:
     return 0
 
 
-def _train(arguments: Sequence[str]) -> int:
-    # The preset comes first, so that --help shows its values as the defaults.
+def _with_preset(
+    name: str, arguments: Sequence[str], default_of: Callable[[presets.Preset], Any]
+) -> tuple[presets.Preset, Any]:
+    """The preset and the parsed arguments. The preset comes first, so that --help shows its values as the defaults."""
     named = bool(arguments) and not arguments[0].startswith("-")
     if not named and not {"-h", "--help"} & set(arguments):
-        raise ConfigError("preset: name a preset or an environment first, e.g. 'dqn-jax train cartpole'.")
+        raise ConfigError(f"preset: name a preset or an environment first, e.g. 'dqn-jax {name} cartpole'.")
     preset = presets.resolve_preset(arguments[0] if named else "cartpole")
-    default = Train(preset.name, preset.config, preset.hparams, preset.seeds, preset.criteria)
-    args = _parse(Train, "train", arguments[1:] if named else arguments, default)
+    default = default_of(preset)
+    args = _parse(type(default), name, arguments[1:] if named else arguments, default)
     if args.preset != preset.name:
-        raise ConfigError(f"preset: '{args.preset}' is one too many; 'dqn-jax train' takes one preset or environment.")
+        raise ConfigError(f"preset: '{args.preset}' is one too many; 'dqn-jax {name}' takes one preset or environment.")
+    return preset, args
+
+
+def _train(arguments: Sequence[str]) -> int:
+    preset, args = _with_preset("train", arguments, lambda p: Train(p.name, p.config, p.hparams, p.seeds, p.criteria))
     if args.seeds < 1:
         raise ConfigError(f"seeds: {args.seeds} is not possible; use 1 or more.")
     chosen = dataclasses.replace(preset, config=args.config, hparams=args.hparams)
@@ -271,6 +372,88 @@ def _wandb_tracker(project: str, preset: presets.Preset) -> Callable[[Any], None
         run.log(means, step=history.env_steps[-1])
 
     return track
+
+
+def _sweep(arguments: Sequence[str]) -> int:
+    from dqn_jax import sweep as sweeps
+    from dqn_jax.sweep.plan import describe
+    from dqn_jax.sweep.results import ranked
+
+    if any(argument == "--join" or argument.startswith("--join=") for argument in arguments):
+        return _join(arguments)
+    preset, args = _with_preset("sweep", arguments, lambda p: Sweep(p.name, p.config, p.hparams, p.criteria))
+    if args.seeds < 1:
+        raise ConfigError(f"seeds: {args.seeds} is not possible; use 1 or more.")
+
+    def on_plan(plan: Any, definition: dict[str, Any]) -> bool:
+        for line in describe(plan, definition):
+            print(line, file=sys.stdout if args.plan and not args.json else sys.stderr)
+        return not args.plan
+
+    chosen = dataclasses.replace(preset, config=args.config, hparams=args.hparams)
+    with SweepDisplay(args.name or preset.name, enabled=sys.stderr.isatty()) as display:
+        result = sweeps.sweep(
+            chosen,
+            args.vary,
+            sampler=args.sampler,
+            samples=args.samples,
+            sample_seed=args.sample_seed,
+            batch=args.sampler_batch,
+            seeds=args.seeds,
+            seed=args.seed,
+            criteria=args.criteria,
+            stop=args.stop,
+            stability_steps=args.stability_steps,
+            prune=args.prune,
+            prune_eta=args.prune_eta,
+            confirm=args.confirm,
+            confirm_best=args.confirm_best,
+            confirm_by=args.confirm_by,
+            wave=args.wave,
+            memory_gb=args.memory_gb,
+            name=args.name,
+            out=args.out,
+            root=Path("sweeps"),
+            url=args.store,
+            resume=args.resume,
+            engine=args.engine,
+            workers=args.workers,
+            on_plan=on_plan,
+            on_progress=display.update,
+            warn=display.warn,
+        )
+    if args.plan:
+        if args.json:
+            print(json.dumps(result.data.plan, indent=1))
+        return 0
+    if args.json:
+        print(ranked(result.data).to_json(orient="records", indent=1))
+    elif len(result.data.lanes):
+        sweep_tables(result)
+    if not result.finished:
+        print(f"dqn-jax: stopped; go on with the same command and --resume --out {result.directory}", file=sys.stderr)
+        return 130
+    return 0
+
+
+def _join(arguments: Sequence[str]) -> int:
+    from dqn_jax import sweep as sweeps
+
+    if not arguments[0].startswith("-"):
+        raise ConfigError(f"join: the sweep knows what it varies; leave '{arguments[0]}' out.")
+    args = _parse(Join, "sweep", arguments)
+    with SweepDisplay(args.name or "sweep", enabled=sys.stderr.isatty()) as display:
+        waves = sweeps.join(
+            args.join, args.name, memory_gb=args.memory_gb, on_progress=display.update, warn=display.warn
+        )
+    print(f"{waves} waves run here; nothing is left to do")
+    return 0
+
+
+def _report(arguments: Sequence[str]) -> int:
+    args = _parse(Report, "report", arguments)
+    print(report.report_command(args.path, args.output, by=args.by, csv=args.csv, json=args.json))
+    return 0
 
 
 def _evaluate(arguments: Sequence[str]) -> int:
@@ -318,6 +501,8 @@ def _benchmark(arguments: Sequence[str]) -> int:
 _HANDLERS: dict[str, Callable[[Sequence[str]], int]] = {
     "list": _list,
     "train": _train,
+    "sweep": _sweep,
+    "report": _report,
     "evaluate": _evaluate,
     "record": _record,
     "plot": _plot,

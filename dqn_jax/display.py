@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from rich import progress as rich_progress
 from rich.console import Console
+from rich.live import Live
 from rich.table import Table
 
 from dqn_jax import convergence
 from dqn_jax.train import Progress, TrainResult
+
+if TYPE_CHECKING:  # the other commands do without it
+    from dqn_jax.sweep import SweepProgress, SweepResult
 
 
 class TrainDisplay:
@@ -67,6 +71,142 @@ class TrainDisplay:
             plain = state.replace("[red]", "").replace("[/red]", "")
             left = progress.seconds * (1 / progress.share_done - 1)
             print(f"{tenths * 10:3d}% {plain} | {left:.0f} s left", file=sys.stderr)
+
+
+_STATUSES = {"converged": "converged", "budget": "spent their budget", "diverged": "diverged", "pruned": "pruned"}
+
+
+class SweepDisplay:
+    """One screen that says where a sweep is; plain lines, few of them, where there is no terminal."""
+
+    def __init__(self, name: str, *, enabled: bool):
+        self._console = Console(stderr=True)
+        self._name, self._enabled = name, enabled
+        self._tenths, self._group = -1, ""
+        self._live = Live(console=self._console, auto_refresh=False, transient=True)
+
+    def __enter__(self) -> SweepDisplay:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        if self._live.is_started:
+            self._live.stop()
+
+    def warn(self, line: str) -> None:
+        """One line for anything to know about."""
+        self._console.print(f"dqn-jax: {line}", highlight=False, soft_wrap=True)
+
+    def update(self, progress: SweepProgress) -> None:
+        """Show where the sweep is."""
+        if self._enabled:
+            if not self._live.is_started:
+                self._live.start()  # not before: what is printed earlier stays above
+            self._live.update(self._screen(progress), refresh=True)
+            return
+        group = _settings(progress.group)
+        if progress.phase == "compile" and group != self._group:
+            self._group = group
+            print(
+                f"{self._name}: wave {progress.unit + 1} of {progress.units}, {group or 'one program'}", file=sys.stderr
+            )
+        tenths = int(10 * _share(progress))
+        if tenths > self._tenths and progress.phase == "run":
+            self._tenths = tenths
+            counts = ", ".join(f"{n:,} {_STATUSES[status]}" for status, n in progress.lanes.items() if n)
+            rate = _rate(progress.lane_steps_per_second)
+            print(
+                f"{tenths * 10:3d}% {counts or 'none left yet'} | {progress.running:,} running, {progress.waiting:,}"
+                f" waiting | {rate} lane-steps/s | {_duration(progress.seconds_left)} left",
+                file=sys.stderr,
+            )
+
+    def _screen(self, progress: SweepProgress) -> Table:
+        table = Table(box=None, show_header=False, pad_edge=False)
+        table.add_column(style="bold", no_wrap=True)
+        table.add_column(overflow="fold")
+        bar = rich_progress.ProgressBar(total=1, completed=_share(progress), width=28)
+        title = Table.grid(padding=(0, 2))
+        title.add_row(bar, f"{_share(progress):.0%}", f"wave {progress.unit + 1} of {progress.units}")
+        table.add_row(f"sweep {self._name}", title)
+        group = _settings(progress.group) or "one program for all"
+        doing = (
+            "compiling" if progress.phase == "compile" else f"{progress.env_steps:,} of {progress.total_steps:,} steps"
+        )
+        table.add_row("program", f"{group}: {doing}")
+        counts = [f"{progress.running:,} running"]
+        for status, words in _STATUSES.items():
+            if count := progress.lanes.get(status, 0):
+                counts.append(f"[red]{count:,} {words}[/red]" if status == "diverged" else f"{count:,} {words}")
+        table.add_row("lanes", ", ".join([*counts, f"{progress.waiting:,} waiting"]))
+        table.add_row(
+            "speed",
+            f"{_rate(progress.lane_steps_per_second)} lane-steps/s, {_duration(progress.seconds)} so far, "
+            f"{_duration(progress.seconds_left)} left",
+        )
+        best = "none has converged yet"
+        if progress.best is not None:
+            best = f"{progress.best[1]:,.0f} environment steps: {_settings(progress.best[0])}"
+        table.add_row("best so far", best)
+        return table
+
+
+def _share(progress: SweepProgress) -> float:
+    finished = sum(progress.lanes.values())
+    total = finished + progress.running + progress.waiting
+    return (finished + progress.running * progress.env_steps / progress.total_steps) / max(total, 1)
+
+
+def _settings(point: dict[str, Any]) -> str:
+    def text(value: Any) -> str:
+        return (
+            "x".join(map(str, value))
+            if isinstance(value, tuple)
+            else f"{value:.4g}"
+            if isinstance(value, float)
+            else str(value)
+        )
+
+    return ", ".join(f"{name}={text(value)}" for name, value in point.items())
+
+
+def _duration(seconds: float) -> str:
+    if np.isnan(seconds):
+        return "?"
+    minutes, hours = int(seconds // 60), int(seconds // 3600)
+    return f"{seconds:.0f} s" if minutes < 2 else f"{minutes} min" if hours < 2 else f"{hours} h {minutes % 60} min"
+
+
+def sweep_tables(result: SweepResult) -> None:
+    """Print the best trials, what became of the lanes, and where the files are."""
+    from dqn_jax.sweep.results import ranked
+
+    console, data = Console(), result.data
+    for phase, title in (("confirm", "on held-out seeds"), ("search", "in the search")):
+        if not (data.lanes["phase"] == phase).any():
+            continue
+        rows = ranked(data, phase=phase)
+        console.print(f"best {title}, by environment steps to {data.settings['criteria'][0]}", highlight=False)
+        table = Table(box=None, show_edge=False, pad_edge=False)
+        for column in ("trial", "converged", "env steps (95%)"):
+            table.add_column(column, justify="right", no_wrap=True)
+        table.add_column("settings")
+        for row in rows.head(5).to_dict("records"):
+            point = data.trials.loc[row["trial"]].to_dict()
+            interval = "" if np.isnan(row["time_low"]) else f" ({row['time_low']:,.0f} to {row['time_high']:,.0f})"
+            table.add_row(
+                str(row["trial"]), f"{row['converged']} of {row['lanes']}", f"{row['time']:,.0f}{interval}",
+                _settings(point),
+            )  # fmt: skip
+        console.print(table)
+        console.print()
+    counts = data.lanes["status"].value_counts()
+    console.print(
+        "lanes   " + ", ".join(f"{count:,} {_STATUSES[str(status)]}" for status, count in counts.items()),
+        highlight=False,
+    )
+    if result.directory is not None:
+        console.print(f"files   {result.directory}", highlight=False, soft_wrap=True)
+        console.print(f"report  dqn-jax report {result.directory}", highlight=False, soft_wrap=True)
 
 
 def _rate(value: float) -> str:

@@ -44,46 +44,66 @@ class History:
         self.readings: dict[str, list[np.ndarray]] = {name: [] for name in READINGS}
         self.finite = np.ones(len(self.seeds), bool)
         self.episodes: list[np.ndarray] = []
+        self.chunks = np.zeros(len(self.seeds), np.int64)  # that each lane took part in
         self._finished = np.zeros(len(self.seeds), np.int64)  # episodes
         self._recent: list[np.ndarray] = [np.empty(0) for _ in self.seeds]
         self.final_eval = np.empty((len(self.seeds), 0), np.float32)
 
     def add_warmup(self, metrics: WarmupMetrics) -> None:
         """Take in the episodes before learning (leaves `[L, ...]`, on the host)."""
-        self._add_episodes(0, metrics.epsilon, np.zeros(metrics.epsilon.shape), metrics.episode_return)
+        everyone = np.arange(len(self.seeds))
+        self._add_episodes(everyone, 0, metrics.epsilon, np.zeros(metrics.epsilon.shape), metrics.episode_return)
 
-    def add(self, env_steps_before: int, env_steps: int, seconds: float, metrics: ChunkMetrics) -> None:
-        """Take in one chunk's metrics (leaves `[L, ...]`, on the host)."""
-        self._add_episodes(env_steps_before, metrics.epsilon, metrics.updates, metrics.episode_return)
+    def add(
+        self,
+        env_steps_before: int,
+        env_steps: int,
+        seconds: float,
+        metrics: ChunkMetrics,
+        lanes: np.ndarray | None = None,
+    ) -> None:
+        """Take in one chunk's metrics (leaves `[n, ...]`, on the host) of the lanes `[n]` in it (default: all).
+
+        A lane that has left does not come back; its readings are NaN from then on.
+        """
+        lanes = np.arange(len(self.seeds)) if lanes is None else lanes
+        self._add_episodes(lanes, env_steps_before, metrics.epsilon, metrics.updates, metrics.episode_return)
         self.env_steps.append(env_steps)
         self.seconds.append(seconds)
-        self.finite &= np.asarray(metrics.finite)
-        self.final_eval = np.asarray(metrics.eval_returns)
+        self.chunks[lanes] += 1
+        self.finite[lanes] &= np.asarray(metrics.finite)
+        if self.final_eval.shape[1] == 0:
+            self.final_eval = np.full((len(self.seeds), metrics.eval_returns.shape[1]), np.nan, np.float32)
+        self.final_eval[lanes] = metrics.eval_returns
         values = {
             "updates": metrics.updates[:, -1],
-            "episodes": self._finished.copy(),
+            "episodes": self._finished[lanes],
             "epsilon": metrics.epsilon[:, -1],
             "loss": metrics.loss,
             "td_error": metrics.td_error,
             "q_mean": metrics.q_mean,
-            "train_return": np.array([r.mean() if len(r) else np.nan for r in self._recent]),
+            "train_return": [r.mean() if len(r) else np.nan for r in (self._recent[lane] for lane in lanes)],
             "eval_return": metrics.eval_returns.mean(axis=1),
             "eval_length": metrics.eval_lengths.mean(axis=1),
         }
         for name, value in values.items():
-            self.readings[name].append(np.asarray(value))
+            reading = np.full(len(self.seeds), np.nan)
+            reading[lanes] = value
+            self.readings[name].append(reading)
 
-    def _add_episodes(self, env_steps_before: int, epsilon: Any, updates: Any, episode_return: Any) -> None:
-        """`epsilon` and `updates` `[L, T]`, `episode_return` `[L, T, N]`, NaN where no episode ended."""
-        lane, step, env = np.nonzero(~np.isnan(episode_return))
-        returns = episode_return[lane, step, env]
+    def _add_episodes(
+        self, lanes: np.ndarray, env_steps_before: int, epsilon: Any, updates: Any, episode_return: Any
+    ) -> None:
+        """`lanes` `[n]`, `epsilon` and `updates` `[n, T]`, `episode_return` `[n, T, N]`, NaN where no episode ended."""
+        row, step, env = np.nonzero(~np.isnan(episode_return))
+        returns = episode_return[row, step, env]
         ended_at = env_steps_before + (step + 1) * self.num_envs
-        columns = [lane, ended_at, updates[lane, step], epsilon[lane, step], returns]
+        columns = [lanes[row], ended_at, updates[row, step], epsilon[row, step], returns]
         self.episodes.append(np.stack(columns, axis=1).astype(np.float64))
-        counts = np.bincount(lane, minlength=len(self.seeds))
-        self._finished += counts
-        for i, new in enumerate(np.split(returns, np.cumsum(counts)[:-1])):
-            self._recent[i] = np.concatenate([self._recent[i], new])[-_TRAIN_WINDOW:]
+        counts = np.bincount(row, minlength=len(lanes))
+        self._finished[lanes] += counts
+        for lane, new in zip(lanes, np.split(returns, np.cumsum(counts)[:-1]), strict=True):
+            self._recent[lane] = np.concatenate([self._recent[lane], new])[-_TRAIN_WINDOW:]
 
     def reading(self, name: str) -> np.ndarray:
         """`[L, C]`, a reading over all chunks."""
@@ -95,16 +115,26 @@ class History:
         """`[L]`, bool, whether the seed has played all its episodes."""
         return self._finished >= self._rests_after
 
-    def curves(self) -> list[Curve]:
-        """One `Curve` per lane. It ends where the seed comes to rest: that others go on must not change its numbers."""
+    def curves(self, lanes: np.ndarray | None = None) -> list[Curve]:
+        """One `Curve` for each of the lanes `[n]` (default: all), in their order.
+
+        It ends where the lane left or came to rest: that others go on must not change its numbers.
+        """
+        lanes = np.arange(len(self.seeds)) if lanes is None else lanes
+        if len(lanes) == 0:
+            return []
         episodes = np.concatenate(self.episodes) if self.episodes else np.empty((0, len(EPISODE_FIELDS)))
-        order = np.argsort(episodes[:, 0], kind="stable")
+        place = np.full(len(self.seeds), -1)
+        place[lanes] = np.arange(len(lanes))
+        owner = place[episodes[:, 0].astype(int)]
+        episodes, owner = episodes[owner >= 0], owner[owner >= 0]
         by_lane = np.split(
-            episodes[order], np.cumsum(np.bincount(episodes[:, 0].astype(int), minlength=len(self.seeds)))[:-1]
+            episodes[np.argsort(owner, kind="stable")], np.cumsum(np.bincount(owner, minlength=len(lanes)))[:-1]
         )
-        columns = {name: self.reading(name) for name in ("updates", "episodes", "eval_return", "loss", "td_error")}
+        names = ("updates", "episodes", "eval_return", "loss", "td_error")
+        columns = {name: self.reading(name)[lanes] for name in names}
         unfinished = columns["episodes"] < self._rests_after
-        own_chunks = np.minimum(unfinished.sum(axis=1) + 1, len(self.env_steps))
+        own_chunks = np.minimum(unfinished.sum(axis=1) + 1, self.chunks[lanes])
         return [
             Curve(
                 env_steps=np.asarray(self.env_steps)[: own_chunks[i]],
@@ -149,6 +179,7 @@ class History:
             "env_steps": np.asarray(self.env_steps, np.int64),
             "seconds": np.asarray(self.seconds, np.float64),
             "finite": self.finite,
+            "chunks": self.chunks,
             "final_eval": self.final_eval,
             "episodes": np.concatenate(self.episodes) if self.episodes else np.empty((0, len(EPISODE_FIELDS))),
             **{f"reading_{name}": self.reading(name) for name in READINGS},
@@ -159,6 +190,7 @@ class History:
         self.env_steps = [int(x) for x in arrays["env_steps"]]
         self.seconds = [float(x) for x in arrays["seconds"]]
         self.finite = np.asarray(arrays["finite"], bool).copy()
+        self.chunks = np.asarray(arrays["chunks"], np.int64).copy()
         self.final_eval = np.asarray(arrays["final_eval"])
         self.episodes = [np.asarray(arrays["episodes"])]
         self.readings = {name: list(np.asarray(arrays[f"reading_{name}"]).T) for name in READINGS}

@@ -64,23 +64,22 @@ class Layout(NamedTuple):
         """Of an array with the slots first."""
         return NamedSharding(self.mesh, LANES)
 
-    def slot_of(self, lanes: int) -> np.ndarray:
-        """`[lanes]`, the slot (of all devices' slots in order) of each lane."""
-        lane = np.arange(lanes)
-        return lane % self.mesh.size * self.share + lane // self.mesh.size
+    def slot_of(self, lanes: np.ndarray) -> np.ndarray:
+        """`[n]`, the slot (of all devices' slots in order) of each of the lanes `[n]`."""
+        return lanes % self.mesh.size * self.share + lanes // self.mesh.size
 
     def place(self, tree: Any) -> Any:
         """Put leaves `[l, ...]` from the host, `l <= lanes`, on the devices; in slots beyond, the last is repeated."""
 
         def put(x: Any) -> jax.Array:
             lane_at = np.full(self.padded, len(x) - 1)
-            lane_at[self.slot_of(len(x))] = np.arange(len(x))
+            lane_at[self.slot_of(np.arange(len(x)))] = np.arange(len(x))
             return jax.device_put(x[lane_at], self.sharding)
 
         return jax.tree.map(put, tree)
 
-    def fetch(self, tree: Any, lanes: int) -> Any:
-        """Leaves `[lanes, ...]`, on the host, of leaves `[padded, ...]`; keys stay keys."""
+    def fetch(self, tree: Any, lanes: np.ndarray) -> Any:
+        """Leaves `[n, ...]` of the lanes `[n]`, on the host, of leaves `[padded, ...]`; keys stay keys."""
         slots = self.slot_of(lanes)
 
         def get(x: Any) -> Any:
@@ -197,8 +196,8 @@ def make_population(
       devices: to shard over (default: all).
       from_weights: whether lanes start from given networks.
     """
-    example = HParams(*(None if value is None else np.ravel(value)[0] for value in hparams))
-    example = jax.tree.map(lambda x: x[0], stack_hparams(example, 1))
+    firsts: list[Any] = [None if value is None else np.ravel(value)[0] for value in hparams]
+    example = jax.tree.map(lambda x: x[0], stack_hparams(HParams(*firsts), 1))
     layout = make_layout(config, lanes, count_weights(loop, example), devices)
     share, size = layout.share, layout.block_size
 

@@ -26,7 +26,7 @@ class Recorder:
         self.save_episodes = save_episodes
         self._writers: list[Any] = []
         self._events_written = 0
-        runs.write_json(run / "provenance.json", runs.provenance(settings))
+        runs.write_json(run / "provenance.json", runs.provenance(settings.seeds))
 
     def chunk(self, history: History) -> None:
         """Write the tables and events as of now."""

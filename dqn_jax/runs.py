@@ -19,7 +19,7 @@ import shutil
 import subprocess
 import sys
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -64,21 +64,27 @@ def clear_errors(run: Path) -> Iterator[None]:
 def write_json(path: Path, value: Any) -> None:
     """Write JSON atomically; NaN and infinities become null, as JSON has neither."""
     with atomic(path) as temporary:
-        temporary.write_text(json.dumps(_plain(value), indent=1, allow_nan=False) + "\n")
+        temporary.write_text(json.dumps(plain(value), indent=1, allow_nan=False) + "\n")
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
+    """A value as JSON has it: tuples and arrays as lists, NaN and infinities as None."""
     if isinstance(value, dict):
-        return {str(k): _plain(v) for k, v in value.items()}
+        return {str(k): plain(v) for k, v in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(v) for v in value]
+        return [plain(v) for v in value]
     if isinstance(value, np.ndarray):
-        return _plain(value.tolist())
+        return plain(value.tolist())
     if isinstance(value, np.generic):
-        return _plain(value.item())
+        return plain(value.item())
     if isinstance(value, float) and not np.isfinite(value):
         return None
     return value
+
+
+def read_json(path: Path) -> Any:
+    """Read JSON."""
+    return json.loads(path.read_text())
 
 
 def new_run_dir(root: Path, name: str) -> Path:
@@ -164,22 +170,23 @@ def load_settings(run: Path) -> RunSettings:
         value = json.loads(path.read_text())
         if value["format"] > FORMAT:
             raise ConfigError(f"run: {run} was written by a newer dqn_jax (format {value['format']}); update dqn_jax.")
-        fields = dict(value["config"])
-        fields["hidden"] = tuple(fields["hidden"])
-        fields["env_params"] = tuple((str(k), float(v)) for k, v in fields["env_params"])
-        hparams: dict[str, Any] = {k: np.asarray(v) if isinstance(v, list) else v for k, v in value["hparams"].items()}
+        config, hparams = settings_from(value["config"], value["hparams"])
         return RunSettings(
-            value["name"],
-            tuple(value["seeds"]),
-            Config(**fields),
-            HParams(**hparams),
-            tuple(value["criteria"]),
-            value.get("weights"),
+            value["name"], tuple(value["seeds"]), config, hparams, tuple(value["criteria"]), value.get("weights")
         )
     except (OSError, ValueError, KeyError, TypeError) as error:
         if isinstance(error, ConfigError):
             raise
         raise ConfigError(f"run: {path} is not a readable run of dqn_jax ({error}); choose another run.") from error
+
+
+def settings_from(config: dict[str, Any], hparams: dict[str, Any]) -> tuple[Config, HParams]:
+    """Both parts of the settings from their JSON form."""
+    fields = dict(config)
+    fields["hidden"] = tuple(fields["hidden"])
+    fields["env_params"] = tuple((str(k), float(v)) for k, v in fields["env_params"])
+    arrays: dict[str, Any] = {k: np.asarray(v) if isinstance(v, list) else v for k, v in hparams.items()}
+    return Config(**fields), HParams(**arrays)
 
 
 def differences(saved: RunSettings, wanted: RunSettings) -> list[tuple[str, Any, Any]]:
@@ -195,13 +202,13 @@ def differences(saved: RunSettings, wanted: RunSettings) -> list[tuple[str, Any,
             **dataclasses.asdict(settings.config),
             **settings.hparams._asdict(),
         }
-        return _plain({k: v for k, v in values.items() if k not in ("total_steps", "lane_block")})
+        return plain({k: v for k, v in values.items() if k not in ("total_steps", "lane_block")})
 
     old, new = flat(saved), flat(wanted)
     return [(field, old[field], new[field]) for field in old if old[field] != new[field]]
 
 
-def provenance(settings: RunSettings) -> dict[str, Any]:
+def provenance(seeds: Sequence[int]) -> dict[str, Any]:
     """Where a run's numbers come from: versions, devices, commit, seeds and flags."""
 
     def version(package: str) -> str | None:
@@ -218,7 +225,7 @@ def provenance(settings: RunSettings) -> dict[str, Any]:
         "machine": {"system": platform.platform(), "processor": platform.machine(), "cores": os.cpu_count()},
         "devices": {"platform": devices[0].platform, "kind": devices[0].device_kind, "count": len(devices)},
         "git_commit": _git_commit(),
-        "seeds": settings.seeds,
+        "seeds": seeds,
         "flags": [Path(sys.argv[0]).name, *sys.argv[1:]],
         "xla_flags": os.environ.get("XLA_FLAGS", ""),
     }

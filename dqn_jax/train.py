@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import signal
 import sys
-import threading
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -20,6 +18,7 @@ from dqn_jax import convergence, devices, play, runs
 from dqn_jax._import_time import import_seconds
 from dqn_jax.config import Config, ConfigError, HParams, validate
 from dqn_jax.history import History
+from dqn_jax.interrupt import Interrupt
 from dqn_jax.loop import Loop, make_loop
 from dqn_jax.population import Population, make_population, stack_hparams
 from dqn_jax.presets import Preset, resolve_preset, with_overrides
@@ -139,17 +138,19 @@ def train(
             on_progress(_progress(phase, settings.config, loop, history, parsed, env_steps))
 
     report("compile", 0)
-    lane_count = len(lane_seeds)
-    population = make_population(settings.config, loop, settings.hparams, lane_count, from_weights=learnt is not None)
+    everyone = np.arange(len(lane_seeds))
+    population = make_population(
+        settings.config, loop, settings.hparams, len(everyone), from_weights=learnt is not None
+    )
     layout = population.layout
-    hparams, everyone = layout.place(stack_hparams(settings.hparams, lane_count)), layout.active(np.arange(lane_count))
+    hparams, active = layout.place(stack_hparams(settings.hparams, len(everyone))), layout.active(everyone)
     recorder = Recorder(run, settings, save_episodes=save_episodes) if run else None
     resumed = runs.load_checkpoint(run, population.lane_shapes, warn) if run and resume else None
     began = time.perf_counter()
     if resumed is None:
         lanes, warmup = population.start(lane_seeds, settings.hparams, learnt)
         env_steps = loop.warmup_steps
-        history.add_warmup(layout.fetch(warmup, lane_count))
+        history.add_warmup(layout.fetch(warmup, everyone))
         if resume:
             warn("there is no whole checkpoint to go on from: starting at the beginning")
     else:
@@ -160,14 +161,14 @@ def train(
     last_step = loop.warmup_steps + loop.num_chunks * loop.steps_per_chunk
     now = saved_at = began
     save_cost = 0.0
-    with _Interrupt() as interrupt:
+    with Interrupt() as interrupt:
         while env_steps < last_step and not interrupt.requested:
             if stop == "converged" and history.env_steps and np.all(_settled(parsed, history)):
                 break
             if np.all(history.at_rest()):
                 break
-            lanes, metrics = population.chunk(jnp.int32(env_steps), lanes, hparams, everyone)
-            host = layout.fetch(metrics, lane_count)
+            lanes, metrics = population.chunk(jnp.int32(env_steps), lanes, hparams, active)
+            host = layout.fetch(metrics, everyone)
             now = time.perf_counter()
             history.add(env_steps, env_steps + loop.steps_per_chunk, now - began, host)
             env_steps += loop.steps_per_chunk
@@ -177,13 +178,13 @@ def train(
                 recorder.chunk(history)
                 # After every chunk, or as often as takes no more than its share of the time.
                 if now - saved_at >= save_cost / _CHECKPOINT_SHARE:
-                    recorder.checkpoint(env_steps, layout.fetch(lanes, lane_count), history)
+                    recorder.checkpoint(env_steps, layout.fetch(lanes, everyone), history)
                     saved_at = time.perf_counter()
                     save_cost = saved_at - now
             report("train", env_steps)
         if recorder and saved_at < now:
-            recorder.checkpoint(env_steps, layout.fetch(lanes, lane_count), history)
-    params = layout.fetch(lanes.agent.params, lane_count)
+            recorder.checkpoint(env_steps, layout.fetch(lanes, everyone), history)
+    params = layout.fetch(lanes.agent.params, everyone)
     summary = _summary(settings, parsed, history, population, complete=not interrupt.requested)
     if recorder:
         recorder.finish(summary, history, loop, params)
@@ -353,26 +354,3 @@ def _summary(
         "seconds": {"import": import_seconds(), "compile": population.compile_seconds, "run": seconds},
         "peak_memory_bytes": devices.peak_memory_bytes(),
     }
-
-
-class _Interrupt:
-    """Turns the first Ctrl-C or SIGTERM into a request to stop after the chunk; the second stops at once."""
-
-    def __init__(self) -> None:
-        self.requested = False
-        self._previous: dict[int, Any] = {}
-
-    def __enter__(self) -> _Interrupt:
-        if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGINT, signal.SIGTERM):
-                self._previous[number] = signal.signal(number, self._handle)
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        for number, handler in self._previous.items():
-            signal.signal(number, handler)
-
-    def _handle(self, number: int, frame: Any) -> None:
-        if self.requested:
-            raise KeyboardInterrupt
-        self.requested = True

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import jax
 from hypothesis import settings
+from servers import postgres  # noqa: F401 - a fixture
 
 jax.config.update("jax_num_cpu_devices", 2)  # sharding over devices is tested on any machine
 jax.config.update("jax_numpy_rank_promotion", "raise")  # a silent [B] against [B, 1] is the classic DQN bug

@@ -461,8 +461,8 @@ def run_lanes(optimizer, names, devices, lane_block=0, changes=()):
     for i in range(2):
         env_steps = jnp.int32(loop.warmup_steps + i * loop.steps_per_chunk)
         lanes, metrics = population.chunk(env_steps, lanes, placed, active)
-        reports.append(layout.fetch(metrics, count))
-    results = comparable((layout.fetch(lanes, count), reports))
+        reports.append(layout.fetch(metrics, np.arange(count)))
+    results = comparable((layout.fetch(lanes, np.arange(count)), reports))
     return {name: jax.tree.map(lambda x, i=i: x[i], results) for i, name in enumerate(names)}
 
 
@@ -587,7 +587,7 @@ def test_lanes_are_spread_evenly_in_whole_blocks(lanes, devices, changes, weight
     layout = make_layout(dataclasses.replace(LANE_CONFIG, **changes), lanes, weights, jax.devices()[:devices])
     assert (layout.lanes, layout.padded, layout.block_size) == (lanes, padded, block_size)
     assert layout.mesh.size == min(lanes, devices)
-    there = layout.fetch(layout.place(np.arange(lanes)), lanes)
+    there = layout.fetch(layout.place(np.arange(lanes)), np.arange(lanes))
     np.testing.assert_array_equal(there, np.arange(lanes))
 
 

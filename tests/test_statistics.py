@@ -144,3 +144,76 @@ def test_sensitivity_is_what_tuning_in_every_environment_adds():
     result = cv.sensitivity([[1.0, 0.0], [0.0, 0.9], [0.7, 0.7]])
     assert result == pytest.approx((0.95, 0.7, 0.25))
     assert cv.sensitivity([[0.5, 0.5], [0.4, 0.2]]).sensitivity == 0.0
+
+
+def test_resampling_all_at_once_gives_the_intervals_of_one_resample_after_another():
+    times, converged = np.array([3.0, 5.0, 5.0, 8.0, 12.0, 12.0]), np.array([True, True, False, True, False, False])
+    result = cv.time_to_convergence(times, converged, 10.0, resamples=200, seed=4)
+    rng, medians, means = np.random.default_rng(4), [], []
+    for _ in range(200):
+        draw = rng.integers(0, 6, 6)
+        curve = cv.kaplan_meier(times[draw], converged[draw])
+        median = cv.median_time(curve)
+        medians.append(np.inf if median is None else median)
+        means.append(cv.restricted_mean(curve, 10.0))
+    low, high = np.percentile(medians, 2.5, method="lower"), np.percentile(medians, 97.5, method="higher")
+    assert result.median95 == (low, high if np.isfinite(high) else None)
+    np.testing.assert_allclose(result.restricted_mean95, np.percentile(means, [2.5, 97.5]))
+
+
+def test_without_censoring_the_survival_interval_is_wilsons_at_every_step():
+    low, high = cv.survival_interval([1.0, 2.0, 3.0, 3.0], [True] * 4)
+    for gone, (a, b) in zip((0, 1, 2, 4), zip(low, high, strict=True), strict=True):
+        assert (a, b) == pytest.approx(cv.share_interval([False] * gone + [True] * (4 - gone)))
+
+
+def test_the_survival_interval_of_a_published_example_has_greenwoods_variance():
+    # As above; Collett's textbook gives standard errors 0.0764 at week 6 and 0.1346 at week 23.
+    relapses = [6, 6, 6, 7, 10, 13, 16, 22, 23]
+    censored = [6, 9, 10, 11, 17, 19, 20, 25, 32, 32, 34, 35]
+    times, events = relapses + censored, [True] * len(relapses) + [False] * len(censored)
+    low, high = cv.survival_interval(times, events)
+    for i, share, error in ((1, 18 / 21, 0.0764), (7, 0.4482, 0.1346)):
+        n = share * (1 - share) / error**2
+        middle = (share + 1.96**2 / (2 * n)) / (1 + 1.96**2 / n)
+        half = 1.96 / (1 + 1.96**2 / n) * np.sqrt(share * (1 - share) / n + 1.96**2 / (4 * n**2))
+        assert (low[i], high[i]) == pytest.approx((middle - half, middle + half), abs=2e-3)
+
+
+def test_the_survival_interval_of_groups_resamples_groups():
+    # Two configurations: one converges at once, one never; ten seeds of each are no ten independent runs.
+    times, converged, groups = np.repeat([1.0, 9.0], 10), np.repeat([True, False], 10), np.repeat([0, 1], 10)
+    low, high = cv.survival_interval(times, converged, groups=groups)
+    np.testing.assert_array_equal((low, high), [[1.0, 0.0], [1.0, 1.0]])
+    assert np.all(cv.survival_interval(times, converged)[0][1] > 0.25)
+
+
+# Learning rate 0 or 1, discount 0 or 1, in two environments.
+grid = [(0, 0), (0, 1), (1, 0), (1, 1)]
+
+
+def test_effective_dimensionality_counts_what_must_be_tuned_from_the_default():
+    # Best on average is (0, 0) with 0.75. Tuning the learning rate alone gives (1.0 + 0.8) / 2, and both no more.
+    scores = [[1.0, 0.5], [0.2, 0.4], [0.1, 0.8], [0.0, 0.3]]
+    result = cv.effective_dimensionality(grid, scores)
+    assert result.scores == pytest.approx((0.75, 0.9, 0.9))
+    assert (result.dimensionality, result.tuned) == (1, ((), (0,), (0, 1)))
+    # From the default (0, 1) both must be tuned: each alone gives (1 + 0.5) / 2 or (0.2 + 0.4) / 2.
+    result = cv.effective_dimensionality(grid, scores, default=1)
+    assert result.scores == pytest.approx((0.3, 0.75, 0.9))
+    assert (result.dimensionality, result.tuned[1]) == (2, (1,))
+    assert cv.effective_dimensionality(grid, scores, default=1, share=0.8).dimensionality == 1
+
+
+def test_effective_dimensionality_of_a_method_that_needs_no_tuning_is_zero():
+    assert cv.effective_dimensionality(grid, [[0.9, 0.9], [0.9, 0.8], [0.92, 0.1], [0.5, 0.93]]).dimensionality == 0
+    with pytest.raises(ValueError, match="normalise"):
+        cv.effective_dimensionality(grid, [[-200.0]] * 4)
+
+
+@pytest.mark.parametrize("statistic", [np.mean, cv.interquartile_mean])
+def test_blocks_of_resamples_give_the_interval_of_all_at_once(monkeypatch, statistic):
+    curves = np.random.default_rng(0).normal(size=(7, 11))
+    whole = cv.bootstrap_interval(curves, statistic, resamples=50)
+    monkeypatch.setattr("dqn_jax.convergence.statistics._BLOCK", 300)
+    np.testing.assert_allclose(cv.bootstrap_interval(curves, statistic, resamples=50), whole)

@@ -15,11 +15,13 @@ from dqn_jax.convergence.criteria import (
     trailing_mean,
 )
 from dqn_jax.convergence.statistics import (
+    Dimensionality,
     Sensitivity,
     Survival,
     TimeToConvergence,
     area_under_curve,
     bootstrap_interval,
+    effective_dimensionality,
     interquartile_mean,
     kaplan_meier,
     median_interval,
@@ -32,6 +34,7 @@ from dqn_jax.convergence.statistics import (
     sensitivity,
     share_interval,
     stratified_bootstrap,
+    survival_interval,
     time_to_convergence,
 )
 
@@ -40,6 +43,7 @@ __all__ = [
     "Collapse",
     "Criterion",
     "Curve",
+    "Dimensionality",
     "Moment",
     "Sensitivity",
     "Survival",
@@ -47,6 +51,7 @@ __all__ = [
     "area_under_curve",
     "bootstrap_interval",
     "collapses",
+    "effective_dimensionality",
     "first_run",
     "interquartile_mean",
     "kaplan_meier",
@@ -63,6 +68,7 @@ __all__ = [
     "stability",
     "stratified_bootstrap",
     "summarize",
+    "survival_interval",
     "time_to",
     "time_to_convergence",
     "trailing_mean",

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+
+_BLOCK = 2_000_000  # numbers held at once while resampling
 
 
 def median_with_censored(values: Sequence[float | None]) -> float | None:
@@ -34,8 +37,12 @@ def bootstrap_interval(
     """
     values = np.asarray(values)
     rng = np.random.default_rng(seed)
-    draws = [statistic(values[rng.integers(0, len(values), len(values))], axis=0) for _ in range(resamples)]
-    return _percentiles(draws, level)
+    block = max(1, _BLOCK // max(values.size, 1))  # resamples at a time, so that whole curves fit in memory
+    draws = [
+        statistic(values[rng.integers(0, len(values), (min(block, resamples - start), len(values)))], axis=1)
+        for start in range(0, resamples, block)
+    ]
+    return _percentiles(np.concatenate(draws), level)
 
 
 def _percentiles(draws: Any, level: float) -> tuple[Any, Any]:
@@ -123,6 +130,60 @@ def kaplan_meier(times: Any, converged: Any) -> Survival:
     return Survival(moments, np.cumprod(1.0 - events / np.maximum(at_risk, 1)), at_risk, events)
 
 
+def survival_interval(
+    times: Any, converged: Any, *, groups: Any = None, z: float = 1.96, resamples: int = 300, seed: int = 0
+) -> tuple[np.ndarray, np.ndarray]:
+    """Pointwise 95 % interval of the survival curve: low and high `[1 + K]`, before and just after each of its times.
+
+    Wilson's interval for the number of runs that would leave Greenwood's variance; without censoring it is
+    `1 - share_interval`, so it has a width even where all runs agree. Runs in one group (the seeds of one
+    configuration) are alike: given `groups`, whole groups are resampled instead.
+
+    Args:
+      times: `[S]`, as in `kaplan_meier`.
+      converged: `[S]`, bool.
+      groups: `[S]`, which group each run belongs to (default: each run on its own).
+      z: half-width in standard errors.
+      resamples: bootstrap draws, with groups.
+      seed: of the draws.
+
+    Reference: Rothman 1978 (J Chronic Dis 31:557).
+    """
+    times, converged = np.asarray(times, np.float64), np.asarray(converged, bool)
+    curve = kaplan_meier(times, converged)
+    if groups is not None:
+        names, member = np.unique(np.asarray(groups), return_inverse=True)
+        weights = _bootstrap_weights(len(names), resamples, seed)[:, member]
+        draws = np.pad(_resampled_survival(times, converged, weights)[1], ((0, 0), (1, 0)), constant_values=1.0)
+        return _percentiles(draws, 0.95)
+    shares, counts, greenwood = [1.0], [float(len(times))], 0.0
+    for share, at_risk, events in zip(curve.surviving, curve.at_risk, curve.events, strict=True):
+        if share > 0:
+            greenwood += events / (at_risk * (at_risk - events))
+            counts.append((1 - share) / (share * greenwood))
+        else:
+            counts.append(counts[-1])  # nobody is left, and the variance formula is empty
+        shares.append(float(share))
+    share, n = np.array(shares), np.array(counts)
+    middle = (share + z**2 / (2 * n)) / (1 + z**2 / n)
+    half = z / (1 + z**2 / n) * np.sqrt(share * (1 - share) / n + z**2 / (4 * n**2))
+    return np.maximum(middle - half, 0.0), np.minimum(middle + half, 1.0)
+
+
+def _bootstrap_weights(count: int, resamples: int, seed: int) -> np.ndarray:
+    """How often each of `count` units was drawn, `[resamples, count]`."""
+    draws = np.random.default_rng(seed).integers(0, count, (resamples, count))
+    return np.stack([np.bincount(draw, minlength=count) for draw in draws]).astype(np.float64)
+
+
+def _resampled_survival(times: np.ndarray, converged: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Kaplan-Meier curves of runs counted `weights` `[R, S]` times: the moments `[K]` and the curves there `[R, K]`."""
+    moments = np.unique(times[converged])
+    at_risk = weights @ (times[:, None] >= moments[None])
+    events = weights @ ((times[:, None] == moments[None]) & converged[:, None])
+    return moments, np.cumprod(1.0 - events / np.maximum(at_risk, 1), axis=1)
+
+
 def median_time(survival: Survival) -> float | None:
     """The first moment by which at least half have converged; None if the curve stays above a half."""
     reached = np.flatnonzero(survival.surviving <= 0.5 + 1e-12)
@@ -167,14 +228,12 @@ def time_to_convergence(
     """
     times, converged = np.asarray(times, np.float64), np.asarray(converged, bool)
     curve = kaplan_meier(times, converged)
-    rng = np.random.default_rng(seed)
-    medians, means = [], []
-    for _ in range(resamples):
-        draw = rng.integers(0, len(times), len(times))
-        resampled = kaplan_meier(times[draw], converged[draw])
-        median = median_time(resampled)
-        medians.append(np.inf if median is None else median)
-        means.append(restricted_mean(resampled, horizon))
+    moments, draws = _resampled_survival(times, converged, _bootstrap_weights(len(times), resamples, seed))
+    half = np.pad(draws <= 0.5 + 1e-12, ((0, 0), (0, 1)), constant_values=True)
+    medians = np.r_[moments, np.inf][np.argmax(half, axis=1)]
+    inside = moments < horizon
+    edges = np.r_[0.0, moments[inside], horizon]
+    means = np.pad(draws[:, inside], ((0, 0), (1, 0)), constant_values=1.0) @ np.diff(edges)
     return TimeToConvergence(
         runs=len(times),
         share=float(converged.mean()),
@@ -273,3 +332,49 @@ def sensitivity(scores: Any) -> Sensitivity:
     scores = np.asarray(scores, np.float64)
     best_each, best_all = float(scores.max(axis=0).mean()), float(scores.mean(axis=1).max())
     return Sensitivity(best_each, best_all, best_each - best_all)
+
+
+class Dimensionality(NamedTuple):
+    """How many hyperparameters must be tuned in every environment, and which."""
+
+    dimensionality: int  # the fewest that reach the wanted share of the fully tuned score
+    scores: tuple[float, ...]  # mean score with the best 0, 1, ..., H of them tuned in every environment
+    tuned: tuple[tuple[int, ...], ...]  # which (columns), for each of these
+
+
+def effective_dimensionality(
+    settings: Sequence[Sequence[Any]], scores: Any, *, default: int | None = None, share: float = 0.95
+) -> Dimensionality:
+    """Effective hyperparameter dimensionality of N settings of H hyperparameters.
+
+    A hyperparameter that is not tuned keeps its default; those that are take the best of the tried values in each
+    environment. So the table should be a grid: in a random sample nothing shares its values with the default.
+
+    Args:
+      settings: `[N, H]`, the values tried.
+      scores: `[N, environments]`, normalised, larger is better, not negative.
+      default: row of the default setting (None: the one with the best mean over environments, as in the paper).
+      share: of the fully tuned score.
+
+    Raises:
+      ValueError: if a score is negative or not finite.
+
+    Reference: Adkins, Bowling & White 2024, "A Method for Evaluating Hyperparameter Sensitivity in Reinforcement
+    Learning" (NeurIPS), section 5.
+    """
+    scores = np.asarray(scores, np.float64)
+    if not np.all(np.isfinite(scores) & (scores >= 0)):
+        raise ValueError("scores must be finite and not negative; normalise them first")
+    base = settings[int(scores.mean(axis=1).argmax()) if default is None else default]
+    equal = np.array([[value == kept for value, kept in zip(row, base, strict=True)] for row in settings])  # [N, H]
+    dimensions = range(equal.shape[1])
+    best: list[tuple[float, tuple[int, ...]]] = []
+    for count in range(equal.shape[1] + 1):
+        options = []
+        for free in itertools.combinations(dimensions, count):
+            kept = equal[:, [i for i in dimensions if i not in free]].all(axis=1)
+            options.append((float(scores[kept].max(axis=0).mean()), free))
+        best.append(max(options, key=lambda option: option[0]))
+    means, tuned = zip(*best, strict=True)
+    enough = next(count for count, mean in enumerate(means) if mean >= share * means[-1])
+    return Dimensionality(enough, means, tuned)

@@ -1,5 +1,11 @@
-"""Hyperparameter sweeps: spaces, the points drawn from them, and the programs those need."""
+"""Hyperparameter sweeps: many settings times many seeds as populations, and how fast each converges.
 
-from dqn_jax.sweep.space import Choice, Group, Range, Space, Trial, compile_groups, parse_space, points
+from dqn_jax.sweep import sweep
 
-__all__ = ["Choice", "Group", "Range", "Space", "Trial", "compile_groups", "parse_space", "points"]
+result = sweep("cartpole", {"learning_rate": "log(1e-4,1e-2)"}, samples=64, seeds=5, out="runs/lr")
+result.data.lanes, result.data.curves
+"""
+
+from dqn_jax.sweep.runner import SweepProgress, SweepResult, join, sweep
+
+__all__ = ["SweepProgress", "SweepResult", "join", "sweep"]

@@ -19,12 +19,15 @@ import re
 import types
 import typing
 from collections.abc import Sequence
-from typing import Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 
 from dqn_jax.config import INTEGER_HPARAMS, Config, ConfigError, HParams, suggest, validate
 from dqn_jax.presets import Preset, with_overrides
+
+if TYPE_CHECKING:
+    from optuna.distributions import BaseDistribution
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,6 +39,14 @@ class Choice:
     def at(self, u: float) -> Any:
         """The value at `u` in [0, 1)."""
         return self.values[min(int(u * len(self.values)), len(self.values) - 1)]
+
+    def encode(self, value: Any) -> float:
+        """The value as a number: its place in the list."""
+        return float(self.values.index(value))
+
+    def decode(self, number: float) -> Any:
+        """The value of a number made by `encode`."""
+        return self.values[int(number)]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,6 +64,21 @@ class Range:
         x = math.exp(math.log(low) + u * (math.log(high) - math.log(low))) if self.log else low + u * (high - low)
         x = min(max(x, self.low), self.high)
         return math.floor(x + 0.5) if self.integer else x
+
+    def position(self, x: float) -> float:
+        """The `u` in [0, 1] whose value is `x`; of a whole number, one in the middle of those."""
+        low, high = (self.low - 0.5, self.high + 0.5) if self.integer else (self.low, self.high)
+        if self.log:
+            return (math.log(x) - math.log(low)) / (math.log(high) - math.log(low))
+        return (x - low) / (high - low)
+
+    def encode(self, value: float) -> float:
+        """The value as a number: itself."""
+        return float(value)
+
+    def decode(self, number: float) -> float | int:
+        """The value of a number made by `encode`."""
+        return int(number) if self.integer else float(number)
 
 
 Dimension = Choice | Range
@@ -146,6 +172,19 @@ def points(space: Space, sampler: Sampler, samples: int | None = None, seed: int
     else:
         unit = np.random.default_rng(seed).random((samples, len(space)))
     return [{name: d.at(float(u)) for (name, d), u in zip(space.items(), row, strict=True)} for row in unit]
+
+
+def distribution(dimension: Dimension) -> BaseDistribution:
+    """The dimension as Optuna sees it; widths of layers are texts there, '64x64'."""
+    from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+
+    if isinstance(dimension, Range):
+        if dimension.integer:
+            return IntDistribution(int(dimension.low), int(dimension.high), log=dimension.log)
+        return FloatDistribution(dimension.low, dimension.high, log=dimension.log)
+    return CategoricalDistribution(
+        ["x".join(map(str, value)) if isinstance(value, tuple) else value for value in dimension.values]
+    )
 
 
 def compile_groups(preset: Preset, space: Space, drawn: Sequence[dict[str, Any]]) -> list[Group]:

@@ -76,7 +76,7 @@ def _row(name: str, summary: dict[str, Any]) -> dict[str, Any]:
 
 
 def _machine(result: dqn_jax.TrainResult) -> dict[str, Any]:
-    where = runs.provenance(result.settings)
+    where = runs.provenance(result.settings.seeds)
     return {
         "date": datetime.date.today().isoformat(),
         "machine": f"{where['machine']['cores']} cores, {where['devices']['platform']}",

@@ -2,29 +2,29 @@
 
 from __future__ import annotations
 
-import datetime
 import functools
 import json
 import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 import pandas as pd
-from matplotlib.figure import Figure
 
 import dqn_jax
 from dqn_jax import convergence, runs
 from dqn_jax.loop import Loop, make_loop
 from dqn_jax.play import film_policy, play_agents
+from experiments.common import COLOURS, machine, markdown_table, save_figure
+
+__all__ = ["COLOURS", "machine", "markdown_table", "save_figure"]  # with the rest of what is here
 
 RESULTS = Path(__file__).parent / "results"
 SEEDS = 20
 FIRST_SEED = 10_000  # no setting was chosen on seeds from here on
-COLOURS = ("#1f6fb4", "#d1601f", "#2a8f57", "#8a4fb0", "#b03060", "#6b6b2f", "#4a4a4a", "#c9a227")
 WINDOW = 100
 
 
@@ -143,17 +143,6 @@ def score_rows(variant: str, table: np.ndarray) -> list[dict[str, Any]]:
     return rows
 
 
-def save_figure(path: Path, width: float, height: float, draw: Callable[[Figure], None]) -> None:
-    """Draw and write a figure in the house style, atomically."""
-    figure = Figure(figsize=(width, height), dpi=100, layout="constrained")
-    draw(figure)
-    for axis in figure.axes:
-        axis.spines[["top", "right"]].set_visible(False)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with runs.atomic(path) as temporary:
-        figure.savefig(temporary)
-
-
 def draw_scores(axis: Any, own: np.ndarray, everyone: np.ndarray, *, label: str, line: float = 195.0) -> None:
     """Score per episode of one seed and its 100-episode mean, the mean of all seeds, and the line to reach."""
     episodes = np.arange(1, len(own) + 1)
@@ -203,21 +192,6 @@ def film(result: dqn_jax.TrainResult, path: Path, *, lane: int | None, start: in
     own = None if lane is None else jax.tree.map(lambda x: x[lane], result.params)
     path.parent.mkdir(parents=True, exist_ok=True)
     return film_policy(loop, own, path, start=start, title=title)[0]
-
-
-def markdown_table(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
-    """A Markdown table."""
-    lines = ["| " + " | ".join(header) + " |", "|" + "---|" * len(header)]
-    return "\n".join([*lines, *("| " + " | ".join(str(cell) for cell in row) + " |" for row in rows)])
-
-
-def machine() -> str:
-    """Date, machine kind and versions of a measurement."""
-    where = runs.provenance(runs.RunSettings("", (), dqn_jax.Config(), dqn_jax.HParams(), ()))
-    return (
-        f"{datetime.date.today().isoformat()}, {where['machine']['cores']} CPU cores ({where['devices']['platform']}), "
-        f"jax {where['versions']['jax']}, Python {where['versions']['python']}"
-    )
 
 
 def write_page(

@@ -1,4 +1,4 @@
-"""Figures: learning curves with intervals, and how many seeds had converged by when."""
+"""Figures of runs: learning curves with intervals, and how many seeds had converged by when."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ Y_AXES = {
     "q_mean": "mean Q-value",
     "epsilon": "epsilon",
 }
-_COLOURS = ("#1f6fb4", "#d1601f", "#2a8f57", "#8a4fb0", "#b03060", "#6b6b2f")
+COLOURS = ("#1f6fb4", "#d1601f", "#2a8f57", "#8a4fb0", "#b03060", "#6b6b2f")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,7 +85,7 @@ def plot_runs(
     )
     axes = list(np.atleast_1d(grid))
     for i, run in enumerate(runs):
-        colour = _COLOURS[i % len(_COLOURS)]
+        colour = COLOURS[i % len(COLOURS)]
         label = run.label if sum(r.label == run.label for r in runs) == 1 else f"{run.label} ({i + 1})"
         _draw_curves(axes[0], run, label, colour, x, y, aggregate)
         if with_criteria:
@@ -132,7 +132,7 @@ def _draw_converged(axis: Any, run: RunData, label: str, colour: str, x: str, *,
     for i, criterion in enumerate(run.criteria):
         times = np.sort([t for t in criterion[x] if t is not None])
         shares = np.arange(1, len(times) + 1) / run.seeds
-        style = (_COLOURS[i % len(_COLOURS)], "-") if solo else (colour, ("-", "--", ":", "-.")[i % 4])
+        style = (COLOURS[i % len(COLOURS)], "-") if solo else (colour, ("-", "--", ":", "-.")[i % 4])
         name = f"{label} {criterion['name']}: {len(times)} of {run.seeds}".strip()
         steps = np.r_[0, times, end], np.r_[0, shares, len(times) / run.seeds]
         axis.step(*steps, where="post", lw=1.6, label=name, color=style[0], ls=style[1])

@@ -1,0 +1,714 @@
+"""What a report says, in plain words, tables and figures."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from dqn_jax import convergence
+from dqn_jax.report import sweep_figures as figures
+from dqn_jax.report.figures import X_AXES
+from dqn_jax.report.page import Cell, Paragraph, Picture, Points, Section, Table
+from dqn_jax.report.values import estimate, number, percent, show
+from dqn_jax.report.view import View
+from dqn_jax.sweep import results
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.figure import Figure
+
+_ROWS = 50  # trials in the page's table; trials.csv has all
+_FEW_SEEDS = 10  # below which a bootstrap interval is clearly too narrow
+_GRID = 10  # hyperparameters in a grid whose effective dimensionality is worked out, in 2^H steps
+
+Content = tuple[str, str, list[Section], str]
+
+
+def content(views: Sequence[View]) -> Content:
+    """Title, subtitle, sections and footer of the report on one view, or of the comparison of two."""
+    if len(views) == 1:
+        return _report(views[0])
+    return _comparison(*views)
+
+
+def _report(view: View) -> Content:
+    settings = view.data.settings
+    trials, lanes = len(view.table), len(view.data.lanes)
+    what = f"{trials:,} trials, {lanes:,} lanes" if view.space else f"{lanes:,} seeds"
+    subtitle = f"{settings['config'].get('env', settings.get('preset'))}: {what}, ranked by {_clock_words(view)}"
+    sections = [
+        Section("short", "In short", [Points(_in_short(view)), *_warnings(view)]),
+        _asked(view),
+        _confirmed(view),
+        _ranking(view),
+        _survival(view),
+        _learning(view),
+        _hyperparameters(view),
+        _sensitivity(view),
+        _final(view),
+        _cost(view),
+        Section("bear-in-mind", "How to read this", [Points(_reading(view), "short")]),
+        _provenance(view),
+    ]
+    return view.label, subtitle, [section for section in sections if section.items], _footer(view)
+
+
+def _footer(view: View) -> str:
+    version, started = (view.data.provenance.get(key) or "unknown" for key in ("dqn_jax", "started"))
+    return f"dqn_jax version {version}; started: {started}. Every interval is a 95 % interval."
+
+
+def _clock_words(view: View) -> str:
+    return "final return" if view.by == "final_return" else f"{X_AXES[view.clock]} to convergence"
+
+
+def _criterion(view: View) -> str | None:
+    return next(iter(view.data.settings["criteria"]), None)
+
+
+def _first(table: pd.DataFrame) -> dict[Any, Any]:
+    """The first row, each value in its own type."""
+    return table[:1].to_dict("records")[0]
+
+
+def _settings_text(view: View, row: Any) -> str:
+    return ", ".join(f"{name} {show(row[name])}" for name in view.space)
+
+
+def _time_text(row: Any) -> str:
+    """Restricted mean time with its interval; a bare horizon would look like a measurement."""
+    if not row["converged"]:
+        return f"none by {number(row['time'])}"
+    return estimate(row, "time")
+
+
+def _median_text(row: Any) -> str:
+    return estimate(row, "median") if np.isfinite(row["median"]) else "not reached"
+
+
+def _in_short(view: View) -> list[str]:
+    texts, criterion, table = [], _criterion(view), view.table
+    unit = X_AXES[view.clock]
+    if criterion is None:
+        texts.append("No convergence criterion was asked for.")
+    elif view.space:
+        texts.append(
+            f"{len(table):,} trials of {show(int(table['lanes'].max()))} seeds each; {_share_of_lanes(table)} of the "
+            f"lanes met {criterion} within {number(view.end)} {unit}."
+        )
+    else:
+        row = _first(table)
+        texts.append(
+            f"{row['converged']} of {row['lanes']} seeds ({estimate(row, 'share', percent)}) met {criterion} within "
+            f"{number(view.end)} {unit}; mean time to it {_time_text(row)}, median {_median_text(row)}."
+        )
+    if view.space and criterion is not None:
+        held_out = not view.confirmed.empty
+        row = _first(view.confirmed if held_out else table)
+        result = (
+            f"{row['converged']} of {row['lanes']} seeds converged, mean {unit} {_time_text(row)}"
+            if row["converged"]
+            else "though none of its seeds converged"
+        )
+        if not table["converged"].any():
+            texts.append("No seed of any trial converged, so there is no leading trial.")
+            return texts
+        if held_out:
+            start = f"Best, confirmed on {row['lanes']} seeds that played no part in choosing it:"
+        else:
+            start = "Leading in the search, not confirmed on other seeds:"
+        texts.append(f"{start} trial {row['trial']} ({_settings_text(view, row)}); {result}.")
+    if not isinstance(view.importance, str):
+        found = view.importance
+        texts.append(
+            f"What set the best {percent(found.top)} of the trials apart was above all {found.names[0]} (importance "
+            f"{found.shares[0]:.2f}, {found.low[0]:.2f} to {found.high[0]:.2f} in random halves of the trials)."
+        )
+    return texts
+
+
+def _share_of_lanes(table: pd.DataFrame) -> str:
+    """Share of lanes converged. Its interval counts trials, not lanes: the seeds of a trial are alike."""
+    if len(table) == 1:
+        return estimate(_first(table), "share", percent)
+    low, high = convergence.share_interval(table["share"])
+    return f"{percent(table['share'].mean())} [{percent(low)}, {percent(high)}]"
+
+
+def _warnings(view: View) -> list[Points]:
+    texts = caveats(view)
+    return [Points(texts, "warn")] if texts else []
+
+
+def caveats(view: View) -> list[str]:
+    """What was pruned, diverged, censored or cut, and what that does to the numbers."""
+    settings, lanes, texts = view.data.settings, view.data.lanes, []
+    counts = lanes["status"].value_counts()
+    if len(view.table) < len(view.data.trials):
+        texts.append(
+            f"The sweep has not finished: {len(view.table):,} of {len(view.data.trials):,} trials have all their "
+            f"seeds. Finished lanes of the others, {view.left_out:,}, are left out: the lanes that finish first are "
+            "those that converged first."
+        )
+    if prune := settings.get("prune"):
+        pruned = lanes[lanes["status"] == "pruned"]
+        texts.append(
+            f"Pruning was on ({prune['rule']}, eta {prune['eta']}). Lanes stopped early because they looked slow: "
+            f"{len(pruned):,}, of {pruned['trial'].nunique():,} trials. This biases convergence statistics: the pruned "
+            "lanes are censored where they stopped, which would be harmless only if that had nothing to do with how "
+            "they were doing. Use pruned sweeps to find good settings, and a sweep without pruning to compare times."
+        )
+    if diverged := int(counts.get("diverged", 0)):
+        before = int((lanes["status"].eq("diverged") & lanes["converged"]).sum())
+        texts.append(
+            f"Lanes that diverged (to values that are not finite): {diverged:,}. They count as never converged, up to "
+            "the full horizon" + (f", but for {before:,} that had met the criterion before." if before else ".")
+        )
+    if _criterion(view) is not None and (never := int((lanes["status"].eq("budget") & ~lanes["converged"]).sum())):
+        texts.append(
+            f"Lanes that spent their budget without converging: {never:,}. They count as not converged up to it, and "
+            "are never dropped."
+        )
+    if not view.with_budget:
+        steps = settings.get("stability_steps") or 0
+        texts.append(
+            "Lanes left when they converged. Final returns and areas under the curve would be of curves that were "
+            "cut there, so neither is given; learning curves end where the first seed left."
+            + (
+                f" Each went on for {steps:,} environment steps, which stability is measured on."
+                if steps
+                else " Stability after convergence was not measured (--stability-steps does)."
+            )
+        )
+    if view.confirmed.empty and len(view.table) > 1 and view.table["converged"].any():
+        texts.append(
+            "No trial was confirmed on held-out seeds. The leading numbers are too good: of many trials the luckiest "
+            "leads."
+        )
+    return texts
+
+
+def _asked(view: View) -> Section:
+    settings = view.data.settings
+    config = settings["config"]
+    rows = [
+        ("environment", config.get("env", "-")),
+        ("preset", settings.get("preset", "-")),
+        ("converged means", _criterion(view) or "nothing: no criterion"),
+        ("further criteria", ", ".join(settings["criteria"][1:]) or "none"),
+        ("budget", f"{number(results.horizon(view.data))} environment steps per lane"),
+        ("a lane ends", "when it converges" if settings["stop"] == "converged" else "with its budget"),
+        ("seeds", _ranges(settings["seeds"])),
+    ]
+    if view.space:
+        samples = f", {settings['samples']} asked for" if settings.get("samples") else ""
+        rows.append(("sampler", f"{settings.get('sampler', '-')}{samples}, seed {settings.get('sample_seed', 0)}"))
+        confirm, prune = settings.get("confirm"), settings.get("prune")
+        words = f"best {confirm['best']} again on seeds {_ranges(confirm['seeds'])}" if confirm else "no"
+        rows.append(("confirmation", words))
+        rows.append(("pruning", f"{prune['rule']}, eta {prune['eta']}" if prune else "no"))
+    items: list[Any] = [_pairs(rows)]
+    if view.space:
+        preset = {**config, **settings["hparams"]}
+        varied = [(name, text, show(preset.get(name))) for name, text in settings["vary"].items()]
+        items.append(
+            Table(("varies", "over", "in the preset"), [[Cell.of(text) for text in row] for row in varied], numeric=())
+        )
+    return Section("asked", "What was asked", items)
+
+
+def _pairs(rows: Sequence[tuple[str, Any]]) -> Table:
+    return Table((), [[Cell.of(name), Cell.of(show(value))] for name, value in rows])
+
+
+def _ranges(seeds: Sequence[int]) -> str:
+    """0-63, 100."""
+    parts: list[list[int]] = []
+    for seed in sorted(seeds):
+        if parts and seed == parts[-1][-1] + 1:
+            parts[-1][1:] = [seed]
+        else:
+            parts.append([seed])
+    return ", ".join("-".join(map(str, part)) for part in parts)
+
+
+def _confirmed(view: View) -> Section:
+    if view.confirmed.empty:
+        return Section("confirmed", "Confirmed", [])
+    search = {row["trial"]: row for row in view.table.to_dict("records")}
+    outcome: list[tuple[str, Callable[[Any], str], str]] = [
+        ("converged", _converged_text, "share"),
+        (f"mean {X_AXES[view.clock]}", _time_text, "time"),
+    ]
+    outcome += [("final IQM", lambda row: estimate(row, "final"), "final")] if view.with_budget else []
+    rows = []
+    for row in view.confirmed.to_dict("records"):
+        cells = [Cell.of(str(row["rank"]), row["rank"]), Cell.of(str(row["trial"]), row["trial"])]
+        for _, text, key in outcome:
+            cells += [Cell.of(text(one), one[key]) for one in (row, search[row["trial"]])]
+        rows.append([*cells, *(Cell.of(show(row[name]), row[name]) for name in view.space)])
+    titles = [f"{what}, {where}" for what, _, _ in outcome for where in ("held-out", "search")]
+    table = Table(
+        ("#", "trial", *titles, *view.space),
+        rows,
+        "Search: the seeds on which trials were chosen, so those numbers are too good. Held-out: seeds that played no "
+        "part, and the number to report.",
+        [True, True, *(True for _ in titles), *(False for _ in view.space)],
+        sortable=len(rows) > 1,
+    )
+    best = _first(view.confirmed)
+    words = f"Best: trial {best['trial']}, by its {best['lanes']} held-out seeds."
+    return Section("confirmed", "Confirmed", [Paragraph(words), table])
+
+
+def _converged_text(row: Any) -> str:
+    return f"{row['converged']} of {row['lanes']} [{percent(row['share_low'])}, {percent(row['share_high'])}]"
+
+
+def _ranking(view: View) -> Section:
+    table, unit = view.table, X_AXES[view.clock]
+    columns: list[tuple[str, Callable[[Any], str], str]] = []
+    if _criterion(view) is not None:
+        columns += [("converged", _converged_text, "share"), (f"mean {unit}", _time_text, "time")]
+    columns += [(name, lambda row, name=name: show(row[name]), name) for name in view.space]  # type: ignore[misc]
+    if _criterion(view) is not None:
+        columns.append(("median", _median_text, "median"))
+    if table["stability"].notna().any():
+        columns.append(("stability", lambda row: estimate(row, "stability", percent), "stability"))
+    if view.with_budget:
+        columns += [
+            (title, lambda row, name=name: estimate(row, name), name)  # type: ignore[misc]
+            for title, name in (("final IQM", "final"), ("worst 10 %", "worst"), ("area", "area"))
+        ]
+    columns += [
+        (name, lambda row, name=name: str(row[name]), name)  # type: ignore[misc]
+        for name in ("diverged", "pruned")
+        if table[name].any()
+    ]
+    columns.append(("device-s per lane", lambda row: estimate(row, "lane_seconds"), "lane_seconds"))
+    rows = []
+    for row in table[:_ROWS].to_dict("records"):
+        cells = [Cell.of(str(row["rank"]), row["rank"]), Cell.of(str(row["trial"]), row["trial"])]
+        rows.append([*cells, *(Cell.of(text(row), row[key]) for _, text, key in columns)])
+    caption = (
+        f"The best {_ROWS} of {len(table):,} trials; trials.csv beside this page has all." if len(table) > _ROWS else ""
+    )
+    shown = Table(
+        ("#", "trial", *(title for title, _, _ in columns)),
+        rows,
+        caption,
+        [True, True, *(name not in view.space for _, _, name in columns)],
+        sortable=len(rows) > 1,
+    )
+    words = "Estimates with 95 % intervals over seeds. "
+    if _criterion(view) is not None:
+        words += (
+            f"The mean counts at most {number(view.end)} {unit} for a seed (restricted mean of the Kaplan-Meier "
+            "curve), so seeds that never converged are in it."
+        )
+    words += " Click on a heading to sort." if len(rows) > 1 else ""
+    return Section("ranking", "Ranking" if view.space else "Result", [Paragraph(words), shown])
+
+
+def _survival(view: View) -> Section:
+    if _criterion(view) is None:
+        return Section("survival", "Time to convergence", [])
+    caption = (
+        f"Share of seeds that had not met {_criterion(view)} yet (Kaplan-Meier), with pointwise 95 % bands"
+        + ("; the band of all trials resamples whole trials" if len(view.table) > 1 else "")
+        + ". Ticks mark where pruned lanes were lost from sight."
+    )
+    picture = Picture("survival", figures.survival([view]), caption, "Survival curves of time to convergence")
+    return Section("survival", "Time to convergence", [picture])
+
+
+def _learning(view: View) -> Section:
+    caption = (
+        "Mean evaluation return with its 95 % band over seeds, while all seeds are there; thin lines are seeds, to "
+        "where each left."
+    )
+    picture = Picture("learning", figures.learning_curves([view]), caption, "Learning curves")
+    return Section("learning", "Learning curves", [picture])
+
+
+def _hyperparameters(view: View) -> Section:
+    if not view.space or _criterion(view) is None:
+        return Section("hyperparameters", "Hyperparameters", [])
+    items: list[Any] = [
+        *_picture(
+            "slices",
+            figures.slices(view),
+            "Each point is a trial; the dotted line is the horizon, where trials lie of which no seed converged. "
+            "Trials differ in the other hyperparameters too.",
+            "Hyperparameters against time to convergence",
+        ),
+        *_picture(
+            "parallel",
+            figures.parallel_coordinates(view),
+            "Each line is a trial; dark is fast. The best few are in colour"
+            + (" (by their held-out seeds; heights are of the search)." if not view.confirmed.empty else "."),
+            "Parallel coordinates of the trials",
+        ),
+    ]
+    if isinstance(view.importance, str):
+        items.append(Paragraph(view.importance))
+    else:
+        items += _picture(
+            "importance",
+            figures.importances(view.importance),
+            f"PED-ANOVA: how much each hyperparameter alone sets the best {percent(view.importance.top)} of the "
+            "trials apart. Whiskers: the middle 95 % over random halves of the trials.",
+            "Importance of hyperparameters",
+        )
+    return Section("hyperparameters", "Hyperparameters", items)
+
+
+def _picture(name: str, figure: Figure | None, caption: str, alt: str) -> list[Picture]:
+    return [] if figure is None else [Picture(name, figure, caption, alt)]
+
+
+def _sensitivity(view: View) -> Section:
+    items: list[Any] = []
+    if len(view.table) > 1 and view.table["converged"].any():
+        times = view.table["time"].to_numpy(np.float64)
+        quantiles = (0.25, 0.5, 0.75)
+        low, high = convergence.bootstrap_interval(
+            times, lambda x, axis: np.moveaxis(np.quantile(x, quantiles, axis=axis), 0, -1), resamples=1000
+        )
+        words = [
+            f"{name} {number(value)} [{number(a)}, {number(b)}]"
+            for name, value, a, b in zip(
+                ("a quarter within", "half within", "three quarters within"),
+                np.quantile(times, quantiles),
+                low,
+                high,
+                strict=True,
+            )
+        ]
+        always = (view.table["share"] == 1).to_numpy()
+        low, high = convergence.share_interval(always)
+        items.append(
+            Paragraph(
+                f"How much the settings matter: mean {X_AXES[view.clock]} to convergence was {number(times.min())} "
+                f"in the leading trial; of all trials {', '.join(words)}. All seeds converged in "
+                f"{percent(always.mean())} [{percent(low)}, {percent(high)}] of the trials. The intervals resample "
+                "trials, so they are about points of this space drawn in this way."
+            )
+        )
+        items += _dimensionality(view)
+    items += _picture(
+        "stability",
+        figures.stability(view),
+        "Share of the evaluations after convergence that still met the threshold, over the time it took; the four "
+        "leading trials of the search with intervals.",
+        "Stability after convergence",
+    )
+    return Section("sensitivity", "Sensitivity and stability", items)
+
+
+def _dimensionality(view: View) -> list[Paragraph]:
+    """Of a grid that has the preset in it."""
+    settings = view.data.settings
+    if settings.get("sampler") != "grid" or len(view.space) > _GRID:
+        return []
+    preset = {name: show({**settings["config"], **settings["hparams"]}.get(name)) for name in view.space}
+    points = [[show(value) for value in row] for row in view.table[list(view.space)].itertuples(index=False, name=None)]
+    if list(preset.values()) not in points:
+        return []
+    score = np.maximum(1.0 - view.table[["time"]].to_numpy(np.float64) / view.end, 0.0)
+    found = convergence.effective_dimensionality(points, score, default=points.index(list(preset.values())))
+    names = ", ".join(list(view.space)[i] for i in found.tuned[found.dimensionality]) or "none"
+    return [
+        Paragraph(
+            f"Tuned from the preset, {found.dimensionality} of {len(view.space)} hyperparameters ({names}) reach 95 "
+            "% of what tuning all of them does (effective dimensionality of Adkins et al. 2024, here in one "
+            f"environment; score: share of the horizon saved, {found.scores[0]:.3f} untuned, {found.scores[-1]:.3f} "
+            "tuned). The maxima over trials favour luck, so this is a lower bound on what more seeds would show."
+        )
+    ]
+
+
+def _final(view: View) -> Section:
+    caption = (
+        "Share of seeds whose final evaluation return lies above each level (performance profile), with 95 % bands."
+    )
+    picture = _picture("profile", figures.profile([view]), caption, "Performance profile of final returns")
+    return Section("final", "Final return", picture)
+
+
+def _cost(view: View) -> Section:
+    lanes, plan = view.data.lanes, view.data.plan
+    spent = lanes.groupby("phase")["device_seconds"].sum()
+    parts = [
+        f"{number(seconds)} device-seconds{f' of {phase}' if view.space else ''}"
+        for phase, seconds in spent.sort_index(ascending=False).items()
+    ]
+    groups, sessions = plan.get("groups", []), plan.get("sessions", [])
+    compiled = [program["seconds"] for program in plan.get("compiled", [])]
+    device = f" on {plan['devices']} x {plan.get('device_kind', 'device')}" if plan.get("devices") else ""
+    text = f"{' and '.join(parts)}{device}; compilation apart: {number(sum(compiled))} s (programs: {len(compiled)})."
+    if sessions:
+        text += f" From start to end it took {number(sum(session['seconds'] for session in sessions))} s."
+    items: list[Any] = [Paragraph(text)]
+    if view.space and _criterion(view) is not None:
+        items += _picture(
+            "cost",
+            figures.cost(view),
+            "All seeds of a configuration together, as measured, over the time it took to converge; the four leading "
+            "trials of the search with the interval of their time.",
+            "Cost of each configuration",
+        )
+    if groups:
+        columns = ("trials", "lanes", "waves", "capacity", "bytes_per_lane")
+        rows = []
+        for group in groups:
+            point = ", ".join(f"{name} {show(value)}" for name, value in group.get("settings", {}).items())
+            cells = [
+                Cell.of("-" if group.get(name) is None else number(float(group[name])), group.get(name))
+                for name in columns
+            ]
+            rows.append([Cell.of(point or "all settings"), *cells])
+        titles = ("program", "trials", "lanes", "waves", "lanes at once", "bytes per lane")
+        items.append(Table(titles, rows, numeric=[False, *(True for _ in columns)], sortable=len(rows) > 1))
+    return Section("cost", "Cost", items)
+
+
+def _reading(view: View) -> list[str]:
+    fewest = int(view.table["lanes"].min())
+    texts = [
+        "A lane is one trial with one seed. Intervals over seeds are percentile bootstraps, of shares Wilson's; they "
+        "are not corrected for the number of trials compared.",
+    ]
+    if fewest == 1:
+        texts.append(
+            "A trial with one seed has no interval of its own: nothing says how far another seed would be off."
+        )
+    elif fewest < _FEW_SEEDS:
+        texts.append(
+            f"With {fewest} seeds bootstrap intervals are too narrow, and where all seeds agree they have no width; "
+            "the share's interval is honest even then."
+        )
+    if view.clock != "env_steps":
+        texts.append(
+            f"On this clock the horizon is the furthest that any lane went, {number(view.end)}; a lane that never "
+            "converged counts with it, whatever it had spent itself."
+        )
+    if view.clock == "seconds":
+        texts.append(
+            "Seconds are a lane's share of the time the devices worked; they depend on the machine and on the lanes "
+            "beside it."
+        )
+    texts.append(
+        "Stability is the mean, over the seeds that converged and went on, of the share of later evaluations that "
+        "still met the threshold."
+    )
+    if view.with_budget:
+        texts.append(
+            "Final return is an interquartile mean over seeds, 'worst 10 %' their 10 % quantile, area the mean of the "
+            "evaluation curve over the budget; a diverged seed counts with the lowest evaluation of the sweep, and a "
+            "trial with pruned seeds has none of these."
+        )
+    return texts
+
+
+def _provenance(view: View) -> Section:
+    settings = {**view.data.settings["config"], **view.data.settings["hparams"]}
+    fixed = [(name, value) for name, value in settings.items() if name not in view.space]
+    return Section(
+        "provenance",
+        "Provenance",
+        [_pairs(list(_flat(view.data.provenance))), Paragraph("Settings that did not vary:"), _pairs(fixed)],
+    )
+
+
+def _flat(values: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
+    rows: list[tuple[str, Any]] = []
+    for name, value in values.items():
+        if isinstance(value, dict):
+            rows += _flat(value, f"{prefix}{name} ")
+        elif name == "seeds":
+            rows.append((prefix + name, _ranges(value)))
+        else:
+            rows.append((prefix + name, " ".join(map(str, value)) if isinstance(value, list) else value))
+    return rows
+
+
+# -- two sweeps or runs side by side -----------------------------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True)
+class Comparison:
+    """How likely a seed of the first does better than one of the second, on one measure."""
+
+    measure: str
+    probability: float  # ties count half
+    low: float | None  # None where there is one seed
+    high: float | None
+    paired: bool  # the same seeds on both sides
+
+
+def comparisons(a: View, b: View) -> list[Comparison]:
+    """Probability that the best trial of `a` does better than that of `b`, on every measure that can be compared.
+
+    On times, not to have converged is worse than any time, whatever the budget.
+    """
+    first, second = (view.lanes(view.best[0]).sort_values("seed") for view in (a, b))
+    paired = first["seed"].tolist() == second["seed"].tolist()
+    found = []
+
+    def add(measure: str, x: np.ndarray, y: np.ndarray) -> None:
+        probability = convergence.probability_of_improvement(x, y)
+        several = min(len(x), len(y)) > 1
+        interval = convergence.probability_of_improvement_interval(x, y, paired=paired) if several else (None, None)
+        low, high = (None if end is None else float(end) for end in interval)
+        found.append(Comparison(measure, probability, low, high, paired))
+
+    if _criterion(a) is not None and not _why_no_times(a, b):
+        for clock in results.CLOCKS:
+            x, y = (
+                -np.nan_to_num(lanes[f"converged_{clock}"].to_numpy(np.float64), nan=np.inf)
+                for lanes in (first, second)
+            )
+            add(f"fewer {X_AXES[clock] if clock != 'seconds' else 'device-seconds'} to convergence", x, y)
+    if not _why_no_scores(a, b):
+        x, y = (
+            results.with_scores(v.data).loc[lanes.index, "score"].to_numpy() for v, lanes in ((a, first), (b, second))
+        )
+        if not (np.isnan(x).any() or np.isnan(y).any()):
+            add("higher final return", x, y)
+    return found
+
+
+def _why_no_times(a: View, b: View) -> str:
+    if a.data.settings["config"].get("env") != b.data.settings["config"].get("env"):
+        return "The two are on different environments, so neither times nor returns are compared."
+    if _criterion(a) != _criterion(b):
+        return f"Converged means {_criterion(a)} in A and {_criterion(b)} in B, so times are not compared."
+    return ""
+
+
+def _why_no_scores(a: View, b: View) -> str:
+    if a.data.settings["config"].get("env") != b.data.settings["config"].get("env"):
+        return "The two are on different environments."
+    if not (a.with_budget and b.with_budget):
+        return "Final returns are not compared: lanes left when they converged."
+    if results.horizon(a.data) != results.horizon(b.data):
+        return "Final returns are not compared: the budgets differ."
+    if any((view.lanes(view.best[0])["status"] == "pruned").any() for view in (a, b)):
+        return "Final returns are not compared: lanes were pruned."
+    return ""
+
+
+def _comparison(a: View, b: View) -> Content:
+    views = (a, b)
+    rows = [(_side_by_side(name, texts)) for name, texts in _sides(views)]
+    side = Table(("", a.label, b.label), rows)
+    found = comparisons(a, b)
+    notes = [text for text in dict.fromkeys((_why_no_times(a, b), _why_no_scores(a, b))) if text]
+    for view, other in (views, views[::-1]):
+        if len(view.table) > 1 and view.phase == "search" and (not other.space or other.phase == "confirm"):
+            notes.append(
+                f"{view.label} is flattered: its numbers are of the seeds on which its best trial was chosen, those of "
+                f"{other.label} are not."
+            )
+        if (view.lanes(view.best[0])["status"] == "pruned").any():
+            notes.append(f"{view.label}: pruned seeds count as not converged in the probabilities.")
+        notes += [f"{view.label}: {text}" for text in caveats(view)]
+    items: list[Any] = [side]
+    if found:
+        words = (
+            "The same seeds were used on both sides; they are resampled together."
+            if found[0].paired
+            else "The seeds differ, so each side is resampled on its own."
+        )
+        items.append(
+            Paragraph(
+                "Probability that a seed of A's best trial does better than one of B's; 50 % is no difference, ties "
+                f"count half, and never to converge is worse than any time. {words}"
+            )
+        )
+        cells = [[Cell.of(one.measure), Cell.of(_probability_text(one), one.probability)] for one in found]
+        items.append(Table(("A has", "probability"), cells, numeric=[False, True]))
+    pictures: list[Any] = []
+    if _criterion(a) is not None and _criterion(b) is not None:
+        pictures = _picture(
+            "survival",
+            figures.survival(views),
+            "Share of seeds that had not converged yet: the best trial of each, and all trials pooled where there "
+            "are several; pointwise 95 % bands.",
+            "Survival curves of both",
+        )
+    learning = _picture(
+        "learning", figures.learning_curves(views), "The best trial of each.", "Learning curves of both"
+    )
+    profile = (
+        []
+        if _why_no_scores(a, b)
+        else _picture("profile", figures.profile(views), "Final returns.", "Profiles of both")
+    )
+    sections = [
+        Section("result", "Side by side", [*items, *([Points(notes, "warn")] if notes else [])]),
+        Section("survival", "Time to convergence", pictures),
+        Section("learning", "Learning curves", learning),
+        Section("final", "Final return", profile),
+        Section("differences", "Settings that differ", [_differences(a, b)]),
+        *(
+            dataclasses.replace(
+                _provenance(view), anchor=f"provenance-{letter}", title=f"Provenance of {letter.upper()}"
+            )
+            for letter, view in zip("ab", views, strict=True)
+        ),
+    ]
+    title = f"{a.data.name} against {b.data.name}"
+    subtitle = f"{a.label} and {b.label}, compared by {_clock_words(a)}"
+    footer = "Every interval is a 95 % interval. Where trials were chosen on the seeds shown, numbers are too good "
+    "on both sides."
+    return title, subtitle, [section for section in sections if section.items], footer
+
+
+def _probability_text(one: Comparison) -> str:
+    value = percent(one.probability)
+    return value if one.low is None or one.high is None else f"{value} [{percent(one.low)}, {percent(one.high)}]"
+
+
+def _sides(views: Sequence[View]) -> list[tuple[str, list[str]]]:
+    """What is shown of the best trial of each."""
+    best = [_first(view.table if view.confirmed.empty else view.confirmed) for view in views]
+    sides = list(zip(views, best, strict=True))
+
+    def numbers(view: View, row: Any) -> str:
+        seeds = f"{row['lanes']} seeds"
+        if not view.space:
+            return seeds
+        return f"{seeds}, {'held-out' if not view.confirmed.empty else 'those of the search'}"
+
+    return [
+        ("trials", [f"{len(view.table):,}" for view in views]),
+        ("best trial", [_settings_text(view, row) or "-" for view, row in sides]),
+        ("its numbers are of", [numbers(view, row) for view, row in sides]),
+        ("converged means", [_criterion(view) or "-" for view in views]),
+        ("converged", [_converged_text(row) for row in best]),
+        (f"mean {X_AXES[views[0].clock]}", [f"{_time_text(row)} of {number(view.end)}" for view, row in sides]),
+        ("median", [_median_text(row) for row in best]),
+        ("stability", [estimate(row, "stability", percent) for row in best]),
+        ("final return, IQM", [estimate(row, "final") for row in best]),
+        ("worst 10 % of seeds", [estimate(row, "worst") for row in best]),
+        ("area under the curve", [estimate(row, "area") for row in best]),
+        ("device-seconds per lane", [estimate(row, "lane_seconds") for row in best]),
+    ]
+
+
+def _side_by_side(name: str, texts: Sequence[str]) -> list[Cell]:
+    return [Cell.of(name), *map(Cell.of, texts)]
+
+
+def _differences(a: View, b: View) -> Table | Paragraph:
+    own = [{**v.data.settings["config"], **v.data.settings["hparams"], **v.data.settings["vary"]} for v in (a, b)]
+    names = [name for name in {**own[0], **own[1]} if show(own[0].get(name)) != show(own[1].get(name))]
+    if not names:
+        return Paragraph("None: they differ in seeds, if in anything.")
+    rows = [_side_by_side(name, [show(side.get(name)) for side in own]) for name in names]
+    return Table(("", a.label, b.label), rows)

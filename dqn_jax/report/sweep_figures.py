@@ -1,0 +1,378 @@
+"""Figures of a sweep. Each is drawn from a `View`; None where there is nothing to draw."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from dqn_jax import convergence
+from dqn_jax.convergence import parse_criterion
+from dqn_jax.report.figures import COLOURS, X_AXES
+from dqn_jax.report.importance import Importance
+from dqn_jax.report.values import number, show
+from dqn_jax.report.view import View
+from dqn_jax.sweep import results
+from dqn_jax.sweep.space import Dimension, Range
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.figure import Figure
+
+_GREY = "#9aa0a6"
+_SHARES = "viridis_r"  # all seeds converged is dark
+_TIMES = "viridis"  # fast is dark
+_OVERVIEW = 300  # trials drawn faintly at most; more would be a solid area
+_DENSE = 200  # marks from which on a layer becomes pixels inside the SVG
+_MOMENTS = 200  # steps of the pooled survival curve at most
+
+
+def survival(views: Sequence[View]) -> Figure:
+    """Share of lanes not yet converged, with 95 % bands: the best few trials and all pooled, or the best of each."""
+    figure, (axis,) = _axes(1, 7.2, 3.9)
+    for label, colour, view, trial in _drawn(views):
+        times, converged = view.outcomes(trial)
+        _draw_survival(axis, times, converged, view.end, None, label, colour)
+    for i, view in enumerate(views):
+        if len(view.table) > 1:
+            times, converged = view.outcomes(phase="search")
+            grid = np.linspace(0.0, view.end, _MOMENTS + 1)
+            rounded = np.where(converged, grid[np.minimum(np.searchsorted(grid, times), _MOMENTS)], times)
+            name = "all trials of the search" if len(views) == 1 else f"{view.label}, all trials of the search"
+            style = {} if len(views) == 1 else {"ls": ("--", ":")[i % 2]}
+            groups = view.lanes(phase="search")["trial"]
+            _draw_survival(axis, rounded, converged, view.end, groups, name, _GREY, **style)
+    axis.set_ylim(-0.03, 1.03)
+    axis.set_ylabel("share not yet converged")
+    _finish_x(axis, max(views, key=lambda view: view.end))
+    _legend(figure)
+    return figure
+
+
+def _draw_survival(
+    axis: Any, times: Any, converged: Any, end: float, groups: Any, label: str, colour: str, **style: Any
+) -> None:
+    curve = convergence.kaplan_meier(times, converged)
+    low, high = convergence.survival_interval(times, converged, groups=groups)
+    x = np.r_[0.0, curve.times, end]
+    steps = [np.r_[values, values[-1]] for values in (np.r_[1.0, curve.surviving], low, high)]
+    axis.fill_between(x, steps[1], steps[2], step="post", color=colour, alpha=0.15, lw=0)
+    axis.step(x, steps[0], where="post", color=colour, lw=1.8, label=_literal(label), **style)
+    lost = np.unique(np.asarray(times)[~np.asarray(converged) & (np.asarray(times) < end)])
+    axis.plot(lost, [curve.at(time) for time in lost], "|", color=colour, ms=7, mew=1.2)  # censored, as is customary
+
+
+def learning_curves(views: Sequence[View]) -> Figure:
+    """Evaluations over time: the best few with bands, every seed thin, and the other trials' means faint behind."""
+    figure, (axis,) = _axes(1, 7.2, 3.9)
+    for view in views if len(views) == 1 else ():
+        _draw_overview(axis, view)
+    for label, colour, view, trial in _drawn(views):
+        curves = view.data.curves
+        own = curves[(curves["trial"] == trial) & (curves["phase"] == view.phase)]
+        for _, seed in own.groupby("seed"):
+            style = {"lw": 0.5, "alpha": 0.35, "marker": ".", "ms": 4, "markevery": [-1]}  # the dot: where it left
+            axis.plot(seed[view.clock], seed["eval_return"], color=colour, zorder=2, **style)
+        xs, ys = (
+            own.pivot(index="seed", columns="env_steps", values=v).to_numpy() for v in (view.clock, "eval_return")
+        )
+        whole = ~np.isnan(ys).any(axis=0)  # while all seeds are there; a mean over the slow ones would mislead
+        if not whole.any():
+            continue
+        middle = xs[:, whole].mean(axis=0)
+        style = {"lw": 2, "marker": "o", "ms": 4, "markevery": [-1]}
+        axis.plot(middle, ys[:, whole].mean(axis=0), color=colour, zorder=4, label=_literal(label), **style)
+        if len(ys) > 1:
+            band = convergence.bootstrap_interval(ys[:, whole], resamples=500)
+            axis.fill_between(middle, *band, color=colour, alpha=0.2, lw=0, zorder=3)
+    _draw_thresholds(axis, views)
+    axis.set_ylabel("evaluation return")
+    _finish_x(axis, max(views, key=lambda view: view.end))
+    _legend(figure)
+    return figure
+
+
+def _draw_overview(axis: Any, view: View) -> None:
+    from matplotlib.collections import LineCollection
+
+    others = [int(trial) for trial in view.table["trial"] if trial not in view.best]
+    if not others:
+        return
+    shown = [others[i] for i in np.unique(np.linspace(0, len(others) - 1, _OVERVIEW).astype(int))]
+    curves = view.data.curves[(view.data.curves["phase"] == "search") & view.data.curves["trial"].isin(shown)]
+    seeds = curves.groupby("trial")["seed"].nunique()
+    means = curves.groupby(["trial", "env_steps"]).agg(
+        x=(view.clock, "mean"), y=("eval_return", "mean"), seeds=("eval_return", "count")
+    )
+    means = means[means["seeds"] == seeds.reindex(means.index.get_level_values("trial")).to_numpy()]
+    lines = [group[["x", "y"]].to_numpy() for _, group in means.groupby("trial")]
+    alpha = float(np.clip(12 / len(shown), 0.12, 0.6))
+    axis.add_collection(
+        LineCollection(lines, colors=_GREY, lw=0.7, alpha=alpha, zorder=1, rasterized=len(lines) > _DENSE // 4)
+    )
+    axis.plot(
+        [], [], color=_GREY, lw=1, label=f"{'other trials' if len(shown) == len(others) else 'some others'}, means"
+    )
+    axis.autoscale_view()
+
+
+def slices(view: View) -> Figure | None:
+    """Each hyperparameter against what trials are ranked by."""
+    if not view.space:
+        return None
+    columns = min(3, len(view.space))
+    rows = -(-len(view.space) // columns)
+    figure, axes = _axes(len(view.space), max(2.8 * columns, 7.2), 2.7 * rows, columns)
+    shares = view.table["share"].to_numpy(np.float64)
+    outcome = view.table[view.measure].to_numpy(np.float64)
+    dense = len(outcome) > _DENSE
+    size = 26 if len(outcome) <= 100 else 12 if len(outcome) <= 500 else 6
+    for i, (axis, (name, dimension)) in enumerate(zip(axes, view.space.items(), strict=True)):
+        positions = _positions(dimension, view.table[name], jitter=0.18)
+        points = axis.scatter(
+            positions, outcome, c=shares, cmap=_SHARES, vmin=0, vmax=1, s=size, lw=0.4, edgecolors="white",
+            rasterized=dense,
+        )  # fmt: skip
+        _finish_dimension(axis, name, dimension)
+        if view.measure == "time":
+            axis.set_ylim(0, view.end * 1.04)
+            axis.axhline(view.end, color="0.5", lw=0.8, ls=":")
+            axis.yaxis.set_major_formatter("{x:,.0f}" if view.end >= 10 else "{x:g}")
+        if i % columns == 0:
+            axis.set_ylabel(view.measure_words, fontsize=8)
+    figure.colorbar(points, ax=axes, label="share of seeds converged", fraction=0.03, pad=0.02)
+    return figure
+
+
+def parallel_coordinates(view: View) -> Figure | None:
+    """Every trial as a line through its hyperparameters and its result; the best few in colour."""
+    from matplotlib.collections import LineCollection
+
+    if len(view.space) < 2:
+        return None
+    known = view.table[view.table[view.measure].notna()]
+    outcome = known[view.measure].to_numpy(np.float64)
+    if len(outcome) < 2:
+        return None
+    names = [*view.space, view.measure_words]
+    figure, (axis,) = _axes(1, max(7.2, 1.25 * len(names)), 3.9)
+    heights = [_unit(dimension, known[name]) for name, dimension in view.space.items()]
+    low, high = (0.0, view.end) if view.measure == "time" else (outcome.min(), max(outcome.max(), outcome.min() + 1e-9))
+    lines = np.stack([*heights, (outcome - low) / (high - low)], axis=1)  # [trials, axes]
+    places = np.arange(len(names))
+    segments = [np.stack([places, line], axis=1) for line in lines[::-1]]  # the best on top
+    collection = LineCollection(
+        segments,
+        cmap=_TIMES if view.measure == "time" else f"{_TIMES}_r",
+        lw=0.9,
+        alpha=float(np.clip(60 / len(segments), 0.15, 0.6)),
+        rasterized=len(segments) > _DENSE // 2,
+    )
+    collection.set_array(outcome[::-1])
+    axis.add_collection(collection)
+    for colour, trial in zip(COLOURS, view.best, strict=False):
+        line = lines[(known["trial"] == trial).to_numpy()]
+        if not len(line):
+            continue
+        axis.plot(places, line[0], color=colour, lw=2.2, marker="o", ms=4, label=f"trial {trial}")
+    for place, dimension in enumerate(view.space.values()):
+        marks = _marks(dimension)
+        for text, height in marks:
+            axis.annotate(text, (place, height), (4, 0), textcoords="offset points", fontsize=7, va="center", **_HALO)
+        axis.axvline(place, color="0.3", lw=0.8, zorder=3)
+    for height in (0.0, 0.5, 1.0):
+        text = number(low + height * (high - low))
+        axis.annotate(text, (places[-1], height), (4, 0), textcoords="offset points", fontsize=7, va="center", **_HALO)
+    axis.axvline(places[-1], color="0.3", lw=0.8, zorder=3)
+    axis.set_xlim(-0.15, places[-1] + 0.55)
+    axis.set_ylim(-0.06, 1.06)
+    axis.set_yticks([])
+    axis.set_xticks(places, names, fontsize=8)
+    if len(names) > 6:
+        axis.tick_params(axis="x", rotation=20)
+    axis.spines[["left", "bottom"]].set_visible(False)
+    axis.grid(visible=False)
+    _legend(figure)
+    return figure
+
+
+def importances(found: Importance) -> Figure:
+    """Importance of each hyperparameter, with how much it varies between halves of the trials."""
+    figure, (axis,) = _axes(1, 7.2, 0.7 + 0.38 * len(found.names))
+    places = np.arange(len(found.names))[::-1]
+    axis.barh(places, found.shares, color=COLOURS[0], height=0.6)
+    middle, half = (found.low + found.high) / 2, (found.high - found.low) / 2
+    axis.errorbar(middle, places, xerr=half, fmt="none", ecolor="0.25", lw=1.2, capsize=3)
+    axis.set_yticks(places, found.names)
+    axis.set_xlim(0, 1)
+    axis.set_xlabel("importance")
+    return figure
+
+
+def stability(view: View) -> Figure | None:
+    """How many of the evaluations after convergence still met the threshold, against how fast it came."""
+    table = view.table[view.table["stability"].notna()]
+    if table.empty:
+        return None
+    figure, (axis,) = _axes(1, 7.2, 3.4)
+    _scatter_estimates(axis, table, view, "stability")
+    axis.set_ylim(-0.03, 1.03)
+    axis.set_ylabel("later evaluations\nstill there (share)")
+    _time_axis(axis, view)
+    return figure
+
+
+def cost(view: View) -> Figure:
+    """What each configuration cost, against how fast it converged."""
+    figure, (axis,) = _axes(1, 7.2, 3.4)
+    _scatter_estimates(axis, view.table, view, "device_seconds")
+    axis.set_ylim(bottom=0)
+    axis.set_ylabel("device-seconds\nper configuration")
+    _time_axis(axis, view)
+    return figure
+
+
+def _scatter_estimates(axis: Any, table: pd.DataFrame, view: View, name: str) -> None:
+    """`name` of all trials over their time; the best few of the search with both intervals."""
+    axis.scatter(table["time"], table[name], s=16, color=_GREY, lw=0, alpha=0.7, rasterized=len(table) > _DENSE)
+    for colour, row in zip(COLOURS[:4], table[:4].to_dict("records"), strict=False):
+        spread = {
+            f"{axis_name}err": [[row[key] - row[f"{key}_low"]], [row[f"{key}_high"] - row[key]]]
+            for axis_name, key in (("x", "time"), ("y", name))
+            if np.isfinite(row.get(f"{key}_low", np.nan))
+        }
+        label = f"trial {row['trial']} (search)" if view.space else _literal(view.label)
+        axis.errorbar(row["time"], row[name], **spread, fmt="o", ms=5, color=colour, lw=1.2, capsize=2, label=label)
+    _legend(axis.figure)
+
+
+def _time_axis(axis: Any, view: View) -> None:
+    _finish_x(axis, view)
+    axis.set_xlabel(f"restricted mean {X_AXES[view.clock]} to convergence")
+
+
+def profile(views: Sequence[View]) -> Figure | None:
+    """Share of lanes whose final return is above each level."""
+    scored = {id(view): results.with_scores(view.data) for view in views if view.with_budget}
+    drawn = []
+    for label, colour, view, trial in _drawn(views):
+        if (lanes := scored.get(id(view))) is not None:
+            own = lanes[(lanes["trial"] == trial) & (lanes["phase"] == view.phase)]["score"].to_numpy(np.float64)
+            if not np.isnan(own).any():
+                drawn.append((label, colour, own))
+    if not drawn:
+        return None
+    figure, (axis,) = _axes(1, 7.2, 3.4)
+    values = np.concatenate([own for _, _, own in drawn])
+    margin = 0.05 * (np.ptp(values) or max(1.0, abs(values[0])))
+    levels = np.linspace(values.min() - margin, values.max() + margin, 300)
+    for label, colour, own in drawn:
+        above = own[:, None] > levels  # [S, levels]
+        bands = {tuple(column): convergence.share_interval(column) for column in np.unique(above, axis=1).T}
+        low, high = np.array([bands[tuple(column)] for column in above.T]).T
+        axis.fill_between(levels, low, high, color=colour, alpha=0.15, lw=0)
+        shares = convergence.performance_profile(own[:, None], levels)
+        axis.plot(levels, shares, color=colour, lw=1.8, label=_literal(label))
+    axis.set_ylim(-0.03, 1.03)
+    axis.ticklabel_format(axis="x", useOffset=False)
+    axis.set_xlabel("final evaluation return")
+    axis.set_ylabel("share of seeds above")
+    _legend(figure)
+    return figure
+
+
+# -- shared pieces -----------------------------------------------------------------------------------------
+
+
+def _drawn(views: Sequence[View]) -> list[tuple[str, str, View, int]]:
+    """What is drawn in colour: the best few of one view, or the best of each."""
+    if len(views) == 1:
+        return [(views[0].name(t), c, views[0], t) for c, t in zip(COLOURS, views[0].best, strict=False)]
+    return [
+        (view.label if not view.space else f"{view.label}: {view.name(view.best[0])}", colour, view, view.best[0])
+        for colour, view in zip(COLOURS, views, strict=False)
+    ]
+
+
+def _axes(count: int, width: float, height: float, columns: int = 1) -> tuple[Figure, list[Any]]:
+    from matplotlib.figure import Figure  # slow to import; and no pyplot, so no global state
+
+    figure = Figure(figsize=(width, height), dpi=120, layout="constrained")
+    rows = -(-count // columns)
+    axes = list(figure.subplots(rows, columns, squeeze=False).flat)
+    for spare in axes[count:]:
+        spare.set_axis_off()
+    for axis in axes[:count]:
+        axis.spines[["top", "right"]].set_visible(False)
+        axis.grid(alpha=0.25, lw=0.6)
+        axis.tick_params(labelsize=8)
+    return figure, axes[:count]
+
+
+def _legend(figure: Any) -> None:
+    """Above the axes, where it covers no data."""
+    axis = figure.axes[0]
+    if axis.get_legend_handles_labels()[0]:
+        figure.legend(loc="outside upper left", fontsize=8, frameon=False, ncols=2)
+
+
+def _literal(label: str) -> str:
+    return label.replace("$", r"\$")  # not a formula
+
+
+def _finish_x(axis: Any, view: View) -> None:
+    axis.set_xlim(0, view.end * 1.01)
+    axis.xaxis.set_major_formatter("{x:,.0f}" if view.end >= 10 else "{x:g}")
+    axis.set_xlabel(X_AXES[view.clock] if view.clock != "seconds" else "device-seconds")
+
+
+def _draw_thresholds(axis: Any, views: Sequence[View]) -> None:
+    first = {parse_criterion(text) for view in views for text in view.data.settings["criteria"][:1]}
+    for level in sorted({criterion.threshold for criterion in first if criterion.kind == "eval"}):
+        axis.axhline(level, color="0.35", lw=0.9, ls="--", zorder=1, label=f"threshold {level:g}")
+
+
+_HALO: dict[str, Any] = {"bbox": {"boxstyle": "round,pad=0.1", "fc": "white", "ec": "none", "alpha": 0.8}, "zorder": 6}
+
+
+def _positions(dimension: Dimension, values: Any, jitter: float) -> np.ndarray:
+    """Where values go on a slice's axis; those of a list as strips, spread a little."""
+    if isinstance(dimension, Range):
+        return np.asarray(values, np.float64)
+    places = {show(value): i for i, value in enumerate(dimension.values)}
+    strip = np.array([places[show(value)] for value in values], np.float64)
+    return strip + np.random.default_rng(0).uniform(-jitter, jitter, len(strip))
+
+
+def _unit(dimension: Dimension, values: Any) -> np.ndarray:
+    """Values between 0 and 1 along their own axis."""
+    if isinstance(dimension, Range):
+        scale = np.log if dimension.log else np.asarray
+        low, high = scale(dimension.low), scale(dimension.high)
+        return (scale(np.asarray(values, np.float64)) - low) / (high - low)
+    last = len(dimension.values) - 1
+    return _positions(dimension, values, jitter=0.0) / last if last else np.full(len(values), 0.5)
+
+
+def _marks(dimension: Dimension) -> list[tuple[str, float]]:
+    """Labels of an axis between 0 and 1."""
+    if isinstance(dimension, Range):
+        return [(number(dimension.low), 0.0), (number(dimension.high), 1.0)]
+    return list(zip(map(show, dimension.values), _unit(dimension, dimension.values).tolist(), strict=True))
+
+
+def _finish_dimension(axis: Any, name: str, dimension: Dimension) -> None:
+    axis.set_xlabel(name, fontsize=9)
+    if isinstance(dimension, Range):
+        if dimension.log:
+            axis.set_xscale("log")
+            margin = (dimension.high / dimension.low) ** 0.04
+            axis.set_xlim(dimension.low / margin, dimension.high * margin)
+        else:
+            margin = 0.04 * (dimension.high - dimension.low)
+            axis.set_xlim(dimension.low - margin, dimension.high + margin)
+        return
+    axis.set_xticks(range(len(dimension.values)), [show(value) for value in dimension.values])
+    axis.set_xlim(-0.5, len(dimension.values) - 0.5)
+    axis.grid(visible=False, axis="x")

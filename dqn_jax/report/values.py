@@ -1,0 +1,44 @@
+"""Values and estimates as a person reads them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+
+def show(value: Any) -> str:
+    """A setting's value in the form in which it is given on the command line: 64x64, none, 0.001."""
+    if isinstance(value, tuple | list | np.ndarray):
+        return "x".join(show(x) for x in value)
+    if value is None or (isinstance(value, float | np.floating) and np.isnan(value)):
+        return "none"
+    if isinstance(value, bool | np.bool_):
+        return str(bool(value)).lower()
+    if isinstance(value, float | np.floating):
+        return f"{value:.4g}"
+    return str(value)
+
+
+def number(value: float) -> str:
+    """Four significant digits, or all digits of a large number: 0.01234, 12.34, 123,456."""
+    if not np.isfinite(value):
+        return "-"
+    if value == 0 or 1e-3 <= abs(value) < 1000:
+        return f"{value:.4g}"
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
+
+
+def percent(value: float) -> str:
+    """A share: 95%."""
+    return f"{100 * value:.0f}%" if np.isfinite(value) else "-"
+
+
+def estimate(row: Any, name: str, show: Any = number) -> str:
+    """`x [low, high]` of a row with `name`, `name_low` and `name_high`; '-' where there is none."""
+    value, low, high = (float(row[name + end]) for end in ("", "_low", "_high"))
+    if not np.isfinite(value):
+        return "-"
+    if not (np.isfinite(low) or np.isfinite(high)):
+        return show(value)
+    return f"{show(value)} [{show(low)}, {show(high) if np.isfinite(high) else 'never'}]"

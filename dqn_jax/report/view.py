@@ -1,0 +1,108 @@
+"""What the sections and figures of a report look at: one sweep's finished trials, ranked."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from dqn_jax.config import ConfigError
+from dqn_jax.report.figures import X_AXES
+from dqn_jax.report.importance import Importance, importance
+from dqn_jax.sweep import results
+from dqn_jax.sweep.results import SweepData
+from dqn_jax.sweep.space import Space, parse_space
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+_BEST = 4  # trials drawn in colour
+
+
+@dataclasses.dataclass(frozen=True)
+class View:
+    """One sweep as reported."""
+
+    label: str
+    data: SweepData  # trials with all their seeds only
+    left_out: int  # lanes of trials that still run
+    by: str  # what the ranking is by
+    clock: str  # that, or env_steps when ranked by final return
+    end: float  # the horizon on this clock
+    space: Space
+    table: pd.DataFrame  # the search, ranked
+    confirmed: pd.DataFrame  # likewise on held-out seeds; may be empty
+    importance: Importance | str
+
+    @staticmethod
+    def of(data: SweepData, by: str = "env_steps", label: str | None = None) -> View:
+        """Rank what has finished.
+
+        Raises:
+          ConfigError: if nothing has, or it cannot be ranked by this.
+        """
+        whole = results.finished(data)
+        if not (whole.lanes["phase"] == "search").any():
+            lacking = "finished lanes" if data.lanes.empty else "trial with all its seeds finished"
+            raise ConfigError(f"report: {data.name} has no {lacking} yet; let it run on, then report again.")
+        clock = "env_steps" if by == "final_return" else by
+        varied = data.settings["vary"]
+        space = parse_space([f"{name}={values}" for name, values in varied.items()]) if varied else {}
+        table = results.ranked(whole, by)
+        losses = -table["final"] if by == "final_return" else table["time"]  # smaller is better
+        known = losses.notna().to_numpy()
+        return View(
+            label=data.name if label is None else label,
+            data=whole,
+            left_out=len(data.lanes) - len(whole.lanes),
+            by=by,
+            clock=clock,
+            end=results.horizon(whole, clock),
+            space=space,
+            table=table,
+            confirmed=results.ranked(whole, by, "confirm"),
+            importance=importance(space, table[known], losses[known]),
+        )
+
+    @property
+    def measure(self) -> str:
+        """The column of the table that it is ranked by."""
+        return "final" if self.by == "final_return" else "time"
+
+    @property
+    def measure_words(self) -> str:
+        """The same in words."""
+        return "final return (IQM)" if self.by == "final_return" else f"mean {X_AXES[self.clock]}\nto convergence"
+
+    @property
+    def phase(self) -> str:
+        """Where the best few are shown: on held-out seeds, if there are any."""
+        return "search" if self.confirmed.empty else "confirm"
+
+    @property
+    def best(self) -> list[int]:
+        """The best few trials, best first: by the held-out seeds, if there are any."""
+        table = self.table if self.confirmed.empty else self.confirmed
+        return [int(trial) for trial in table["trial"][:_BEST]]
+
+    @property
+    def with_budget(self) -> bool:
+        """Whether lanes ran on to the end of their budget, so that final returns and areas can be compared."""
+        return bool(self.data.settings["stop"] == "budget")
+
+    def lanes(self, trial: int | None = None, phase: str | None = None) -> pd.DataFrame:
+        """Lanes of a phase (default: where the best few are shown), of one trial or of all."""
+        lanes = self.data.lanes[self.data.lanes["phase"] == (phase or self.phase)]
+        return lanes if trial is None else lanes[lanes["trial"] == trial]
+
+    def outcomes(self, trial: int | None = None, phase: str | None = None) -> tuple[np.ndarray, np.ndarray]:
+        """Times and whether converged, of these lanes on the clock."""
+        return results.outcomes(self.lanes(trial, phase), self.clock, self.end)
+
+    def name(self, trial: int) -> str:
+        """A trial in a legend."""
+        if not self.space:
+            return self.label
+        seeds = len(self.lanes(trial))
+        return f"trial {trial}, {seeds} {'held-out ' if self.phase == 'confirm' else ''}seed{'s' * (seeds != 1)}"

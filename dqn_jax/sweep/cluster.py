@@ -1,0 +1,107 @@
+"""A sweep on a Ray cluster: every task claims a wave from the shared records, runs it, and records what it found.
+
+Ray only places tasks and starts them again where a node dies. Which waves are left, and whose they are, the store
+says; a dead node's wave is claimed by another task once its lease has run out.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from typing import Any
+
+from dqn_jax.config import ConfigError
+from dqn_jax.runs import RunError
+from dqn_jax.sweep.store import Store
+
+_POLL_SECONDS = 1.0
+_LOST_IN_A_ROW = 20  # tasks that die one after another before we give up
+
+
+def run_units(store: Store, *, workers: int | None, stopping: Any, show: Any) -> bool:
+    """Run all units of the store as tasks of the cluster at $RAY_ADDRESS, or of one started on this machine.
+
+    Args:
+      store: the records, at a URL that all nodes reach.
+      workers: tasks at once (default: one for each node, with all its cores and accelerators).
+      stopping: () -> bool, whether to stop.
+      show: () -> None, called every now and then, to show how far it is.
+
+    Returns:
+      Whether all units are done.
+
+    Raises:
+      ConfigError: if Ray is not installed, or `workers` is not possible.
+      RunError: if task after task fails.
+    """
+    ray = _ray()
+    share = _share(ray, workers)
+    task = ray.remote(_one_wave).options(
+        num_cpus=share["CPU"], num_gpus=share["GPU"], max_retries=-1, scheduling_strategy="SPREAD"
+    )
+    running: list[Any] = []
+    lost = 0
+    while True:
+        states = [state for _, state in store.units()]
+        if all(state == "done" for state in states):
+            return True
+        if stopping():
+            for reference in running:
+                ray.cancel(reference, force=True)
+            return False
+        # One task for each unit that waits. A unit of a dead node waits again once its lease has run out.
+        for _ in range(min(states.count("waiting"), share["tasks"]) - len(running)):
+            running.append(task.remote(store.url, store.name, int(share["CPU"])))
+        ended, running = ray.wait(running, timeout=_POLL_SECONDS) if running else ([], [])
+        if not ended:
+            time.sleep(_POLL_SECONDS if not running else 0)
+        for reference in ended:
+            try:
+                ray.get(reference)
+                lost = 0
+            except ray.exceptions.RayTaskError as error:
+                raise RunError(f"engine: a task failed: {str(error).strip().splitlines()[-1]}") from None
+            except ray.exceptions.RayError as error:  # its worker or node died
+                lost += 1
+                if lost >= _LOST_IN_A_ROW:
+                    raise RunError(f"engine: {lost} tasks died in a row: {str(error).splitlines()[0]}") from None
+        show()
+
+
+def _ray() -> Any:
+    try:
+        import ray
+    except ImportError:
+        raise ConfigError("engine: Ray is not installed; install dqn_jax[cluster] or use --engine local.") from None
+    if not ray.is_initialized():
+        quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
+        try:
+            ray.init(address=os.environ.get("RAY_ADDRESS", "auto"), **quiet)
+        except ConnectionError:
+            ray.init(include_dashboard=False, **quiet)
+    return ray
+
+
+def _share(ray: Any, workers: int | None) -> dict[str, Any]:
+    """How many tasks at once, and what each takes of a node."""
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    tasks = len(nodes) if workers is None else workers
+    if tasks < 1:
+        raise ConfigError(f"workers: {tasks} is not possible; use 1 or more.")
+    per_node = -(-tasks // len(nodes))
+    cpus = min(int(node.get("CPU", 1)) for node in nodes)
+    gpus = min(int(node.get("GPU", 0)) for node in nodes)
+    return {"tasks": tasks, "CPU": max(1, cpus // per_node), "GPU": gpus // per_node}
+
+
+def _one_wave(url: str, name: str, cpus: int) -> int:
+    """In a task: run the next wave that nobody has; the number of waves run."""
+    import jax
+
+    if "xla_force_host_platform_device_count" not in os.environ.get("XLA_FLAGS", ""):
+        with contextlib.suppress(RuntimeError):  # jax has started in an earlier task of this process
+            jax.config.update("jax_num_cpu_devices", cpus)
+    from dqn_jax.sweep import runner
+
+    return runner.work_one(url, name)

@@ -1,0 +1,273 @@
+"""The database under a sweep's records: how it is reached, its tables, and what it says when it fails.
+
+SQLite (a file) or PostgreSQL (a server for several machines), both through SQLAlchemy. Optuna makes its tables and
+keeps their version; ours stand beside them under names that begin with `dqn_jax_`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import json
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import sqlalchemy as sa
+
+from dqn_jax.config import ConfigError, suggest
+from dqn_jax.runs import RunError
+from dqn_jax.sweep.results import LANE_COLUMNS
+
+FORMAT = 1  # of sweep.json, our tables and the curves; a newer one is refused
+_BUSY_SECONDS = 60  # how long to wait for another writer of the same SQLite file
+_CONNECT_SECONDS = 5
+_METRIC = "restricted mean of env_steps to convergence"
+_PREFIX = "dqn_jax_"
+_OURS = ("sweeps", "units", "lanes", "curves")
+
+
+class Tables(NamedTuple):
+    """Optuna's tables, under its names, and ours."""
+
+    studies: sa.Table
+    study_directions: sa.Table
+    study_system_attributes: sa.Table
+    trials: sa.Table
+    trial_params: sa.Table
+    trial_values: sa.Table
+    trial_user_attributes: sa.Table
+    trial_system_attributes: sa.Table
+    sweeps: sa.Table
+    units: sa.Table
+    lanes: sa.Table
+    curves: sa.Table
+
+
+def find_tables(engine: sa.Engine) -> Tables:
+    """Optuna's tables as they are found there, and ours.
+
+    Raises:
+      ConfigError: if they are not there.
+    """
+    theirs = [name for name in Tables._fields if name not in _OURS]
+    found, ours = sa.MetaData(), _metadata()
+    found.reflect(engine, only=lambda name, _: name in theirs)
+    missing = [name for name in theirs if name not in found.tables]
+    if missing or not sa.inspect(engine).has_table(_PREFIX + "sweeps"):
+        raise ConfigError(f"sweep: {shown(engine)} holds no sweep of dqn_jax; choose another.")
+    tables = {name: found.tables[name] for name in theirs}
+    return Tables(**tables, **{name: ours.tables[_PREFIX + name] for name in _OURS})
+
+
+@functools.cache
+def _metadata() -> sa.MetaData:
+    metadata = sa.MetaData()
+    kinds = {"int64": sa.BigInteger, "float64": sa.Double, "bool": sa.Boolean, "str": sa.Text}
+    keys = ("phase", "trial", "seed")
+    sa.Table(
+        _PREFIX + "sweeps",
+        metadata,
+        sa.Column("study_id", sa.Integer, primary_key=True, autoincrement=False),
+        sa.Column("format", sa.Integer, nullable=False),
+        sa.Column("definition", sa.Text, nullable=False),
+        sa.Column("origin", sa.Text),  # of a mirror: where the sweep is
+        sa.Column("revision", sa.Integer, nullable=False),  # raised by each transaction that writes
+    )
+    sa.Table(
+        _PREFIX + "units",
+        metadata,
+        sa.Column("study_id", sa.Integer, primary_key=True, autoincrement=False),
+        sa.Column("id", sa.Integer, primary_key=True, autoincrement=False),
+        sa.Column("phase", sa.Text, nullable=False),
+        sa.Column("lanes", sa.Text, nullable=False),  # JSON [[trial, seed], ...]
+        sa.Column("owner", sa.Text),
+        sa.Column("lease_until", sa.Double),  # seconds of the database's clock
+        sa.Column("done", sa.Boolean, nullable=False),
+    )
+    sa.Table(
+        _PREFIX + "lanes",
+        metadata,
+        sa.Column("study_id", sa.Integer, primary_key=True, autoincrement=False),
+        *(sa.Column(n, kinds[LANE_COLUMNS[n]], primary_key=True, autoincrement=False) for n in keys),
+        *(sa.Column(n, kinds[kind]) for n, kind in LANE_COLUMNS.items() if n not in keys),
+        sa.Column("unit_id", sa.Integer, nullable=False),
+    )
+    sa.Table(
+        _PREFIX + "curves",
+        metadata,
+        sa.Column("id", sa.Integer, primary_key=True),
+        sa.Column("study_id", sa.Integer, nullable=False, index=True),
+        sa.Column("unit_id", sa.Integer, nullable=False),
+        sa.Column("data", sa.LargeBinary, nullable=False),  # Parquet
+    )
+    return metadata
+
+
+def create_sweep(url: str, definition: dict[str, Any], origin: str | None) -> None:
+    """Make the tables, where there are none, and an empty sweep of `definition`'s name.
+
+    Raises:
+      ConfigError: if there is a study of that name.
+    """
+    name = definition["name"]
+    engine = make_engine(url)
+    where = shown(engine)
+    with clear_errors(where):
+        _metadata().create_all(engine)
+        prepare_for_optuna(url)
+        tables = find_tables(engine)
+        studies = tables.studies
+        try:
+            with engine.begin() as connection:
+                connection.execute(studies.insert().values(study_name=name))
+                study = connection.execute(
+                    sa.select(studies.c.study_id).where(studies.c.study_name == name)
+                ).scalar_one()
+                for table in (tables.sweeps, tables.units, tables.lanes, tables.curves):
+                    # What Optuna left of a study it deleted, whose number may come again.
+                    old = ~table.c.study_id.in_(sa.select(studies.c.study_id)) | (table.c.study_id == study)
+                    connection.execute(table.delete().where(old))
+                connection.execute(
+                    tables.study_directions.insert().values(study_id=study, direction="MINIMIZE", objective=0)
+                )
+                connection.execute(
+                    tables.study_system_attributes.insert().values(
+                        study_id=study, key="study:metric_names", value_json=json.dumps([_METRIC])
+                    )
+                )
+                connection.execute(
+                    tables.sweeps.insert().values(
+                        study_id=study, format=FORMAT, definition=json.dumps(definition), origin=origin, revision=0
+                    )
+                )
+        except sa.exc.IntegrityError:
+            raise ConfigError(
+                f"name: {where} has a study '{name}' already; choose another name, or go on with it by --resume."
+            ) from None
+
+
+def find_sweep(connection: sa.Connection, tables: Tables, where: str, name: str | None) -> Any:
+    """The row of the sweep of that name, or of the only one, with its `study_name`.
+
+    Raises:
+      ConfigError: if there is none, or several, or a newer dqn_jax wrote it.
+    """
+    sweeps, study_name = tables.sweeps, tables.studies.c.study_name
+    joined = sweeps.join(tables.studies, sweeps.c.study_id == tables.studies.c.study_id)
+    query = sa.select(study_name, sweeps.c.format).select_from(joined).order_by(sweeps.c.study_id)
+    formats = {row.study_name: row.format for row in connection.execute(query)}
+    if name is None and len(formats) != 1:
+        raise ConfigError(f"name: {where} has {len(formats)} sweeps ({', '.join(formats)}); choose one by its name.")
+    chosen = next(iter(formats)) if name is None else name
+    if chosen not in formats:
+        raise ConfigError(
+            f"name: {where} has no sweep '{chosen}'.{suggest(chosen, formats)} It has {', '.join(formats)}."
+        )
+    if formats[chosen] > FORMAT:
+        raise ConfigError(f"sweep: {where} was written by a newer dqn_jax (format {formats[chosen]}); update dqn_jax.")
+    return connection.execute(sa.select(study_name, sweeps).select_from(joined).where(study_name == chosen)).one()
+
+
+def sqlite_url(path: Path) -> str:
+    """The URL of a file."""
+    return sa.URL.create("sqlite", database=str(path.absolute())).render_as_string()
+
+
+def shown(engine: sa.Engine) -> str:
+    """The engine's URL without the password."""
+    return engine.url.render_as_string(hide_password=True)
+
+
+def make_engine(url: str) -> sa.Engine:
+    """What connects to a database.
+
+    Raises:
+      ConfigError: if the URL is none, or of a kind that is not supported.
+    """
+    location, arguments = _engine_arguments(url)
+    try:
+        return sa.create_engine(location, **arguments)
+    except ImportError as error:
+        raise ConfigError(f"store: the driver of {location.drivername} is missing ({error}); install it.") from None
+
+
+def _engine_arguments(url: str) -> tuple[sa.URL, dict[str, Any]]:
+    """Where a database is, and how SQLAlchemy is to speak to it."""
+    try:
+        location = sa.make_url(url)
+        kind = location.get_backend_name()
+    except (sa.exc.ArgumentError, ValueError):
+        kind = ""
+    # No pool: a connection costs milliseconds, and one that nobody uses can go stale, or hold a file open.
+    if kind == "postgresql":
+        if "+" not in location.drivername:
+            location = location.set(drivername="postgresql+psycopg")
+        timeout = {} if "connect_timeout" in location.query else {"connect_timeout": _CONNECT_SECONDS}
+        return location, {"connect_args": timeout, "poolclass": sa.pool.NullPool}
+    if kind == "sqlite" and location.database not in (None, "", ":memory:"):
+        # IMMEDIATE: a transaction that writes waits for its turn when it begins, not half-way, where it may not.
+        connect = {"timeout": _BUSY_SECONDS, "isolation_level": "IMMEDIATE"}
+        return location, {"connect_args": connect, "poolclass": sa.pool.NullPool}
+    raise ConfigError("store: this is not the URL of a database that a sweep can use; give postgresql://HOST/NAME.")
+
+
+def prepare_for_optuna(url: str) -> None:
+    """Make Optuna's tables, if they are not there.
+
+    Raises:
+      ConfigError: if they are of a version that this Optuna does not know.
+    """
+    import optuna
+
+    location, arguments = _engine_arguments(url)
+    template = location.render_as_string(hide_password=False).replace("{", "{{").replace("}", "}}")
+    with clear_errors(location.render_as_string()), quiet_optuna():
+        try:
+            storage = optuna.storages.RDBStorage(template, engine_kwargs=arguments)
+        except optuna.exceptions.StorageInternalError as error:
+            raise error.__cause__ or error from None
+        except RuntimeError as error:
+            raise ConfigError(f"store: {str(error).splitlines()[0]}") from None
+        storage.remove_session()
+
+
+def connect(engine: sa.Engine, patience: float) -> sa.Connection:
+    """A connection; tries again for `patience` seconds."""
+    deadline = time.monotonic() + patience
+    while True:
+        try:
+            return engine.connect()
+        except sa.exc.OperationalError:
+            if time.monotonic() >= deadline:
+                raise
+            time.sleep(1)
+
+
+@contextlib.contextmanager
+def clear_errors(where: str) -> Iterator[None]:
+    """Turn what a database or a file system refuses into one line."""
+    try:
+        yield
+    except sa.exc.IntegrityError:
+        raise  # a fault of ours, or of a caller who says what it means
+    except (sa.exc.DBAPIError, OSError) as error:
+        cause = error.orig if isinstance(error, sa.exc.DBAPIError) else error.strerror or error
+        reason = (str(cause).strip() or "no reason given").splitlines()[0]
+        remedies = {"full": "free space", "No space": "free space", "locked": "close the program that holds it"}
+        remedy = next((remedies[word] for word in remedies if word in reason), "see that it is there and works")
+        raise RunError(f"store: cannot use {where} ({reason}); {remedy}, then go on with --resume.") from error
+
+
+@contextlib.contextmanager
+def quiet_optuna() -> Iterator[None]:
+    """Without the lines Optuna logs."""
+    import optuna
+
+    level = optuna.logging.get_verbosity()
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    try:
+        yield
+    finally:
+        optuna.logging.set_verbosity(level)

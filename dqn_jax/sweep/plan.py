@@ -1,0 +1,209 @@
+"""What a sweep will run, before anything runs: compile groups, how many lanes fit, and the waves they go in."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import numpy as np
+import psutil
+
+from dqn_jax.config import Config, ConfigError, HParams
+from dqn_jax.loop import Loop, make_loop
+from dqn_jax.population import stack_hparams
+from dqn_jax.sweep.space import Group, Space
+
+_CPU_WAVE = 256  # lanes: on CPU more at once are no faster, and what is found is known earlier
+_MEMORY_SHARE = 0.7  # of what is free that lanes may take; the rest is for programs and the host's part
+
+
+@dataclasses.dataclass(frozen=True)
+class GroupPlan:
+    """How one compile group runs."""
+
+    group: Group
+    settings: dict[str, Any]  # what is static in it and differs from other groups
+    lanes: int  # in all
+    capacity: int  # lanes of a wave
+    waves: tuple[tuple[tuple[int, int], ...], ...]  # (trial, seed) of the lanes of each
+    bytes_per_lane: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """How all the groups run."""
+
+    groups: tuple[GroupPlan, ...]
+    devices: int
+    device_kind: str
+    memory: int  # bytes that lanes may take, over all devices
+    programs_because_of: dict[str, int]  # static settings that vary, with how many values
+
+    @property
+    def lanes(self) -> int:
+        """In all."""
+        return sum(group.lanes for group in self.groups)
+
+    @property
+    def peak_bytes(self) -> int:
+        """The most that lanes take at once."""
+        return max(group.capacity * group.bytes_per_lane for group in self.groups)
+
+    def as_json(self) -> dict[str, Any]:
+        """For plan.json."""
+        return {
+            "devices": self.devices,
+            "device_kind": self.device_kind,
+            "memory_bytes": self.memory,
+            "peak_bytes": self.peak_bytes,
+            "programs": len(self.groups),
+            "programs_because_of": self.programs_because_of,
+            "groups": [
+                {
+                    "settings": {name: _text(value) for name, value in group.settings.items()},
+                    "trials": len(group.group.trials),
+                    "lanes": group.lanes,
+                    "waves": len(group.waves),
+                    "capacity": group.capacity,
+                    "bytes_per_lane": group.bytes_per_lane,
+                }
+                for group in self.groups
+            ],
+        }
+
+
+def _text(value: Any) -> Any:
+    return "x".join(map(str, value)) if isinstance(value, tuple) else value
+
+
+def make_plan(
+    space: Space,
+    groups: Sequence[Group],
+    seeds: Sequence[int],
+    *,
+    wave: int | None = None,
+    memory: float | None = None,
+    devices: Sequence[jax.Device] | None = None,
+) -> Plan:
+    """Cut the groups into waves of whole trials, as far as memory allows.
+
+    Args:
+      space: what varies.
+      groups: from `compile_groups`.
+      seeds: of every trial.
+      wave: most lanes at once (default: on CPU 256, on an accelerator what fits).
+      memory: bytes for all lanes (default: most of what is free).
+      devices: that they run on (default: all).
+
+    Raises:
+      ConfigError: if not even one lane fits on each device.
+    """
+    devices = list(devices if devices is not None else jax.local_devices())
+    if wave is not None and wave < 1:
+        raise ConfigError(f"wave: {wave} is not possible; use 1 or more lanes, or leave it out.")
+    limit = _free_memory(devices) if memory is None else int(memory)
+    most = wave or (_CPU_WAVE if devices[0].platform == "cpu" else 2**31)
+    planned = []
+    static = [name for name in space if name not in HParams._fields]
+    # Hyperparameters that are left out in some trials split groups as well.
+    optional = [name for name in space if len({trial.point[name] is None for g in groups for trial in g.trials}) > 1]
+    for group in groups:
+        loop = make_loop(group.config)
+        bytes_per_lane = lane_bytes(loop, group.trials[0].hparams)
+        fits = limit // bytes_per_lane
+        if fits < 1:
+            raise ConfigError(
+                f"memory: one lane takes {_size(bytes_per_lane)} and there are {_size(limit)}; lower replay_capacity"
+                " (or num_envs, hidden), or give --memory-gb if you know better."
+            )
+        lanes = [(trial.number, seed) for trial in group.trials for seed in seeds]
+        capacity = min(len(lanes), most, fits)
+        # Waves of equal size, not full ones and a small rest; a trial's seeds stay together where they fit.
+        together = len(seeds) if capacity >= len(seeds) else 1
+        waves = -(-len(lanes) // (capacity - capacity % together))
+        capacity = -(-len(lanes) // (waves * together)) * together
+        cuts = range(0, len(lanes), capacity)
+        point = group.trials[0].point
+        planned.append(
+            GroupPlan(
+                group,
+                {name: point[name] for name in (*static, *(n for n in optional if n not in static))},
+                len(lanes),
+                capacity,
+                tuple(tuple(lanes[cut : cut + capacity]) for cut in cuts),
+                bytes_per_lane,
+            )
+        )
+    because = {name: len({_text(trial.point[name]) for g in groups for trial in g.trials}) for name in static}
+    because |= {name: 2 for name in optional if name not in static}
+    kind = devices[0].device_kind
+    return Plan(tuple(planned), len(devices), kind, limit, {k: v for k, v in because.items() if v > 1})
+
+
+def fitted(config: Config) -> Config:
+    """The same run with a replay no larger than it can ever fill: the numbers are the same, the memory is less."""
+    loop = make_loop(config)
+    steps = loop.warmup_steps + loop.num_chunks * loop.steps_per_chunk
+    return dataclasses.replace(config, replay_capacity=min(config.replay_capacity, max(steps, config.batch_size)))
+
+
+def lane_bytes(loop: Loop, hparams: HParams) -> int:
+    """What one lane takes on its device: its state, and its readings on the device and on the host."""
+    seed, steps = jax.ShapeDtypeStruct((), np.int32), jax.ShapeDtypeStruct((), np.int32)
+    scalars = _first(hparams)
+    state, _ = jax.eval_shape(loop.start, seed, scalars)
+    _, metrics = jax.eval_shape(loop.chunk, steps, state, scalars)
+    return _bytes(state) + 2 * _bytes(metrics)
+
+
+def _first(hparams: HParams) -> HParams:
+    return jax.tree.map(lambda x: x[0], stack_hparams(hparams, 1))
+
+
+def _bytes(tree: Any) -> int:
+    def size(x: Any) -> int:
+        return 8 if jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key) else x.dtype.itemsize
+
+    return sum(math.prod(x.shape) * size(x) for x in jax.tree.leaves(tree))
+
+
+def _free_memory(devices: Sequence[jax.Device]) -> int:
+    if devices[0].platform == "cpu":
+        return int(psutil.virtual_memory().available * _MEMORY_SHARE)
+    stats = [device.memory_stats() or {} for device in devices]
+    free = [s["bytes_limit"] - s["bytes_in_use"] for s in stats if "bytes_limit" in s]
+    return int(min(free) * len(devices) * _MEMORY_SHARE) if free else int(8e9)
+
+
+def _size(count: float) -> str:
+    for unit in ("B", "kB", "MB"):
+        if count < 1000:
+            return f"{count:.3g} {unit}"
+        count /= 1000
+    return f"{count:.3g} GB"
+
+
+def describe(plan: Plan, settings: dict[str, Any]) -> list[str]:
+    """The plan in a few lines, for a person."""
+    trials = sum(len(group.group.trials) for group in plan.groups)
+    many = f"{len(plan.groups)} programs" if len(plan.groups) > 1 else "1 program"
+    lines = [
+        f"{trials} trials x {len(settings['seeds'])} seeds = {plan.lanes} lanes on {plan.devices} x {plan.device_kind};"
+        f" {many} to compile; at most {_size(plan.peak_bytes)} at once of {_size(plan.memory)}"
+    ]
+    if plan.programs_because_of:
+        causes = ", ".join(f"{name} ({count} values)" for name, count in plan.programs_because_of.items())
+        lines.append(f"programs differ by: {causes}; everything else varies within a program")
+    shown = plan.groups if len(plan.groups) <= 12 else plan.groups[:10]
+    for group in shown:
+        name = ", ".join(f"{k}={_text(v)}" for k, v in group.settings.items()) or "all"
+        lines.append(
+            f"  {name}: {len(group.group.trials)} trials, {group.lanes} lanes in {len(group.waves)} wave"
+            f"{'s' if len(group.waves) > 1 else ''} of up to {group.capacity}, {_size(group.bytes_per_lane)} a lane"
+        )
+    if len(shown) < len(plan.groups):
+        lines.append(f"  ... and {len(plan.groups) - len(shown)} more")
+    return lines

@@ -1,0 +1,339 @@
+"""What a sweep found, as tables, and the statistics of each of its trials.
+
+A *trial* is one point of the search space; a *lane* is one trial with one seed; a *curve* is a lane's evaluations.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from dqn_jax import convergence
+from dqn_jax.config import ConfigError, suggest
+from dqn_jax.runs import load_settings
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+PHASES = ("search", "confirm")
+STATUSES = ("converged", "budget", "diverged", "pruned")
+
+LANE_COLUMNS = {
+    "trial": "int64",
+    "seed": "int64",
+    "phase": "str",  # "search", or "confirm": the best trials again, on seeds that played no part in choosing them
+    "status": "str",  # why it left: it converged, it spent its budget, it diverged, or it was pruned
+    "env_steps": "int64",  # environment steps taken in all, and likewise
+    "updates": "int64",
+    "episodes": "int64",
+    "device_seconds": "float64",  # its share of the time that the devices worked, compilation apart
+    "converged": "bool",  # by the sweep's first criterion (it may have gone on after that)
+    "converged_env_steps": "float64",  # when; NaN if it did not
+    "converged_updates": "float64",
+    "converged_episodes": "float64",
+    "converged_seconds": "float64",  # device-seconds until then
+    "stability": "float64",  # share of the evaluations after it that still met the threshold; NaN without any
+    "final_return": "float64",  # mean of the last evaluation
+    "best_return": "float64",  # highest mean of an evaluation
+    "moments": "str",  # JSON: for each criterion in order [env_steps, updates, episodes, seconds], or null
+}
+CURVE_COLUMNS = {
+    "trial": "int64",
+    "seed": "int64",
+    "phase": "str",
+    "env_steps": "int64",
+    "updates": "int64",
+    "episodes": "int64",
+    "seconds": "float64",  # device-seconds so far
+    "eval_return": "float64",
+    "eval_length": "float64",
+    "train_return": "float64",  # mean of the last 100 training episodes
+    "loss": "float64",
+    "td_error": "float64",
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class SweepData:
+    """Everything that a report needs of a sweep (or of a run: a sweep with one trial), finished or not."""
+
+    name: str
+    settings: dict[str, Any]  # sweep.json: what was asked
+    plan: dict[str, Any]  # plan.json: groups, waves, programs, memory
+    provenance: dict[str, Any]
+    trials: pd.DataFrame  # index `trial`; one column per setting that varies (values as in the space; 'none' is None)
+    lanes: pd.DataFrame  # LANE_COLUMNS, finished lanes only, sorted by phase, trial and seed
+    curves: pd.DataFrame  # CURVE_COLUMNS, likewise, then by env_steps
+
+
+CLOCKS = {"env_steps": "env_steps", "updates": "updates", "episodes": "episodes", "seconds": "device_seconds"}
+"""The clocks that tell a time to convergence, and the lane column that says how far a lane went on each."""
+
+RANKINGS = (*CLOCKS, "final_return")
+"""What trials can be ranked by."""
+
+_RESAMPLES = 1000  # bootstrap draws of each interval
+_WORST = 0.1  # the quantile over seeds that says how bad it can get
+
+
+def find(path: Path) -> Path:
+    """The folder of the sweep or the run at `path`, or of the newest one below it.
+
+    Raises:
+      ConfigError: if there is none.
+    """
+    if not path.exists():
+        raise ConfigError(f"report: {path} does not exist; give the folder of a sweep or a run.")
+    names = ("sweep.json", "config.json")
+    found = [file.parent for depth in ("", "*/", "*/*/") for name in names for file in path.glob(depth + name)]
+    if not found:
+        raise ConfigError(f"report: {path} holds no sweep and no run; give a folder with sweep.json or config.json.")
+    return path if path in found else max(found, key=lambda folder: (folder.name, folder.stat().st_mtime))
+
+
+def load(path: Path) -> SweepData:
+    """The sweep or the run that `find` finds.
+
+    Raises:
+      ConfigError: if there is none, or it is a run that has not finished.
+    """
+    folder = find(path)
+    if not (folder / "sweep.json").is_file():
+        return of_run(folder)
+    from dqn_jax.sweep.store import load_data
+
+    return load_data(folder)
+
+
+def of_run(run: Path) -> SweepData:
+    """A run as a sweep with one trial.
+
+    Raises:
+      ConfigError: if it has not finished.
+    """
+    import pandas as pd
+
+    settings = load_settings(run)
+    try:
+        summary = json.loads((run / "summary.json").read_text())
+        provenance = json.loads((run / "provenance.json").read_text())
+        metrics = pd.read_csv(run / "metrics.csv")
+        if not summary["complete"]:
+            raise ValueError("it was stopped")
+        lanes, curves = _lanes_of_run(summary, provenance, metrics)
+    except (OSError, ValueError, KeyError) as error:
+        raise ConfigError(f"report: {run} has no finished lanes yet ({error}); go on with --resume.") from error
+    config = dataclasses.asdict(settings.config)
+    spent = summary["env_steps"] >= config["total_steps"]
+    asked = {
+        "name": settings.name,
+        "preset": settings.name,
+        "vary": {},
+        "seeds": list(settings.seeds),
+        "criteria": list(settings.criteria),
+        "stop": "budget" if spent or config["total_episodes"] else "converged",
+        "config": config,
+        "hparams": settings.hparams._asdict(),
+    }
+    devices = provenance["devices"]
+    plan = {
+        "devices": devices["count"],
+        "device_kind": devices["kind"],
+        "compiled": [{"seconds": summary["seconds"]["compile"]}],
+    }
+    trials = pd.DataFrame(index=pd.RangeIndex(1, name="trial"))
+    return SweepData(settings.name, asked, plan, provenance, trials, lanes, curves)
+
+
+def _lanes_of_run(
+    summary: dict[str, Any], provenance: dict[str, Any], metrics: pd.DataFrame
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    import pandas as pd
+
+    seeds = summary["seeds"]
+    share = provenance["devices"]["count"] / len(seeds)  # of the run's seconds: all lanes worked for all of them
+    curves = metrics.assign(trial=0, phase="search", seconds=metrics["seconds"] * share)
+    curves = curves[list(CURVE_COLUMNS)].astype(CURVE_COLUMNS)
+    last = curves.groupby("seed", sort=False).last()
+    if list(last.index) != seeds:
+        raise ValueError("metrics.csv and summary.json disagree on the seeds")
+    criteria = summary["criteria"]
+    nothing = {key: [None] * len(seeds) for key in ("env_steps", "updates", "episodes", "seconds", "stability")}
+    first = criteria[0] if criteria else nothing
+    times = {f"converged_{key}": pd.Series(first[key], dtype="float64").to_numpy() for key in CLOCKS}
+    moments = [
+        [None if c["env_steps"][i] is None else [c[key][i] for key in CLOCKS] for c in criteria]
+        for i in range(len(seeds))
+    ]
+    times["converged_seconds"] = times["converged_seconds"] * share
+    table = {
+        "trial": 0,
+        "seed": seeds,
+        "phase": "search",
+        "status": ["diverged" if seed in summary["diverged"] else "budget" for seed in seeds],
+        **{key: last[key].to_numpy() for key in ("env_steps", "updates", "episodes")},
+        "device_seconds": last["seconds"].to_numpy(),
+        "converged": np.isfinite(times["converged_env_steps"]),
+        **times,
+        "stability": pd.Series(first["stability"], dtype="float64").to_numpy(),
+        "final_return": last["eval_return"].to_numpy(),
+        "best_return": curves.groupby("seed", sort=False)["eval_return"].max().to_numpy(),
+        "moments": [json.dumps(moment) for moment in moments],
+    }
+    return pd.DataFrame(table)[list(LANE_COLUMNS)].astype(LANE_COLUMNS), curves
+
+
+def finished(data: SweepData) -> SweepData:
+    """Only the trials that have all their seeds, so that no statistic is over the seeds that happened to be fast.
+
+    In a sweep that still runs, the lanes that have finished are the ones that converged first.
+    """
+    asked = {"search": data.settings["seeds"], "confirm": (data.settings.get("confirm") or {"seeds": ()})["seeds"]}
+    needed = data.lanes["phase"].map({phase: len(seeds) for phase, seeds in asked.items()}).astype("int64")
+    counts = data.lanes.groupby(["phase", "trial"])["seed"].transform("size").astype("int64")
+    whole = data.lanes[counts >= needed].reset_index(drop=True)
+    kept = whole[["phase", "trial"]].drop_duplicates()
+    return dataclasses.replace(data, lanes=whole, curves=data.curves.merge(kept, on=["phase", "trial"]))
+
+
+def horizon(data: SweepData, clock: str = "env_steps") -> float:
+    """How long a lane had at most: the budget, or on the other clocks the furthest that any lane went."""
+    furthest = float(data.lanes[CLOCKS[clock]].max())
+    return max(furthest, float(data.settings["config"]["total_steps"])) if clock == "env_steps" else furthest
+
+
+def outcomes(lanes: pd.DataFrame, clock: str, end: float) -> tuple[np.ndarray, np.ndarray]:
+    """When each lane met the first criterion, or how long it is known not to have: times `[S]`, converged `[S]`.
+
+    A lane that spent its budget or diverged will never converge, so it counts as not converged up to the end, however
+    early it left: to treat a diverged one as merely lost from sight would flatter its settings. One that was pruned
+    might have converged later; it is censored where it was pruned.
+    """
+    converged = lanes["converged"].to_numpy(bool)
+    pruned = (lanes["status"] == "pruned").to_numpy()
+    unmet = np.where(pruned, lanes[CLOCKS[clock]].to_numpy(np.float64), end)
+    return np.where(converged, lanes[f"converged_{clock}"].to_numpy(np.float64), unmet), converged
+
+
+def with_scores(data: SweepData) -> pd.DataFrame:
+    """The lanes, with `score` (final return) and `area` (under the evaluation curve, as its mean over the budget).
+
+    Both are NaN unless the lane had the whole budget to get there: a curve that was cut where it converged or was
+    pruned has neither. A diverged lane counts with the lowest evaluation that the sweep has seen, from where it
+    diverged to the end.
+    """
+    lanes = data.lanes.assign(score=np.nan, area=np.nan)
+    if data.settings["stop"] != "budget":
+        return lanes
+    end, lowest = horizon(data), float(data.curves["eval_return"].min())
+    steps, returns = (data.curves[name].to_numpy(np.float64) for name in ("env_steps", "eval_return"))
+    rows_of = data.curves.groupby(["phase", "trial", "seed"]).indices
+    area = np.full(len(lanes), np.nan)
+    for i, (phase, trial, seed, status) in enumerate(
+        lanes[["phase", "trial", "seed", "status"]].itertuples(index=False)
+    ):
+        rows = rows_of.get((phase, trial, seed), np.empty(0, int))
+        x, y = steps[rows], np.nan_to_num(returns[rows], nan=lowest)
+        if status == "diverged":
+            x, y = np.r_[x, x[-1:], end], np.r_[y, lowest if len(x) else [], lowest]
+        if len(x) > 1 and x[-1] > x[0]:
+            area[i] = convergence.area_under_curve(x, y)
+    whole = lanes["status"] != "pruned"
+    score = lanes["final_return"].where(lanes["status"] != "diverged", lowest)
+    return lanes.assign(score=score.where(whole), area=np.where(whole, area, np.nan))
+
+
+def ranked(data: SweepData, by: str = "env_steps", phase: str = "search") -> pd.DataFrame:
+    """Finished trials, best first, one row each; every estimate `x` has its 95 % interval in `x_low` and `x_high`.
+
+    Columns: rank, trial, what varies, then
+      lanes, converged, diverged, pruned: how many seeds, and how they ended (diverged ones may have converged before);
+      share: of lanes converged (Wilson interval);
+      time: restricted mean time to convergence on the clock, counting at most the horizon; median: likewise, NaN if
+        fewer than half converged;
+      stability: share of the evaluations after convergence that still met the threshold, mean over seeds that
+        converged and went on;
+      final: interquartile mean of the final return; worst: its 10 % quantile over seeds; area: mean over the budget.
+        NaN unless every lane had the whole budget;
+      lane_seconds: device-seconds a lane took on average; device_seconds: all of them together.
+
+    A trial of which a seed still runs is left out (see `finished`); without any finished trial there are no rows and no
+    columns. With one seed there is nothing to resample, and intervals are NaN. Trials of equal time are in order of
+    the share converged, then of their best evaluations.
+
+    Raises:
+      ConfigError: if they cannot be ranked by this.
+    """
+    import pandas as pd
+
+    if by not in RANKINGS:
+        raise ConfigError(f"by: there is no ranking by '{by}'.{suggest(by, RANKINGS)} Choose {', '.join(RANKINGS)}.")
+    if by == "final_return" and data.settings["stop"] != "budget":
+        raise ConfigError("by: lanes left when they converged, so final returns say nothing; rank by a time instead.")
+    data, rows = finished(data), []
+    if not (data.lanes["phase"] == phase).any():
+        return pd.DataFrame()
+    clock = "env_steps" if by == "final_return" else by
+    end, lanes = horizon(data, clock), with_scores(data)
+    for trial, own in lanes[lanes["phase"] == phase].groupby("trial"):
+        times, converged = outcomes(own, clock, end)
+        result = convergence.time_to_convergence(times, converged, end, resamples=_RESAMPLES)
+        several = len(own) > 1
+        row: dict[str, Any] = {
+            "trial": trial,
+            "lanes": len(own),
+            "converged": int(converged.sum()),
+            "diverged": int((own["status"] == "diverged").sum()),
+            "pruned": int((own["status"] == "pruned").sum()),
+            **_estimate("share", result.share, result.share95),
+            **_estimate("time", result.restricted_mean, result.restricted_mean95 if several else (None, None)),
+            **_estimate("median", result.median, result.median95 if several else (None, None)),
+        }
+        known = own["stability"].dropna()
+        for name, values, statistic in (
+            ("stability", known, np.mean),
+            ("final", own["score"], convergence.interquartile_mean),
+            ("worst", own["score"], _worst),
+            ("area", own["area"], np.mean),
+            ("lane_seconds", own["device_seconds"], np.mean),
+        ):
+            row |= _resampled(name, values.to_numpy(np.float64), statistic)
+        row["device_seconds"] = float(own["device_seconds"].sum())
+        row["best_return"] = float(own["best_return"].mean())
+        rows.append(row)
+    table = pd.DataFrame(rows)
+    keys, ascending = ["time", "share", "best_return", "trial"], [True, False, False, True]
+    if by == "final_return":
+        keys, ascending = ["final", *keys], [False, *ascending]
+    table = table.sort_values(keys, ascending=ascending, ignore_index=True)
+    varied = data.trials.loc[table["trial"]].reset_index(drop=True)
+    table = pd.concat([table[["trial"]], varied, table.drop(columns=["trial", "best_return"])], axis=1)
+    table.insert(0, "rank", np.arange(1, len(table) + 1))
+    return table
+
+
+def _worst(values: np.ndarray, axis: int = 0) -> Any:
+    return np.quantile(values, _WORST, axis=axis)
+
+
+def _estimate(name: str, value: float | None, interval: tuple[float | None, float | None]) -> dict[str, float]:
+    numbers = (value, *interval)
+    return {
+        name + end: np.nan if number is None else float(number)
+        for end, number in zip(("", "_low", "_high"), numbers, strict=True)
+    }
+
+
+def _resampled(name: str, values: np.ndarray, statistic: Callable[..., Any]) -> dict[str, float]:
+    """An estimate over seeds with its bootstrap interval; NaN if a seed has no value."""
+    if len(values) == 0 or np.isnan(values).any():
+        return _estimate(name, None, (None, None))
+    interval = (
+        convergence.bootstrap_interval(values, statistic, resamples=_RESAMPLES) if len(values) > 1 else (None,) * 2
+    )
+    return _estimate(name, statistic(values, axis=0), interval)

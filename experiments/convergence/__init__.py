@@ -1,0 +1,1 @@
+"""Sweeps that ask how fast agents converge, and what changes that."""

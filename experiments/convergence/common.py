@@ -1,0 +1,100 @@
+"""What the convergence experiments share: a sweep that goes on where it was, its figures and its page."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+import dqn_jax
+from dqn_jax import runs
+from dqn_jax.display import SweepDisplay
+from dqn_jax.report import sweep_figures
+from dqn_jax.report.page import as_csv
+from dqn_jax.report.values import estimate, number, percent, show
+from dqn_jax.report.view import View
+from dqn_jax.sweep import SweepResult, sweep
+from dqn_jax.sweep.plan import describe
+from experiments.common import machine, markdown_table
+
+RESULTS = Path(__file__).parent / "results"
+
+
+def run(name: str, preset: str | dqn_jax.Preset, vary: Mapping[str, str], **asked: Any) -> SweepResult:
+    """The sweep `name`, kept in runs/convergence; what an earlier call has found is not found again."""
+    out = Path("runs/convergence") / name
+
+    def say(plan: Any, definition: dict[str, Any]) -> bool:
+        print("\n".join(describe(plan, definition)), flush=True)
+        return True
+
+    with SweepDisplay(name, enabled=sys.stderr.isatty()) as display:
+        result = sweep(
+            preset,
+            vary,
+            out=out,
+            resume=(out / "sweep.json").is_file(),
+            name=name,
+            on_plan=say,
+            on_progress=display.update,
+            warn=display.warn,
+            **asked,
+        )
+    if not result.finished:
+        sys.exit(130)
+    return result
+
+
+def write_results(name: str, view: View, draw: Mapping[str, Callable[[View], Figure | None]]) -> list[str]:
+    """Write results/<name>/trials.csv and the figures; the names of those there was something to draw in."""
+    folder = RESULTS / name
+    folder.mkdir(parents=True, exist_ok=True)
+    with runs.atomic(folder / "trials.csv") as path:
+        path.write_text(as_csv([view]))
+    written = []
+    for file, figure_of in draw.items():
+        figure = figure_of(view)
+        if figure is not None:
+            with runs.atomic(folder / f"{file}.png") as path:
+                figure.savefig(path, dpi=80)
+            written.append(file)
+    return written
+
+
+def importances(view: View) -> Figure | None:
+    """How much each hyperparameter matters, if that can be told."""
+    return None if isinstance(view.importance, str) else sweep_figures.importances(view.importance)
+
+
+FIGURES: dict[str, Callable[[View], Figure | None]] = {
+    "slices": sweep_figures.slices,
+    "survival": lambda view: sweep_figures.survival([view]),
+    "importance": importances,
+}
+
+
+def ranking(table: pd.DataFrame, view: View, rows: int = 5, columns: Sequence[str] = ("time",)) -> str:
+    """The first rows of a ranked table as Markdown."""
+    words = {"time": f"mean {view.clock.replace('_', ' ')}", "final": "final return (IQM)", "worst": "worst 10 %"}
+    lines = []
+    for row in table.head(rows).to_dict("records"):
+        settings = ", ".join(f"{name} {show(row[name])}" for name in view.space)
+        numbers = [estimate(row, column, number) for column in columns]
+        share = f"{row['converged']} of {row['lanes']} ({estimate(row, 'share', percent)})"
+        lines.append([row["trial"], share, *numbers, settings])
+    return markdown_table(["trial", "converged", *(words[column] for column in columns), "settings"], lines)
+
+
+def write_page(name: str, title: str, asks: str, sections: Sequence[str], figures: Sequence[str]) -> None:
+    """Write results/<name>/README.md."""
+    pictures = [f"![{file}]({file}.png)" for file in figures]
+    how = (
+        f"`.venv/bin/python -m experiments.convergence.{name}`, measured {machine()}. Brackets are 95 % intervals over "
+        "seeds; lanes that did not converge count with the whole budget. All trials: [trials.csv](trials.csv)."
+    )
+    with runs.atomic(RESULTS / name / "README.md") as path:
+        path.write_text("\n\n".join([f"# {title}", asks, how, *sections, *pictures]) + "\n")

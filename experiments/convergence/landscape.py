@@ -1,0 +1,52 @@
+"""A hyperparameter landscape of DQN on CartPole-v1, over all traced hyperparameters, in one population.
+
+.venv/bin/python -m experiments.convergence.landscape
+"""
+
+from __future__ import annotations
+
+import dqn_jax
+from experiments.convergence import common
+
+# ARLBench's protocol for DQN on CartPole (Becktepe et al. 2024): 256 configurations, 10 seeds, 10 checkpoints of 100k
+# steps; 10 environments, one update of 16 every 40 steps.
+CONFIG = dqn_jax.Config(
+    env="CartPole-v1",
+    num_envs=10,
+    hidden=(64, 64),
+    batch_size=16,
+    train_every=40,
+    replay_capacity=100_000,
+    min_replay=1_000,
+    total_steps=101_000,
+    eval_every=10_000,
+    eval_episodes=100,
+    loss="huber",
+)
+HPARAMS = dqn_jax.HParams(learning_rate_end=1e-5, max_grad_norm=10.0, optimizer_eps=1e-8, b1=0.9, b2=0.999)
+VARY = {
+    "learning_rate": "log(1e-5,1e-1)",
+    "learning_rate_end": "log(1e-6,1e-3)",
+    "learning_rate_decay_updates": "logint(100,2500)",
+    "discount": "uniform(0.8,0.9999)",
+    "epsilon_start": "uniform(0.5,1)",
+    "epsilon_end": "log(0.001,0.5)",
+    "epsilon_decay_steps": "logint(1000,100000)",
+    "target_period": "logint(1,500)",
+    "target_mixing": "log(0.01,1)",
+    "huber_delta": "log(0.1,100)",
+    "max_grad_norm": "log(0.1,100)",
+    "optimizer_eps": "log(1e-9,1e-3)",
+    "b1": "uniform(0.5,0.99)",
+    "b2": "uniform(0.9,0.9999)",
+}
+
+
+def main() -> None:
+    """Run it."""
+    preset = dqn_jax.Preset("cartpole-landscape", "", CONFIG, HPARAMS, ("eval>=475",))
+    common.run("landscape", preset, VARY, samples=256, seeds=10, stop="budget")
+
+
+if __name__ == "__main__":
+    main()

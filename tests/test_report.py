@@ -1,0 +1,458 @@
+"""The report of a sweep: the numbers in its tables, what it says in words, and that the page stands alone."""
+
+from __future__ import annotations
+
+import csv
+import html.parser
+import io
+import json
+import re
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import synthetic
+from PIL import Image
+from synthetic import lane, sweep_of
+
+from dqn_jax import Config, HParams, convergence, runs
+from dqn_jax.config import ConfigError
+from dqn_jax.report import report_command, sections
+from dqn_jax.report.importance import importance
+from dqn_jax.report.values import number, show
+from dqn_jax.report.view import View
+from dqn_jax.sweep import results
+from dqn_jax.sweep.space import parse_space
+
+END = synthetic.TOTAL_STEPS
+
+# Trial 0 converges on all seeds, trial 1 on two (the third diverges early), trial 2 on one (one is pruned before that,
+# one spends its budget).
+HAND = [
+    lane(0, 0, converged_env_steps=20_000, stability=1.0, final_return=480.0),
+    lane(0, 1, converged_env_steps=30_000, stability=0.75, final_return=485.0),
+    lane(0, 2, converged_env_steps=40_000, stability=0.5, final_return=490.0),
+    lane(1, 0, converged_env_steps=10_000, stability=0.9, final_return=500.0),
+    lane(1, 1, status="diverged", env_steps=5_000, final_return=np.nan),
+    lane(1, 2, converged_env_steps=40_000, stability=0.7, final_return=500.0),
+    lane(2, 0, converged_env_steps=40_000, stability=0.6, final_return=470.0),
+    lane(2, 1, status="pruned", env_steps=30_000, final_return=50.0),
+    lane(2, 2, final_return=100.0),
+]
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """Makes a folder that loads as the given sweep."""
+    stored = {}
+    monkeypatch.setattr("dqn_jax.sweep.store.load_data", lambda path: stored[path])
+
+    def store(data, name="sweep"):
+        path = tmp_path / name
+        path.mkdir()
+        (path / "sweep.json").write_text("{}")
+        stored[path] = data
+        return path
+
+    return store
+
+
+class Page(html.parser.HTMLParser):
+    """Well-formed or an error; what it shows and what it loads."""
+
+    VOID = ("meta", "img", "br", "link", "input")
+
+    def __init__(self, text):
+        super().__init__()
+        self.open, self.links, self.images, self.ids, self.scripts = [], [], [], [], 0
+        self.text, self.tables, self.ranking = "", [], []
+        self.feed(text)
+        self.close()
+        assert self.open == []
+
+    def handle_starttag(self, tag, attributes):
+        attributes = dict(attributes)
+        self.links += [v for k, v in attributes.items() if k in ("src", "href", "action", "data", "poster", "srcset")]
+        self.ids += [attributes["id"]] if "id" in attributes else []
+        self.scripts += tag == "script"
+        if tag == "table":
+            self.tables.append([])
+        elif tag == "tr":
+            self.tables[-1].append([])
+        elif tag in ("td", "th"):
+            self.tables[-1][-1].append("")
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        if self.open and self.open[-1] in ("script", "style"):
+            return
+        self.text += data
+        if self.open and self.open[-1] in ("td", "th"):
+            self.tables[-1][-1][-1] += data
+
+    def table(self, column):
+        """The first table with this heading: its rows as dictionaries."""
+        found = next(table for table in self.tables if column in table[0])
+        return [dict(zip(found[0], row, strict=True)) for row in found[1:]]
+
+
+def page_of(*arguments, **keywords):
+    """The parsed page, after checking that it needs nothing from elsewhere."""
+    path = report_command(*arguments, **keywords)
+    text = Path(path).read_text(encoding="utf-8")
+    page = Page(text)
+    assert all(link.startswith(("#", "data:image/svg+xml;base64,")) for link in page.links)
+    assert "url(" not in text
+    assert "@import" not in text
+    assert {link[1:] for link in page.links if link.startswith("#")} <= set(page.ids)
+    return page
+
+
+# -- numbers -----------------------------------------------------------------------------------------------
+
+
+def test_the_ranked_table_has_the_numbers_worked_out_by_hand():
+    table = results.ranked(sweep_of(HAND)).set_index("trial")
+    assert table.index.tolist() == [0, 1, 2]
+    assert table["rank"].tolist() == [1, 2, 3]
+    # 1: a diverged seed counts with the whole horizon. 2: at 40,000 two are still watched, one of which converges then.
+    assert table["time"].tolist() == pytest.approx([30_000, (50_000 + END) / 3, 40_000 + 0.5 * (END - 40_000)])
+    assert table["share"].tolist() == pytest.approx([1, 2 / 3, 1 / 3])
+    assert table[["converged", "diverged", "pruned"]].to_numpy().tolist() == [[3, 0, 0], [2, 1, 0], [1, 0, 1]]
+    assert table.loc[1, ["share_low", "share_high"]].tolist() == pytest.approx(convergence.share_interval([1, 0, 1]))
+    assert table.loc[0, ["time_low", "time_high"]].tolist() == [20_000, 40_000]
+    assert table["stability"].tolist() == pytest.approx([0.75, 0.8, 0.6])
+    assert table.loc[0, "final"] == pytest.approx(485.0)
+    assert table.loc[0, "worst"] == pytest.approx(481.0)
+    assert np.isnan(table.loc[2, "final"])  # a pruned seed has no final return, so the trial has none
+    assert table["device_seconds"].tolist() == [30, 30, 30]
+
+
+def test_a_diverged_seed_has_the_lowest_score_and_area_of_the_sweep():
+    data = sweep_of(HAND)
+    lowest = float(data.curves["eval_return"].min())
+    lanes = results.with_scores(data)
+    diverged = lanes[lanes["status"] == "diverged"].iloc[0]
+    assert (diverged["score"], diverged["area"]) == (lowest, pytest.approx(lowest))
+    assert np.isnan(lanes.loc[lanes["status"] == "pruned", ["score", "area"]].to_numpy()).all()
+    own = data.curves[(data.curves["trial"] == 0) & (data.curves["seed"] == 0)]
+    area = np.trapezoid(own["eval_return"], own["env_steps"]) / (END - synthetic.EVAL_EVERY)
+    assert lanes["area"][0] == pytest.approx(area)
+
+
+def test_other_clocks_rank_by_their_own_times():
+    lanes = [
+        lane(0, 0, converged_env_steps=20_000, device_seconds=50.0),  # 10 device-seconds
+        lane(1, 0, converged_env_steps=40_000, device_seconds=10.0),  # 4
+        lane(2, 0, device_seconds=20.0),
+    ]
+    data = sweep_of(lanes)
+    assert results.ranked(data)["trial"].tolist() == [0, 1, 2]
+    by_seconds = results.ranked(data, "seconds").set_index("trial")
+    assert by_seconds["time"].to_dict() == pytest.approx({1: 4.0, 0: 10.0, 2: 50.0})  # the furthest any lane went
+    assert list(by_seconds.index) == [1, 0, 2]
+    assert results.ranked(data, "updates").set_index("trial")["time"].to_dict() == {0: 2500, 1: 5000, 2: 12_500}
+    assert by_seconds[["time_low", "time_high", "final_low"]].isna().all(axis=None)  # one seed has no interval
+    with pytest.raises(ConfigError, match="Did you mean 'env_steps'"):
+        results.ranked(data, "env_step")
+
+
+def test_final_returns_rank_only_where_every_lane_had_its_budget():
+    data = sweep_of(HAND)
+    assert results.ranked(data, "final_return")["trial"].tolist() == [0, 1, 2]
+    cut = sweep_of(HAND, stop="converged")
+    assert results.ranked(cut)[["final", "worst", "area"]].isna().all(axis=None)
+    with pytest.raises(ConfigError, match="rank by a time"):
+        results.ranked(cut, "final_return")
+
+
+def test_of_trials_that_never_converged_the_better_evaluations_come_first():
+    data = sweep_of([lane(t, s, final_return=r) for t, r in enumerate((50.0, 90.0, 70.0)) for s in range(2)])
+    assert results.ranked(data)["trial"].tolist() == [1, 2, 0]
+    assert results.ranked(data)["time"].tolist() == [END] * 3
+
+
+def test_trials_with_seeds_still_running_are_left_out():
+    data = sweep_of([lane(0, 0), lane(0, 1), lane(1, 0, converged_env_steps=5_000)], seeds=[0, 1])
+    whole = results.finished(data)
+    assert set(whole.lanes["trial"]) == set(whole.curves["trial"]) == {0}
+    assert results.ranked(data)["trial"].tolist() == [0]
+    assert results.ranked(sweep_of([lane(0, 0)], seeds=[0, 1])).empty
+    view = View.of(data)
+    assert view.left_out == 1
+    assert any("1 of 2 trials" in text for text in sections.caveats(view))
+    with pytest.raises(ConfigError, match="no trial with all its seeds finished"):
+        View.of(sweep_of([lane(0, 0)], seeds=[0, 1]))
+    with pytest.raises(ConfigError, match="no finished lanes yet"):
+        View.of(sweep_of([]))
+
+
+def test_a_thousand_trials_would_rank_in_seconds():
+    data = synthetic.sweep(200, confirm=False)
+    start = time.process_time()
+    assert len(results.ranked(data)) == 200
+    assert time.process_time() - start < 4  # about 0.7 on one slow core
+
+
+# -- importance and values ---------------------------------------------------------------------------------
+
+
+def test_importance_finds_the_hyperparameter_that_matters():
+    rng = np.random.default_rng(0)
+    rates = 1e-4 * 100 ** rng.random(80)
+    trials = pd.DataFrame(
+        {"learning_rate": rates, "batch_size": rng.choice([32, 64], 80), "hidden": [(64, 64), (120, 84)] * 40}
+    )
+    space = parse_space(["learning_rate=log(1e-4,1e-2)", "batch_size=32,64", "hidden=64x64,120x84"])
+    found = importance(space, trials, np.abs(np.log10(rates / 1e-3)))
+    assert found.names[0] == "learning_rate"
+    assert found.shares.sum() == pytest.approx(1.0)
+    assert found.low[0] > 0.5
+    assert np.all(found.low <= found.high)
+    assert "at least 8" in importance(space, trials[:7], np.arange(7.0))
+    assert "too few" in importance(space, trials, np.ones(80))
+    assert "more than one value" in importance(space, trials.assign(batch_size=32, hidden=[(64, 64)] * 80), rates)
+
+
+def test_values_read_as_they_are_given():
+    values = (None, np.nan, (64, 64), [120, 84], True, 0.00012345, 32, np.float64(1.0), "adam")
+    assert [show(value) for value in values] == [
+        "none",
+        "none",
+        "64x64",
+        "120x84",
+        "true",
+        "0.0001234",
+        "32",
+        "1",
+        "adam",
+    ]
+    assert [number(x) for x in (0.0, 28_500.0, 0.12345, 99.0, 1e-5, np.nan)] == [
+        "0", "28,500", "0.1235", "99", "1e-05", "-"
+    ]  # fmt: skip
+
+
+# -- the page ----------------------------------------------------------------------------------------------
+
+
+def test_the_page_stands_alone_and_says_what_the_tables_say(folder):
+    path = folder(sweep_of(HAND, prune={"rule": "halving", "eta": 3}))
+    page = page_of([path])
+    rows = page.table("converged")
+    assert [row["trial"] for row in rows] == ["0", "1", "2"]
+    assert rows[0]["mean environment steps"] == "30,000 [20,000, 40,000]"
+    assert rows[1]["converged"] == "2 of 3 [21%, 94%]"
+    assert rows[2]["final IQM"] == "-"
+    assert "Pruning was on (halving, eta 3). Lanes stopped early because they looked slow: 1, of 1 trials." in page.text
+    assert "This biases convergence statistics" in page.text
+    assert "Lanes that diverged (to values that are not finite): 1." in page.text
+    assert "count as never converged, up to the full horizon." in page.text
+    assert "Lanes that spent their budget without converging: 1." in page.text
+    assert "Leading in the search, not confirmed" in page.text
+    assert "Best" not in page.text
+    assert page.scripts == 1
+    figures = path / "report" / "figures"
+    names = {"survival", "learning", "slices", "stability", "cost", "profile"}
+    assert {file.name for file in figures.iterdir()} == {f"{name}.{kind}" for name in names for kind in ("png", "svg")}
+    for name in names:
+        with Image.open(figures / f"{name}.png") as image:
+            assert len(np.unique(np.asarray(image.convert("L")))) > 10  # something is drawn
+        assert (figures / f"{name}.svg").read_text().rstrip().endswith("</svg>")
+    assert sum(link.startswith("data:") for link in page.links) == len(names)
+
+
+def test_confirmed_trials_show_both_numbers_and_only_they_are_called_best(folder):
+    held_out = [
+        lane(t, 100 + s, phase="confirm", converged_env_steps=m)
+        for t, m in ((0, 60_000), (1, 50_000))
+        for s in range(4)
+    ]
+    search = [lane(t, s, converged_env_steps=m) for t, m in ((0, 20_000), (1, 30_000), (2, 90_000)) for s in range(2)]
+    data = sweep_of(search + held_out, confirm={"seeds": [100, 101, 102, 103], "best": 2})
+    page = page_of([folder(data)])
+    rows = page.table("converged, held-out")
+    assert [row["trial"] for row in rows] == ["1", "0"]
+    assert rows[0]["mean environment steps, held-out"].startswith("50,000")
+    assert rows[0]["mean environment steps, search"].startswith("30,000")
+    assert "Best, confirmed on 4 seeds" in page.text
+    assert "Best: trial 1" in page.text
+    assert "Leading in the search" not in page.text
+
+
+def test_curves_cut_at_convergence_have_no_final_return(folder):
+    page = page_of([folder(synthetic.sweep(12, 3, stop="converged", prune=False, confirm=False))])
+    assert "Lanes left when they converged" in page.text
+    assert "final IQM" not in page.text
+    assert "final" not in page.ids
+    assert "Pruning was on" not in page.text
+
+
+def test_names_are_text_whatever_is_in_them(folder):
+    data = sweep_of(HAND)
+    name = "<script>alert('$x$')</script> & co"
+    data.settings["hparams"]["note"] = "</td><b>"
+    renamed = type(data)(
+        name, *(getattr(data, f) for f in ("settings", "plan", "provenance", "trials", "lanes", "curves"))
+    )
+    page = page_of([folder(renamed)])
+    assert name in page.text
+    assert page.scripts == 1
+
+
+def test_a_large_sweep_stays_light(folder):
+    path = folder(synthetic.sweep(210, 2))
+    page = page_of([path])
+    assert len(page.table("median")) == 50
+    assert "The best 50 of 210 trials; trials.csv beside this page has all." in page.text
+    assert (path / "report" / "report.html").stat().st_size < 2_500_000
+    assert len(pd.read_csv(path / "report" / "trials.csv")) == 213  # three of them confirmed
+
+
+DEGENERATE = {
+    "one trial, one seed": sweep_of([lane(0, 0, converged_env_steps=50_000)]),
+    "nothing converged": sweep_of([lane(t, s) for t in range(9) for s in range(2)]),
+    "all at once": sweep_of([lane(t, s, converged_env_steps=50_000) for t in range(9) for s in range(2)]),
+    "all diverged": sweep_of([lane(t, 0, status="diverged", env_steps=1_000, final_return=np.nan) for t in range(2)]),
+    "all pruned": sweep_of([lane(t, s, status="pruned", env_steps=5_000) for t in range(2) for s in range(2)]),
+    "one value": sweep_of(
+        [lane(t, 0, converged_env_steps=10_000) for t in range(2)],
+        {"batch_size": [32, 32], "max_grad_norm": [None] * 2},
+    ),
+    "no criterion": sweep_of([lane(0, s) for s in range(3)], {}, criteria=[]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", DEGENERATE)
+def test_degenerate_sweeps_are_reported(folder, name):
+    page = page_of([folder(DEGENERATE[name])])
+    assert not re.search(r"\bnan\b", page.text)
+    if name in ("nothing converged", "all diverged", "all pruned"):
+        assert "No seed of any trial converged" in page.text
+        assert "none by 100,000" in page.text
+        assert "Leading" not in page.text
+    if name == "one trial, one seed":
+        assert page.table("converged")[0]["mean environment steps"] == "50,000"  # no interval of one seed
+
+
+def test_machines_get_the_same_table(folder, tmp_path):
+    path = folder(synthetic.sweep(9, 3))
+    table = results.ranked(synthetic.sweep(9, 3))
+    rows = list(csv.DictReader(io.StringIO(report_command([path], csv=True))))
+    search = [row for row in rows if row["phase"] == "search"]
+    assert [int(row["trial"]) for row in search] == table["trial"].tolist()
+    assert {row["hidden"] for row in search} == {"64x64", "120x84"}
+    assert float(search[0]["time"]) == pytest.approx(table["time"][0])
+    assert {row["phase"] for row in rows} == {"search", "confirm"}
+    found = json.loads(report_command([path], json=True))
+    assert [row["trial"] for row in found["trials"]] == table["trial"].tolist()
+    assert found["trials"][0]["time_high"] == pytest.approx(table["time_high"][0])
+    assert found["best"] == found["confirmed"][0]["trial"]
+    assert list(tmp_path.glob("**/report.html")) == []
+    with pytest.raises(ConfigError, match="one format"):
+        report_command([path], csv=True, json=True)
+
+
+# -- two of them -------------------------------------------------------------------------------------------
+
+
+def test_two_sweeps_are_compared_by_the_best_trial_of_each(folder):
+    fast = [10_000.0, 20_000.0, np.nan, 40_000.0]
+    slow = [20_000.0, 30_000.0, np.nan, np.nan]
+    a, b = (
+        sweep_of([lane(0, s, converged_env_steps=t, final_return=r) for s, t in enumerate(times)], {}, name=name)
+        for name, times, r in (("a", fast, 300.0), ("b", slow, 200.0))
+    )
+    # Of 16 pairs a is faster in 4 (10,000), 3 (20,000), 0 (never) and 2 (40,000); it ties in 1 and, never, in 2.
+    expected = (4 + 3 + 2 + 0.5 * (1 + 2)) / 16
+    found = {one.measure: one for one in sections.comparisons(View.of(a), View.of(b))}
+    steps = found["fewer environment steps to convergence"]
+    assert steps.probability == pytest.approx(expected)
+    assert steps.paired
+    assert steps.low <= expected <= steps.high
+    assert found["higher final return"].probability == 1.0
+    page = page_of([folder(a, "a"), folder(b, "b")], output=folder(a, "out"))
+    assert f"{100 * expected:.0f}%" in page.table("probability")[0]["probability"]
+    assert "The same seeds were used on both sides" in page.text
+
+
+def test_what_cannot_be_compared_is_not(folder):
+    a = sweep_of([lane(0, s, converged_env_steps=5_000) for s in range(3)], {})
+    b = sweep_of([lane(0, s + 9, converged_env_steps=5_000) for s in range(3)], {}, stop="converged")
+    found = sections.comparisons(View.of(a), View.of(b))
+    assert {one.paired for one in found} == {False}
+    assert "higher final return" not in {one.measure for one in found}
+    other = sweep_of([lane(0, 0, converged_env_steps=5_000)], {}, criteria=["eval>=100"])
+    assert [one.measure for one in sections.comparisons(View.of(a), View.of(other))] == ["higher final return"]
+    page = page_of([folder(a, "a"), folder(other, "b")], output=folder(a, "out"))
+    assert "eval>=475x3 in A and eval>=100 in B, so times are not compared" in page.text
+
+
+# -- runs and folders --------------------------------------------------------------------------------------
+
+
+def write_run(run, *, complete=True):
+    run.mkdir()
+    settings = runs.RunSettings(
+        "cartpole", (3, 4), Config(total_steps=2_000, eval_every=1_000), HParams(), ("eval>=475",)
+    )
+    runs.save_settings(run, settings)
+    steps = [1_000, 2_000]
+    metrics = pd.DataFrame(
+        {
+            "seed": np.repeat([3, 4], 2),
+            "env_steps": steps * 2,
+            "updates": [0, 100, 0, 100],
+            "episodes": [10, 15, 20, 25],
+            "seconds": [4.0, 8.0] * 2,
+            **{name: 0.1 for name in ("epsilon", "loss", "td_error", "q_mean", "train_return", "eval_length")},
+            "eval_return": [480.0, 470.0, 100.0, 200.0],
+        }
+    )
+    metrics.to_csv(run / "metrics.csv", index=False)
+    criterion = {
+        "name": "eval>=475", "threshold": 475.0, "converged": 0.5, "env_steps": [1_000, None], "updates": [0, None],
+        "episodes": [10, None], "seconds": [4.0, None], "stability": [0.0, None],
+    }  # fmt: skip
+    summary = {
+        "seeds": [3, 4], "complete": complete, "env_steps": 2_000, "criteria": [criterion], "diverged": [],
+        "seconds": {"import": 1.0, "compile": 6.5, "run": 8.0},
+    }  # fmt: skip
+    runs.write_json(run / "summary.json", summary)
+    runs.write_json(
+        run / "provenance.json", {"devices": {"platform": "cpu", "kind": "cpu", "count": 2}, "seeds": [3, 4]}
+    )
+    return run
+
+
+def test_a_run_is_a_sweep_with_one_trial(tmp_path):
+    run = write_run(tmp_path / "run")
+    data = results.load(tmp_path)  # the newest below
+    assert data.lanes["status"].tolist() == ["budget", "budget"]
+    assert data.lanes["converged"].tolist() == [True, False]
+    assert data.lanes["converged_seconds"].tolist()[0] == 4.0  # two devices worked four seconds for two lanes
+    assert data.lanes["final_return"].tolist() == [470.0, 200.0]
+    assert data.lanes["best_return"].tolist() == [480.0, 200.0]
+    assert json.loads(data.lanes["moments"][0]) == [[1000, 0, 10, 4.0]]
+    page = page_of([tmp_path])
+    assert (run / "report" / "report.html").is_file()
+    assert page.table("converged")[0]["mean environment steps"].startswith("1,500")
+    assert "1 of 2 seeds" in page.text
+    assert "6.5 s (programs: 1)" in page.text
+    assert json.loads(report_command([run], json=True))["trials"][0]["share"] == 0.5
+
+
+def test_what_cannot_be_reported_is_said_in_one_line(tmp_path):
+    with pytest.raises(ConfigError, match="does not exist"):
+        results.load(tmp_path / "nowhere")
+    with pytest.raises(ConfigError, match="holds no sweep and no run"):
+        results.load(tmp_path)
+    with pytest.raises(ConfigError, match=r"no finished lanes yet \(it was stopped\); go on with --resume"):
+        results.load(write_run(tmp_path / "stopped", complete=False))
+    with pytest.raises(ConfigError, match="give one to report on, or two"):
+        report_command([tmp_path] * 3)
