@@ -385,13 +385,14 @@ def _sweep(arguments: Sequence[str]) -> int:
     if args.seeds < 1:
         raise ConfigError(f"seeds: {args.seeds} is not possible; use 1 or more.")
 
+    planned: list[str] = []
+
     def on_plan(plan: Any, definition: dict[str, Any]) -> bool:
-        for line in describe(plan, definition):
-            print(line, file=sys.stdout if args.plan and not args.json else sys.stderr)
+        planned.extend(describe(plan, definition))
         return not args.plan
 
     chosen = dataclasses.replace(preset, config=args.config, hparams=args.hparams)
-    with SweepDisplay(args.name or preset.name, enabled=sys.stderr.isatty()) as display:
+    with SweepDisplay(args.name or preset.name, enabled=sys.stderr.isatty(), above=planned) as display:
         result = sweeps.sweep(
             chosen,
             args.vary,
@@ -423,8 +424,7 @@ def _sweep(arguments: Sequence[str]) -> int:
             warn=display.warn,
         )
     if args.plan:
-        if args.json:
-            print(json.dumps(result.data.plan, indent=1))
+        print(json.dumps(result.data.plan, indent=1) if args.json else "\n".join(planned))
         return 0
     if args.json:
         print(ranked(result.data).to_json(orient="records", indent=1))

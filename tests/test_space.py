@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from dqn_jax.config import ConfigError, HParams
 from dqn_jax.presets import resolve_preset
-from dqn_jax.sweep import Choice, Range, compile_groups, parse_space, points
+from dqn_jax.sweep.space import Choice, Range, compile_groups, parse_space, points
 
 CARTPOLE = resolve_preset("cartpole")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -57,7 +58,7 @@ def _draw_survival(
     low, high = convergence.survival_interval(times, converged, groups=groups)
     x = np.r_[0.0, curve.times, end]
     steps = [np.r_[values, values[-1]] for values in (np.r_[1.0, curve.surviving], low, high)]
-    axis.fill_between(x, steps[1], steps[2], step="post", color=colour, alpha=0.15, lw=0)
+    axis.fill_between(x, steps[1], steps[2], step="post", color=colour, alpha=0.1, lw=0)
     axis.step(x, steps[0], where="post", color=colour, lw=1.8, label=_literal(label), **style)
     lost = np.unique(np.asarray(times)[~np.asarray(converged) & (np.asarray(times) < end)])
     axis.plot(lost, [curve.at(time) for time in lost], "|", color=colour, ms=7, mew=1.2)  # censored, as is customary
@@ -156,7 +157,9 @@ def parallel_coordinates(view: View) -> Figure | None:
     if len(outcome) < 2:
         return None
     names = [*view.space, view.measure_words]
-    figure, (axis,) = _axes(1, max(7.2, 1.25 * len(names)), 3.9)
+    width = max(7.2, 0.95 * len(names))
+    small = 7 * width / 7.2  # the page shows all figures in one width
+    figure, (axis,) = _axes(1, width, 0.55 * width)
     heights = [_unit(dimension, known[name]) for name, dimension in view.space.items()]
     low, high = (0.0, view.end) if view.measure == "time" else (outcome.min(), max(outcome.max(), outcome.min() + 1e-9))
     lines = np.stack([*heights, (outcome - low) / (high - low)], axis=1)  # [trials, axes]
@@ -179,18 +182,22 @@ def parallel_coordinates(view: View) -> Figure | None:
     for place, dimension in enumerate(view.space.values()):
         marks = _marks(dimension)
         for text, height in marks:
-            axis.annotate(text, (place, height), (4, 0), textcoords="offset points", fontsize=7, va="center", **_HALO)
+            axis.annotate(
+                text, (place, height), (4, 0), textcoords="offset points", fontsize=small, va="center", **_HALO
+            )
         axis.axvline(place, color="0.3", lw=0.8, zorder=3)
     for height in (0.0, 0.5, 1.0):
         text = number(low + height * (high - low))
-        axis.annotate(text, (places[-1], height), (4, 0), textcoords="offset points", fontsize=7, va="center", **_HALO)
+        axis.annotate(
+            text, (places[-1], height), (4, 0), textcoords="offset points", fontsize=small, va="center", **_HALO
+        )
     axis.axvline(places[-1], color="0.3", lw=0.8, zorder=3)
     axis.set_xlim(-0.15, places[-1] + 0.55)
     axis.set_ylim(-0.06, 1.06)
     axis.set_yticks([])
-    axis.set_xticks(places, names, fontsize=8)
+    axis.set_xticks(places, names, fontsize=1.1 * small)
     if len(names) > 6:
-        axis.tick_params(axis="x", rotation=20)
+        axis.set_xticks(places, names, fontsize=1.1 * small, rotation=30, ha="right")
     axis.spines[["left", "bottom"]].set_visible(False)
     axis.grid(visible=False)
     _legend(figure)
@@ -369,6 +376,10 @@ def _finish_dimension(axis: Any, name: str, dimension: Dimension) -> None:
             axis.set_xscale("log")
             margin = (dimension.high / dimension.low) ** 0.04
             axis.set_xlim(dimension.low / margin, dimension.high * margin)
+            # The ends and the middle: over little more than a decade, matplotlib's own labels run into one another.
+            ticks = [dimension.low, math.sqrt(dimension.low * dimension.high), dimension.high]
+            axis.set_xticks(ticks, [f"{tick:.2g}" if tick < 100 else f"{tick:,.0f}" for tick in ticks])
+            axis.set_xticks([], minor=True)
         else:
             margin = 0.04 * (dimension.high - dimension.low)
             axis.set_xlim(dimension.low - margin, dimension.high + margin)

@@ -1,7 +1,7 @@
 """A sweep on a Ray cluster: every task claims a wave from the shared records, runs it, and records what it found.
 
-Ray only places tasks and starts them again where a node dies. Which waves are left, and whose they are, the store
-says; a dead node's wave is claimed by another task once its lease has run out.
+Ray only places tasks, and starts them again elsewhere when their node dies. Which waves are left, and whose they are,
+the store says.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import time
+import uuid
 from typing import Any
 
 from dqn_jax.config import ConfigError
@@ -50,9 +51,9 @@ def run_units(store: Store, *, workers: int | None, stopping: Any, show: Any) ->
             for reference in running:
                 ray.cancel(reference, force=True)
             return False
-        # One task for each unit that waits. A unit of a dead node waits again once its lease has run out.
+        # No more tasks than there are units to claim; one that comes too late finds none, and ends.
         for _ in range(min(states.count("waiting"), share["tasks"]) - len(running)):
-            running.append(task.remote(store.url, store.name, int(share["CPU"])))
+            running.append(task.remote(store.url, store.name, int(share["CPU"]), f"ray-{uuid.uuid4().hex[:12]}"))
         ended, running = ray.wait(running, timeout=_POLL_SECONDS) if running else ([], [])
         if not ended:
             time.sleep(_POLL_SECONDS if not running else 0)
@@ -95,7 +96,7 @@ def _share(ray: Any, workers: int | None) -> dict[str, Any]:
     return {"tasks": tasks, "CPU": max(1, cpus // per_node), "GPU": gpus // per_node}
 
 
-def _one_wave(url: str, name: str, cpus: int) -> int:
+def _one_wave(url: str, name: str, cpus: int, owner: str) -> int:
     """In a task: run the next wave that nobody has; the number of waves run."""
     import jax
 
@@ -104,4 +105,4 @@ def _one_wave(url: str, name: str, cpus: int) -> int:
             jax.config.update("jax_num_cpu_devices", cpus)
     from dqn_jax.sweep import runner
 
-    return runner.work_one(url, name)
+    return runner.work_one(url, name, owner)

@@ -29,7 +29,7 @@ from dqn_jax.presets import Preset, resolve_preset, with_overrides
 from dqn_jax.sweep import store as stores
 from dqn_jax.sweep.plan import Plan, fitted, make_plan
 from dqn_jax.sweep.results import RANKINGS, SweepData, ranked
-from dqn_jax.sweep.space import Group, Space, compile_groups, parse_space, points
+from dqn_jax.sweep.space import Choice, Group, Range, Space, compile_groups, parse_space, points
 from dqn_jax.sweep.store import Store, Unit
 from dqn_jax.sweep.wave import Programs, Prune, Rules, WaveLane, WaveProgress, make_programs, run_wave
 
@@ -172,11 +172,13 @@ def sweep(
         "config": runs.plain(dataclasses.asdict(chosen.config)),
         "hparams": runs.plain(chosen.hparams._asdict()),
     }
-    # Before anything is written: what is drawn first must be possible, and fit.
+    # Before anything is written: what is drawn first must be possible, as must both ends of a range, and fit.
     sample = points(space, "random", min(samples or 1, batch), sample_seed) if drawing in ADAPTIVE else None
     drawn = sample or points(space, drawing, samples, sample_seed)  # type: ignore[arg-type]
     if memory_gb is not None and not 0 < memory_gb < np.inf:
         raise ConfigError(f"memory_gb: {memory_gb} is not possible; use a positive number of gigabytes.")
+    ends = [{**drawn[0], key: end} for key, d in space.items() if isinstance(d, Range) for end in (d.low, d.high)]
+    _groups(chosen, space, ends)
     memory = None if memory_gb is None else memory_gb * 1e9
     plan = make_plan(space, _groups(chosen, space, drawn), lane_seeds, wave=wave, memory=memory)
     if engine == "ray" and url is None:
@@ -380,11 +382,16 @@ def work(context: _Context, *, wait: bool) -> bool:
     return False
 
 
-def work_one(url: str, name: str) -> int:
-    """Run the next unit that nobody has, of the sweep at `url`; 0 if there is none."""
+def work_one(url: str, name: str, owner: str) -> int:
+    """Run the next unit that nobody has, of the sweep at `url`; 0 if there is none.
+
+    A task that is started again after its death has the same `owner`, and takes up what it had then.
+    """
     devices.configure()
     store = stores.open_store(url, name)
+    store.release(owner)
     context = _Context(store, None, preset_of(store.definition), None, None, None, lambda line: None)
+    context.owner = owner
     unit = store.claim(context.owner, _LEASE_SECONDS)
     if unit is not None:
         run_unit(context, unit)
@@ -602,13 +609,13 @@ def _groups(
 
 
 def _sampler(space: Space, sampler: str | None, samples: int | None) -> str:
-    from dqn_jax.sweep.space import Choice
-
     if sampler is None:
         listed = all(isinstance(dimension, Choice) for dimension in space.values())
         sampler = "grid" if listed and samples is None else "sobol"
     if sampler in ADAPTIVE and (samples is None or samples < 1):
         raise ConfigError(f"samples: say how many points {sampler} draws in all, e.g. --samples 64.")
+    if sampler == "cmaes" and not any(isinstance(dimension, Range) for dimension in space.values()):
+        raise ConfigError("sampler: cmaes needs a setting that varies over a range; use tpe.")
     if sampler not in ("grid", "random", "sobol", *ADAPTIVE):
         raise ConfigError(f"sampler: there is no '{sampler}'; use grid, random, sobol, tpe or cmaes.")
     return sampler

@@ -268,9 +268,10 @@ def _parse_range(name: str, kind: str, arguments: str) -> Range:
         raise ConfigError(f"{name}: there is no range '{kind}'.{suggest(kind, _RANGES)} Ranges: {', '.join(_RANGES)}.")
     log, integer = _RANGES[kind]
     wanted = _FIELDS[name]
-    if not {int, float} & {wanted, *typing.get_args(wanted)}:
+    options = set(typing.get_args(wanted) if isinstance(wanted, types.UnionType) else (wanted,))
+    if not {int, float} & options:
         raise ConfigError(f"{name}: it is not a number and has no range; list its values, e.g. {name}=A,B.")
-    if not integer and float not in {wanted, *typing.get_args(wanted)}:
+    if not integer and float not in options:
         raise ConfigError(f"{name}: it counts something; use int or logint in place of {kind}.")
     ends = [part.strip() for part in arguments.split(",")]
     if len(ends) != 2:

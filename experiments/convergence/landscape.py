@@ -6,6 +6,10 @@
 from __future__ import annotations
 
 import dqn_jax
+from dqn_jax import runs
+from dqn_jax.report import sweep_figures
+from dqn_jax.report.values import number, percent
+from dqn_jax.report.view import View
 from experiments.convergence import common
 
 # ARLBench's protocol for DQN on CartPole (Becktepe et al. 2024): 256 configurations, 10 seeds, 10 checkpoints of 100k
@@ -43,9 +47,40 @@ VARY = {
 
 
 def main() -> None:
-    """Run it."""
+    """Run it and write results/landscape."""
     preset = dqn_jax.Preset("cartpole-landscape", "", CONFIG, HPARAMS, ("eval>=475",))
-    common.run("landscape", preset, VARY, samples=256, seeds=10, stop="budget")
+    data = common.run("landscape", preset, VARY, samples=256, seeds=10, stop="budget").data
+    view = View.of(data, "final_return")
+    figures = {
+        "slices": sweep_figures.slices,
+        "importance": common.importances,
+        "parallel": sweep_figures.parallel_coordinates,
+        "profile": lambda view: sweep_figures.profile([view]),
+    }
+    drawn = common.write_results("landscape", view, figures)
+    # One row for each point, seed and checkpoint, with the point: all that a landscape is drawn from.
+    curves = data.curves[["trial", "seed", "env_steps", "eval_return", "train_return"]]
+    table = curves.merge(data.trials, left_on="trial", right_index=True)
+    small = {name: "float32" for name in (*VARY, "eval_return", "train_return")}
+    with runs.atomic(common.RESULTS / "landscape" / "landscape.parquet") as path:
+        table.astype({**small, "trial": "int16", "seed": "int8", "env_steps": "int32"}).to_parquet(path, index=False)
+    session, compiled = data.plan["sessions"][-1], data.plan["compiled"]
+    sections = [
+        f"{len(data.trials)} points x {len(data.settings['seeds'])} seeds x 10 checkpoints, 100k steps each, over all "
+        f"{len(VARY)} traced hyperparameters of this agent: {len(compiled)} program, "
+        f"{session['lane_steps']:,} lane-steps in {session['seconds']:.0f} s. "
+        f"{percent(data.lanes['converged'].mean())} of the lanes had a greedy mean of 475 at a checkpoint; the final "
+        f"return of the middle point is {number(view.table['final'].median())} (IQM over seeds), of the best "
+        f"{number(view.table['final'].max())}.",
+        "[landscape.parquet](landscape.parquet) has a row for each point, seed and checkpoint.",
+        "## The best by final return (10 seeds; of 256, the luckiest lead)",
+        common.ranking(view.table, view, columns=("final", "worst")),
+    ]
+    asks = (
+        "A hyperparameter landscape of the kind ARLBench publishes for DQN (Becktepe et al. 2024): 10 environments, "
+        "one update of 16 every 40 steps."
+    )
+    common.write_page("landscape", "CartPole-v1: a landscape over all traced hyperparameters", asks, sections, drawn)
 
 
 if __name__ == "__main__":
