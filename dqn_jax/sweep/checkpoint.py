@@ -75,8 +75,7 @@ class WaveCheckpoint:
             everything = {f"lane{i:04d}": np.asarray(leaf) for i, leaf in enumerate(leaves)}
             everything |= {f"history_{name}": value for name, value in arrays.items()}
             path = self.folder / f"state-{env_steps:012d}.npz"
-            with atomic(path) as temporary:
-                np.savez(temporary, alive=alive, env_steps=env_steps, **everything)  # type: ignore[arg-type]
+            _write(path, {"alive": alive, "env_steps": np.asarray(env_steps), **everything})
             for old in self.folder.glob("state-*.npz"):
                 if old != path:
                     old.unlink()
@@ -91,8 +90,7 @@ class WaveCheckpoint:
             fetched = self.population.layout.fetch(_rows(storage, jnp.int32(row), count), alive)
             parts.append([leaf[:, : last - row] for leaf in jax.tree.leaves(fetched)])
         arrays = {f"leaf{i:04d}": np.concatenate(pieces, axis=1) for i, pieces in enumerate(zip(*parts, strict=True))}
-        with atomic(self.folder / f"rows-{first:012d}-{last:012d}.npz") as temporary:
-            np.savez(temporary, lanes=alive, **arrays)  # type: ignore[arg-type]
+        _write(self.folder / f"rows-{first:012d}-{last:012d}.npz", {"lanes": alive, **arrays})
 
     def load(self, warn: Callable[[str], None]) -> Saved | None:
         """The last state, or None without a whole one (the wave starts again, and ends with the same numbers)."""
@@ -101,14 +99,9 @@ class WaveCheckpoint:
             self.clear()
             return None
         try:
-            with np.load(states[0], allow_pickle=False) as file:
-                stored = {name: file[name] for name in file.files}
-            rows = []
-            for path in sorted(self.folder.glob("rows-*.npz")):
-                with np.load(path, allow_pickle=False) as file:
-                    rows.append((*_bounds(path), {name: file[name] for name in file.files}))
-            return self._restore(stored, rows)
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+            rows = [(*_bounds(path), _read(path)) for path in sorted(self.folder.glob("rows-*.npz"))]
+            return self._restore(_read(states[0]), rows)
+        except (OSError, ValueError, KeyError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
             warn(f"checkpoint {self.folder} is damaged ({error}); its lanes start again, with the same numbers")
             self.clear()
             return None
@@ -156,6 +149,20 @@ class WaveCheckpoint:
         with contextlib.suppress(OSError):
             shutil.rmtree(self.folder)
         self._saved_rows = 0
+
+
+def _write(path: Path, arrays: dict[str, np.ndarray]) -> None:
+    with atomic(path) as temporary:  # zip's checksums do not tell that a file of it is gone: their number does
+        np.savez(temporary, files=len(arrays), **arrays)  # type: ignore[arg-type]
+
+
+def _read(path: Path) -> dict[str, np.ndarray]:
+    # Opened here: NumPy leaves a file open that it opened and found damaged.
+    with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
+        arrays = {name: file[name] for name in file.files}
+    if arrays.pop("files") != len(arrays):
+        raise ValueError("arrays are missing")
+    return arrays
 
 
 def _bounds(path: Path) -> tuple[int, int]:

@@ -25,17 +25,19 @@ SEEDS = 30
 FIRST_SEED = 20_000  # no setting was chosen on seeds from here on
 VARIANTS: dict[str, dict[str, Any]] = {
     "as tuned": {},
-    "no replay: the newest 64 only": {"replay_capacity": 64},
+    "no replay: the newest batch only": {"replay": False},
     "no target network": {"target_network": False, "double": False},
-    "neither replay nor target": {"replay_capacity": 64, "target_network": False, "double": False},
+    "neither replay nor target": {"replay": False, "target_network": False, "double": False},
     "no Double": {"double": False},
     "dueling added": {"dueling": True},
 }
 PRESETS = ("cartpole", "acrobot", "mountaincar")
 
 
-def train(preset: str, variant: str, **changes: Any) -> dqn_jax.TrainResult:
+def train(preset: str, variant: str, *, replay: bool = True, **changes: Any) -> dqn_jax.TrainResult:
     """One population, kept in runs/convergence/ablation; what was trained before is not again."""
+    if not replay:
+        changes["replay_capacity"] = dqn_jax.PRESETS[preset].config.batch_size
     out = Path("runs/convergence/ablation") / f"{preset}-{list(VARIANTS).index(variant)}"
     resume = (out / "config.json").is_file()
     result = dqn_jax.train(preset, seeds=SEEDS, seed=FIRST_SEED, out=out, resume=resume, **changes)

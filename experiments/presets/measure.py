@@ -9,7 +9,6 @@ results/README.md, one preset at a time.
 
 from __future__ import annotations
 
-import datetime
 import json
 import shutil
 import sys
@@ -21,10 +20,11 @@ import pandas as pd
 
 import dqn_jax
 from dqn_jax import convergence, report, runs
+from experiments.common import machine
 
 RESULTS = Path(__file__).parent / "results"
 FIRST_SEED = 10_000
-SEEDS = {"cartpole": 64, "pendulum": 32, "acrobot": 16, "mountaincar": 16}
+SEEDS = {"cartpole": 64, "cartpole-fast": 64, "pendulum": 32, "acrobot": 16, "mountaincar": 16}
 
 
 def measure(name: str) -> None:
@@ -41,7 +41,7 @@ def measure(name: str) -> None:
     report.plot_runs([data], RESULTS / f"{name}.png")
     if result.run is not None and (result.run / "film.gif").is_file():
         shutil.copyfile(result.run / "film.gif", RESULTS / f"{name}.gif")
-    runs.write_json(RESULTS / f"{name}.json", {**_row(name, summary), **_machine(result)})
+    runs.write_json(RESULTS / f"{name}.json", {**_row(name, summary), "measured": machine()})
     _write_table()
 
 
@@ -75,15 +75,6 @@ def _row(name: str, summary: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _machine(result: dqn_jax.TrainResult) -> dict[str, Any]:
-    where = runs.provenance(result.settings.seeds)
-    return {
-        "date": datetime.date.today().isoformat(),
-        "machine": f"{where['machine']['cores']} cores, {where['devices']['platform']}",
-        "versions": f"jax {where['versions']['jax']}, Python {where['versions']['python']}",
-    }
-
-
 def _write_table() -> None:
     rows = [json.loads((RESULTS / f"{name}.json").read_text()) for name in SEEDS if (RESULTS / f"{name}.json").exists()]
     lines = [
@@ -108,7 +99,7 @@ def _write_table() -> None:
             f"| {row['converged']:.0%} [{row['converged95'][0]:.0%}, {row['converged95'][1]:.0%}] "
             f"| {median} [{_steps(low)}, {_steps(high)}] | {stays} "
             f"| {row['final_mean']:.1f} [{row['final95'][0]:.1f}, {row['final95'][1]:.1f}] | {row['worst']:.1f} "
-            f"| {row['seconds']:.0f} | {row['date']}, {row['machine']}, {row['versions']} |"
+            f"| {row['seconds']:.0f} | {row['measured']} |"
         )
     (RESULTS / "README.md").write_text("\n".join([*lines, ""]))
 
