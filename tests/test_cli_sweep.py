@@ -86,7 +86,6 @@ COMMAND = ["sweep", ENV, *FLAGS, "--seeds", "3", "--criteria", *CRITERIA]
         ("--vary learning_rate=1,2 --confirm 2 --confirm-by", ["confirm", "env_steps"]),
         ("--vary learning_rate=1,2 --confirm 2 --seed 1000000", ["seed", "held out"]),
         ("--vary learning_rate=1,2 --engine ray", ["ray", "--store"]),
-        ("--vary learning_rate=1,2 --store nowhere", ["store", "postgresql://"]),
         ("--vary learning_rate=1,2 --discount 2", ["discount", "at most 1"]),
     ],
 )
@@ -108,6 +107,7 @@ def test_bad_input_is_one_line_with_exit_code_2(arguments, names, tmp_path, monk
         (["sweep"], 2, ["preset", "dqn-jax sweep cartpole"]),
         (["sweep", "cartpol"], 2, ["Did you mean 'cartpole'"]),
         (["sweep", "--join"], 2, ["--join"]),
+        ([*COMMAND, "--vary", "learning_rate=1,2", "--store", "nowhere"], 2, ["store", "postgresql://"]),
         (["sweep", "--join", "nowhere"], 2, ["nowhere"]),
         (["sweep", "cartpole", "--join", "postgresql://x/y"], 2, ["leave 'cartpole' out"]),
         (["sweep", "--join", "sqlite:////no/such/folder/x"], 1, ["store", "unable to open"]),
@@ -125,7 +125,7 @@ def test_what_cannot_be_reached_is_one_line(arguments, code, names, tmp_path, mo
     assert len(err.strip().splitlines()) == 1
     for name in names:
         assert name.replace("{server}", server) in err
-    assert list(tmp_path.iterdir()) == []
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
 
 
 def test_plan_is_printed_and_nothing_is_written(tmp_path, monkeypatch, capsys, compiled):

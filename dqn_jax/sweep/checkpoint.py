@@ -28,6 +28,7 @@ from dqn_jax.replay import ReplayState
 from dqn_jax.runs import atomic, clear_errors
 
 _ROWS_AT_ONCE = 512
+_DAMAGE = (OSError, ValueError, KeyError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error)  # what reading raises
 
 
 class Saved(NamedTuple):
@@ -101,7 +102,7 @@ class WaveCheckpoint:
         try:
             rows = [(*_bounds(path), _read(path)) for path in sorted(self.folder.glob("rows-*.npz"))]
             return self._restore(_read(states[0]), rows)
-        except (OSError, ValueError, KeyError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
+        except _DAMAGE as error:
             warn(f"checkpoint {self.folder} is damaged ({error}); its lanes start again, with the same numbers")
             self.clear()
             return None

@@ -54,7 +54,6 @@ def main() -> None:
     figures = {
         "slices": sweep_figures.slices,
         "importance": common.importances,
-        "parallel": sweep_figures.parallel_coordinates,
         "profile": lambda view: sweep_figures.profile([view]),
     }
     drawn = common.write_results("landscape", view, figures)
