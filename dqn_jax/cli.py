@@ -127,8 +127,6 @@ class Join:
     """The database, as given to --store."""
     name: str | None = None
     """Name of the sweep, if the database has several."""
-    memory_gb: float | None = None
-    """Memory for lanes (default: most of what is free)."""
 
 
 @dataclasses.dataclass
@@ -443,11 +441,9 @@ def _join(arguments: Sequence[str]) -> int:
         raise ConfigError(f"join: the sweep knows what it varies; leave '{arguments[0]}' out.")
     args = _parse(Join, "sweep", arguments)
     with SweepDisplay(args.name or "sweep", enabled=sys.stderr.isatty()) as display:
-        waves = sweeps.join(
-            args.join, args.name, memory_gb=args.memory_gb, on_progress=display.update, warn=display.warn
-        )
-    print(f"{waves} waves run here; nothing is left to do")
-    return 0
+        waves, ended = sweeps.join(args.join, args.name, on_progress=display.update, warn=display.warn)
+    print(f"{waves} waves run here; {'nothing is left to do' if ended else 'stopped'}")
+    return 0 if ended else 130
 
 
 def _report(arguments: Sequence[str]) -> int:

@@ -4,7 +4,8 @@ On each device the lanes run in blocks: within a block they are batched by `vmap
 one another. On CPU, networks whose arithmetic fills a core run lane by lane, which keeps weights and
 replay in its cache (64 lanes in one batch ran at 0.7 times that speed); tiny ones, bound by XLA's cost per
 operation, gain 1.5 times from blocks of four. The size of a block follows from the configuration alone, so
-that a lane gets the same bits whatever the population's size.
+that a lane gets the same bits whatever the population's size. On an accelerator blocks are large, up to a
+thousand lanes (not measured yet, nor whether bits depend on it there; `lane_block` sets one size for all).
 
 Which lanes a program advances, and so how many blocks it runs, is an input. Lanes that have finished leave
 the blocks and cost nothing, without another program and without moving anybody's memory.
@@ -166,7 +167,7 @@ def make_layout(config: Config, lanes: int, weights: int, devices: Sequence[jax.
     elif block_size == 0 and devices[0].platform == "cpu":
         block_size = _TINY_BLOCK if weights * config.batch_size < _TINY_WORK else 1
     elif block_size == 0:
-        block_size = min(per_device, _ACCELERATOR_BLOCK)
+        block_size = -(-per_device // -(-per_device // _ACCELERATOR_BLOCK))  # as few as possible, of one size
     blocks = -(-per_device // block_size)
     return Layout(lanes, len(devices) * blocks * block_size, block_size, Mesh(np.array(devices), ("lanes",)))
 

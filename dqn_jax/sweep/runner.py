@@ -213,11 +213,13 @@ def join(
     url: str,
     name: str | None = None,
     *,
-    memory_gb: float | None = None,
     on_progress: Callable[[SweepProgress], None] | None = None,
     warn: Callable[[str], None] = lambda line: print(line, file=sys.stderr),
-) -> int:
-    """Work on a sweep whose records are at `url` until nothing is left to do; gives the number of waves run here.
+) -> tuple[int, bool]:
+    """Work on a sweep whose records are at `url` until nothing is left to do.
+
+    Returns:
+      The number of waves run here, and whether it ended on its own (False: stopped by a signal).
 
     Raises:
       ConfigError: if there is no such sweep there.
@@ -226,8 +228,6 @@ def join(
     devices.configure()
     store = stores.open_store(url, name)
     context = _Context(store, None, preset_of(store.definition), None, None, on_progress, warn)
-    if memory_gb is not None:
-        context.memory = memory_gb * 1e9
     with Interrupt() as interrupt:
         context.interrupt = interrupt
         idle_since = time.monotonic()
@@ -240,7 +240,7 @@ def join(
             elif _is_finished(store):
                 break
             time.sleep(_POLL_SECONDS)
-    return context.waves_run
+    return context.waves_run, not interrupt.requested
 
 
 def preset_of(definition: dict[str, Any]) -> Preset:

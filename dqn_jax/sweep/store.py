@@ -33,7 +33,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 import numpy as np
 
 from dqn_jax.config import ConfigError
-from dqn_jax.runs import atomic, claim_run_dir, write_json
+from dqn_jax.runs import RunError, atomic, claim_run_dir, write_json
 from dqn_jax.sweep.results import CURVE_COLUMNS, LANE_COLUMNS, PHASES, SweepData
 from dqn_jax.sweep.space import Space, distribution, parse_space
 
@@ -79,7 +79,12 @@ def create(directory: Path | None, url: str | None, definition: dict[str, Any]) 
     if directory is not None:
         claim_run_dir(directory)
     if url is not None:
-        create_sweep(url, definition, origin=None)
+        try:
+            create_sweep(url, definition, origin=None)
+        except (ConfigError, RunError):
+            if directory is not None:
+                directory.rmdir()  # it was empty a moment ago
+            raise
         store = _open(url, definition["name"])
         if directory is not None:
             store.export(directory)
