@@ -27,7 +27,7 @@ from dqn_jax.sweep.results import CURVE_COLUMNS
 if TYPE_CHECKING:
     import pandas as pd
 
-_CHECKPOINT_SHARE = 0.05  # of a wave's time that checkpoints may take
+_CHECKPOINT_SHARE = 0.02  # of a wave's time that checkpoints may take
 
 
 @dataclasses.dataclass(frozen=True)
