@@ -94,10 +94,10 @@ def _child(expression: str, *, environment: dict[str, str] | None = None, core: 
     pin = f"import os; os.sched_setaffinity(0, {{{core}}}); " if core is not None else ""
     code = f"{pin}import json, dqn_jax; from dqn_jax import benchmark; print(json.dumps({expression}))"
     done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, env={**os.environ, **(environment or {})}
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, env={**os.environ, **(environment or {})}
     )
     if done.returncode:
-        raise RunError(f"benchmark: a measurement failed: {done.stderr.strip().splitlines()[-1:]}")
+        raise RunError(f"benchmark: the measurement {expression} failed, as told above.")
     return json.loads(done.stdout.strip().splitlines()[-1])
 
 
@@ -305,8 +305,8 @@ def _timed_sweep(preset: Preset, vary: dict[str, str], **asked: Any) -> dict[str
             "seconds": seconds,
             "converged": float(result.data.lanes["converged"].mean()),
             "programs": len(result.data.plan["compiled"]),
-            "overhead": 1 - (session["chunk_seconds"] + session["compile_seconds"]) / seconds,
-            "rate": session["lane_steps"] / session["chunk_seconds"],
+            "overhead": (session["unit_seconds"] - session["compile_seconds"] - session["program_seconds"]) / seconds,
+            "rate": session["lane_steps"] / session["program_seconds"],
         }
     finally:
         shutil.rmtree(folder)

@@ -287,8 +287,9 @@ class _Context:
         self.began = time.perf_counter()
         self.lane_steps = 0  # taken by this process
         self.work_seconds = 0.0  # for them, bookkeeping included
-        self.chunk_seconds = 0.0  # of these, for the compiled programs
-        self.compile_seconds = 0.0
+        self.program_seconds = 0.0  # of these, in the compiled programs
+        self.unit_seconds = 0.0  # from claiming units to marking them done
+        self.compile_seconds = 0.0  # of these, for compiling
         self._programs: tuple[Any, Programs] | None = None
 
     @property
@@ -400,6 +401,7 @@ def work_one(url: str, name: str, owner: str) -> int:
 
 def run_unit(context: _Context, unit: Unit) -> bool:
     """Run one claimed unit to its end; False if it was stopped or lost."""
+    began = time.perf_counter()
     store = context.store
     all_points = store.points()
     numbers = sorted({trial for trial, _ in unit.lanes})
@@ -433,6 +435,7 @@ def run_unit(context: _Context, unit: Unit) -> bool:
     if ended:
         store.finish(unit.id)
         context.waves_run += 1
+    context.unit_seconds += time.perf_counter() - began
     return ended
 
 
@@ -571,7 +574,7 @@ class _Meter:
         context = self.context
         context.lane_steps += progress.lane_steps
         context.work_seconds += progress.seconds
-        context.chunk_seconds += progress.chunk_seconds
+        context.program_seconds += progress.program_seconds
         self.wave = progress
         self.show("run")
         return not context.stopping
@@ -733,7 +736,8 @@ def _note_session(context: _Context) -> None:
     entry = {
         "seconds": time.perf_counter() - context.began,
         "compile_seconds": context.compile_seconds,
-        "chunk_seconds": context.chunk_seconds,
+        "program_seconds": context.program_seconds,
+        "unit_seconds": context.unit_seconds,
         "lane_steps": context.lane_steps,
         "waves": context.waves_run,
         "peak_memory_bytes": devices.peak_memory_bytes(),

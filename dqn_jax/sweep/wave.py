@@ -93,7 +93,7 @@ class WaveProgress(NamedTuple):
     running: int
     lane_steps: int  # taken in the last chunk, over all lanes
     seconds: float  # the last chunk took, its bookkeeping included
-    chunk_seconds: float  # of that, for the compiled program
+    program_seconds: float  # of that, in the compiled programs (with the first chunk, the warm-up too)
 
 
 def make_programs(
@@ -150,10 +150,13 @@ def run_wave(
         alive = np.arange(len(lanes))  # trials are compared: whoever left after the last checkpoint does so again
     saved = checkpoint.load(warn) if checkpoint is not None else None
     state: LaneState
+    began, device_began, warmup_seconds = time.perf_counter(), clock(), 0.0
     if saved is None:
         everyone = np.arange(len(lanes))
         state, warmup = population.start([lane.seed for lane in lanes], HParams(*stacked))
-        history.add_warmup(layout.fetch(warmup, everyone))
+        fetched = layout.fetch(warmup, everyone)
+        warmup_seconds = time.perf_counter() - began
+        history.add_warmup(fetched)
         env_steps = loop.warmup_steps
     else:
         env_steps, state = saved.env_steps, saved.lanes
@@ -161,14 +164,15 @@ def run_wave(
         alive = np.intersect1d(alive, saved.alive)
         judge.restore(history, saved.arrays)
     last_step = loop.warmup_steps + loop.num_chunks * loop.steps_per_chunk
-    active, seconds = layout.active(alive), history.seconds[-1] if history.seconds else 0.0
+    active = layout.active(alive)
+    # What each lane took of the devices: lanes of one program cost the same.
+    seconds = history.seconds[-1] if history.seconds else (clock() - device_began) / len(lanes)
     save_cost, saved_at = 0.0, time.perf_counter()
     while len(alive) and env_steps < last_step:
         began, device_began = time.perf_counter(), clock()
         state, metrics = population.chunk(jnp.int32(env_steps), state, hparams, active)
         host = layout.fetch(metrics, alive)
-        chunk_seconds = time.perf_counter() - began
-        # What each lane took of the devices: lanes of one program cost the same.
+        program_seconds = time.perf_counter() - began + warmup_seconds
         seconds += (clock() - device_began) / len(alive)
         history.add(env_steps, env_steps + loop.steps_per_chunk, seconds, host, alive)
         env_steps += loop.steps_per_chunk
@@ -196,10 +200,11 @@ def run_wave(
                 last_step,
                 len(alive),
                 worked * loop.steps_per_chunk,
-                time.perf_counter() - began,
-                chunk_seconds,
+                time.perf_counter() - began + warmup_seconds,
+                program_seconds,
             )
         )
+        warmup_seconds = 0.0
         if not go_on and len(alive):
             if checkpoint is not None and saved_at < now:
                 checkpoint.save(env_steps, state, alive, {**history.arrays(), **judge.arrays()})
