@@ -33,6 +33,19 @@ def suggest(name: str, choices: Iterable[str]) -> str:
     return f" Did you mean '{by_lower[near[0]]}'?" if near else ""
 
 
+def show(value: Any) -> str:
+    """A setting's value in the form in which it is given on the command line: 64x64, none, 0.001."""
+    if isinstance(value, tuple | list | np.ndarray):
+        return "x".join(show(x) for x in value)
+    if value is None or (isinstance(value, float | np.floating) and np.isnan(value)):
+        return "none"
+    if isinstance(value, bool | np.bool_):
+        return str(bool(value)).lower()
+    if isinstance(value, float | np.floating):
+        return f"{value:.4g}"
+    return str(value)
+
+
 @dataclasses.dataclass(frozen=True)
 class Config:
     """Static part of a run: what changes shapes or the structure of the compiled program."""

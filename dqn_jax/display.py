@@ -13,6 +13,7 @@ from rich.live import Live
 from rich.table import Table
 
 from dqn_jax import convergence
+from dqn_jax.config import show
 from dqn_jax.train import Progress, TrainResult
 
 if TYPE_CHECKING:  # the other commands do without it
@@ -162,16 +163,7 @@ def _share(progress: SweepProgress) -> float:
 
 
 def _settings(point: dict[str, Any]) -> str:
-    def text(value: Any) -> str:
-        return (
-            "x".join(map(str, value))
-            if isinstance(value, tuple)
-            else f"{value:.4g}"
-            if isinstance(value, float)
-            else str(value)
-        )
-
-    return ", ".join(f"{name}={text(value)}" for name, value in point.items())
+    return ", ".join(f"{name}={show(value)}" for name, value in point.items())
 
 
 def _duration(seconds: float) -> str:

@@ -18,6 +18,7 @@ import platform
 import shutil
 import subprocess
 import sys
+import time
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -59,6 +60,31 @@ def clear_errors(run: Path) -> Iterator[None]:
         raise RunError(
             f"out: cannot write to {run} ({error.strerror or error}); free space, then go on with --resume."
         ) from error
+
+
+class Allowance:
+    """Time that checkpoints may take: a small share of all that passes.
+
+    With a share of 2 %, chunks that take longer than 50 checkpoints are all saved, and a kill loses the one in flight;
+    of shorter ones not every one is, and it loses what 50 checkpoints take, at most.
+    """
+
+    def __init__(self, share: float):
+        self._share = share
+        self._began = time.perf_counter()
+        self._spent = self._last = 0.0
+
+    def left(self) -> bool:
+        """Whether there is time for another one like the last; for the first there always is."""
+        return self._spent + self._last <= self._share * (time.perf_counter() - self._began)
+
+    @contextlib.contextmanager
+    def spend(self) -> Iterator[None]:
+        """A checkpoint is written."""
+        began = time.perf_counter()
+        yield
+        self._last = time.perf_counter() - began
+        self._spent += self._last
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -159,8 +159,7 @@ def train(
         lanes = layout.place(saved)
         began -= history.seconds[-1]
     last_step = loop.warmup_steps + loop.num_chunks * loop.steps_per_chunk
-    now = saved_at = began
-    save_cost = 0.0
+    allowance, saved_at = runs.Allowance(_CHECKPOINT_SHARE), env_steps
     with Interrupt() as interrupt:
         while env_steps < last_step and not interrupt.requested:
             if stop == "converged" and history.env_steps and np.all(_settled(parsed, history)):
@@ -169,20 +168,18 @@ def train(
                 break
             lanes, metrics = population.chunk(jnp.int32(env_steps), lanes, hparams, active)
             host = layout.fetch(metrics, everyone)
-            now = time.perf_counter()
-            history.add(env_steps, env_steps + loop.steps_per_chunk, now - began, host)
+            history.add(env_steps, env_steps + loop.steps_per_chunk, time.perf_counter() - began, host)
             env_steps += loop.steps_per_chunk
             for tracker in trackers:
                 tracker(history)
             if recorder:
                 recorder.chunk(history)
-                # After every chunk, or as often as takes no more than its share of the time.
-                if now - saved_at >= save_cost / _CHECKPOINT_SHARE:
-                    recorder.checkpoint(env_steps, layout.fetch(lanes, everyone), history)
-                    saved_at = time.perf_counter()
-                    save_cost = saved_at - now
+                if allowance.left():
+                    with allowance.spend():
+                        recorder.checkpoint(env_steps, layout.fetch(lanes, everyone), history)
+                    saved_at = env_steps
             report("train", env_steps)
-        if recorder and saved_at < now:
+        if recorder and saved_at != env_steps:
             recorder.checkpoint(env_steps, layout.fetch(lanes, everyone), history)
     params = layout.fetch(lanes.agent.params, everyone)
     summary = _summary(settings, parsed, history, population, complete=not interrupt.requested)

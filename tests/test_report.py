@@ -18,10 +18,10 @@ from PIL import Image
 from synthetic import lane, sweep_of
 
 from dqn_jax import Config, HParams, convergence, runs
-from dqn_jax.config import ConfigError
+from dqn_jax.config import ConfigError, show
 from dqn_jax.report import report_command, sections
 from dqn_jax.report.importance import importance
-from dqn_jax.report.values import number, show
+from dqn_jax.report.values import number
 from dqn_jax.report.view import View
 from dqn_jax.sweep import results
 from dqn_jax.sweep.space import parse_space

@@ -44,6 +44,7 @@ from dqn_jax.history import History
 from dqn_jax.loop import ChunkMetrics, Loop, WarmupMetrics, make_loop
 from dqn_jax.population import make_layout, stack_hparams
 from dqn_jax.prng import key_data
+from dqn_jax.runs import Allowance
 from dqn_jax.sweep import checkpoint as checkpoints
 from dqn_jax.sweep import runner, sweep
 from dqn_jax.sweep.checkpoint import WaveCheckpoint
@@ -480,7 +481,7 @@ class Wave:
             self.history.add(before, self.env_steps, 1.0, self.layout.fetch(metrics, alive), alive)
 
     def checkpoint(self, folder):
-        return WaveCheckpoint(folder, self.programs.population, self.programs.config)
+        return WaveCheckpoint(folder, self.programs.population, self.programs.config, Allowance(1.0))
 
     def save(self, into, alive):
         into.save(self.env_steps, self.state, alive, self.history.arrays())
@@ -726,9 +727,9 @@ KILLED = """
 import sys, time
 sys.path.insert(0, sys.argv[2])
 from sweeping import ASKED
-from dqn_jax.sweep import sweep, wave
+from dqn_jax.sweep import runner, sweep
 
-wave._CHECKPOINT_SHARE = 1e9
+runner._CHECKPOINT_SHARE = 1e9
 
 def slowly(progress):
     print(progress.phase, progress.unit, progress.env_steps, flush=True)
@@ -900,7 +901,7 @@ def test_what_is_left_out_or_static_makes_programs_of_its_own(tmp_path, compiled
     assert data.plan["programs"] == 4
     assert data.plan["programs_because_of"] == {"hidden": 2, "max_grad_norm": 2}
     assert [group["settings"] for group in data.plan["groups"]] == [
-        {"hidden": width, "max_grad_norm": norm} for norm in (None, 0.1) for width in ("8", "16")
+        {"hidden": width, "max_grad_norm": norm} for norm in (None, 0.1) for width in ([8], [16])
     ]
     assert [group["lanes"] for group in data.plan["groups"]] == [4] * 4
     assert data.trials.to_dict("records") == [
@@ -943,13 +944,13 @@ def test_a_lane_takes_what_its_arrays_take():
     loop = make_loop(CONFIG)
     weights = 1 * 8 + 8 + 8 * 2 + 2
     transition = 4 * 5  # observation, action, reward, discount, next observation, of four bytes each
-    fixed = lane_bytes(loop, HParams()) - _replay_bytes(loop, 20)
+    fixed = lane_bytes(CONFIG, HParams()) - _replay_bytes(loop, 20)
     assert _replay_bytes(loop, 20) == 20 * 2 * transition
     # Parameters, target, and Adam's two moments; what is left are counters and readings.
     readings = 2 * (3 * 4 + 1 + 20 * 4 + 20 * 4 + 20 * 2 * 4 + 8 * 4 + 8 * 4)
     assert 0 < fixed - 4 * (4 * weights) - readings < 120
-    larger = make_loop(dataclasses.replace(CONFIG, replay_capacity=400))
-    assert lane_bytes(larger, HParams()) - lane_bytes(loop, HParams()) == 180 * 2 * transition
+    larger = dataclasses.replace(CONFIG, replay_capacity=400)
+    assert lane_bytes(larger, HParams()) - lane_bytes(CONFIG, HParams()) == 180 * 2 * transition
 
 
 def _replay_bytes(loop, rows):

@@ -6,11 +6,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from dqn_jax.report.values import show
-from dqn_jax.sweep.space import Range, Space, distribution
+from dqn_jax.config import show
+from dqn_jax.sweep.database import quiet_optuna
+from dqn_jax.sweep.space import Space, as_optuna, distribution
 
 if TYPE_CHECKING:
     import pandas as pd
+    from optuna.trial import FrozenTrial
 
 _FEWEST = 8  # trials; and of them, how many make up the best at the least
 _TOP, _TOP_FEWEST = 0.1, 5
@@ -46,44 +48,38 @@ def importance(space: Space, trials: pd.DataFrame, losses: Any, *, seed: int = 0
     if np.quantile(losses, top) >= losses.max():
         return "Importance sets the best trials apart from the rest, and too few did better than the worst."
     rng = np.random.default_rng(seed)
-    whole = _shares(space, names, trials, losses, top)
+    frozen = _frozen({name: space[name] for name in names}, trials, losses)
+    whole = _shares(names, frozen, top)
     halves = []
     for _ in range(_HALVES):
         half = rng.permutation(len(losses))[: (len(losses) + 1) // 2]
-        halves.append(_shares(space, names, trials.iloc[half], losses[half], top))
+        halves.append(_shares(names, [frozen[i] for i in half], top))
     order = np.argsort(-whole, kind="stable")
     low, high = np.quantile(np.stack(halves), [0.025, 0.975], axis=0)
     return Importance(tuple(names[i] for i in order), whole[order], low[order], high[order], top)
 
 
-def _shares(space: Space, names: list[str], trials: pd.DataFrame, losses: np.ndarray, top: float) -> np.ndarray:
+def _frozen(space: Space, trials: pd.DataFrame, losses: np.ndarray) -> list[FrozenTrial]:
+    """The trials as Optuna has them."""
+    import optuna
+
+    distributions = {name: distribution(dimension) for name, dimension in space.items()}
+    rows = trials[list(space)].to_dict("records")
+    return [
+        optuna.trial.create_trial(
+            params=as_optuna(space, distributions, row), distributions=distributions, value=float(loss)
+        )
+        for row, loss in zip(rows, losses, strict=True)
+    ]
+
+
+def _shares(names: list[str], trials: list[FrozenTrial], top: float) -> np.ndarray:
     """In the order of `names`; all equal where nothing sets the best apart."""
     import optuna
-    from optuna.distributions import CategoricalDistribution
 
-    def as_optuna(name: str) -> Any:
-        dimension = space[name]
-        if isinstance(dimension, Range):
-            return distribution(dimension)
-        return CategoricalDistribution([show(value) for value in dimension.values])
-
-    distributions = {name: as_optuna(name) for name in names}
-    convert = {name: (lambda x: x) if isinstance(space[name], Range) else show for name in names}
-    frozen = [
-        optuna.trial.create_trial(
-            params={name: convert[name](value) for name, value in zip(names, row, strict=True)},
-            distributions=distributions,
-            value=float(loss),
-        )
-        for row, loss in zip(trials[names].itertuples(index=False, name=None), losses, strict=True)
-    ]
-    verbosity = optuna.logging.get_verbosity()
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    try:
+    with quiet_optuna():
         study = optuna.create_study()
-        study.add_trials(frozen)
+        study.add_trials(trials)
         found = optuna.importance.PedAnovaImportanceEvaluator(target_quantile=top).evaluate(study)
-    finally:
-        optuna.logging.set_verbosity(verbosity)
     shares = np.array([found.get(name, 0.0) for name in names])
     return shares / shares.sum() if shares.sum() > 0 else np.full(len(names), 1 / len(names))

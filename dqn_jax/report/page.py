@@ -13,8 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from dqn_jax import runs
-from dqn_jax.config import ConfigError
-from dqn_jax.report.values import show
+from dqn_jax.config import ConfigError, show
 from dqn_jax.sweep import results
 
 if TYPE_CHECKING:

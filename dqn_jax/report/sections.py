@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from dqn_jax import convergence
+from dqn_jax.config import show
 from dqn_jax.report import sweep_figures as figures
 from dqn_jax.report.figures import X_AXES
 from dqn_jax.report.page import Cell, Paragraph, Picture, Points, Section, Table
-from dqn_jax.report.values import estimate, number, percent, show
+from dqn_jax.report.values import estimate, number, percent
 from dqn_jax.report.view import View
 from dqn_jax.sweep import results
 
@@ -664,8 +665,7 @@ def _comparison(a: View, b: View) -> Content:
     ]
     title = f"{a.data.name} against {b.data.name}"
     subtitle = f"{a.label} and {b.label}, compared by {_clock_words(a)}"
-    footer = "Every interval is a 95 % interval. Where trials were chosen on the seeds shown, numbers are too good "
-    "on both sides."
+    footer = "Every interval is a 95 % interval. Where trials were chosen on the seeds shown, they are too good."
     return title, subtitle, [section for section in sections if section.items], footer
 
 

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from dqn_jax import convergence
+from dqn_jax.config import show
 from dqn_jax.convergence import parse_criterion
 from dqn_jax.report.figures import COLOURS, X_AXES
 from dqn_jax.report.importance import Importance
-from dqn_jax.report.values import number, show
+from dqn_jax.report.values import number
 from dqn_jax.report.view import View
 from dqn_jax.sweep import results
 from dqn_jax.sweep.space import Dimension, Range

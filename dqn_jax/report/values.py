@@ -7,19 +7,6 @@ from typing import Any
 import numpy as np
 
 
-def show(value: Any) -> str:
-    """A setting's value in the form in which it is given on the command line: 64x64, none, 0.001."""
-    if isinstance(value, tuple | list | np.ndarray):
-        return "x".join(show(x) for x in value)
-    if value is None or (isinstance(value, float | np.floating) and np.isnan(value)):
-        return "none"
-    if isinstance(value, bool | np.bool_):
-        return str(bool(value)).lower()
-    if isinstance(value, float | np.floating):
-        return f"{value:.4g}"
-    return str(value)
-
-
 def number(value: float) -> str:
     """Four significant digits, or all digits of a large number: 0.01234, 12.34, 123,456."""
     if not np.isfinite(value):

@@ -12,7 +12,7 @@ import optuna
 
 from dqn_jax.config import ConfigError
 from dqn_jax.sweep.database import quiet_optuna
-from dqn_jax.sweep.space import Range, Space, distribution
+from dqn_jax.sweep.space import Range, Space, as_optuna, distribution
 
 FINISHED = ("COMPLETE", "PRUNED")
 
@@ -36,7 +36,7 @@ def ask_tpe(space: Space, history: Sequence[Past], count: int, seed: int) -> lis
             trial = optuna.trial.create_trial(
                 state=optuna.trial.TrialState[state],
                 value=past.value,
-                params={n: d.to_external_repr(space[n].encode(past.point[n])) for n, d in distributions.items()},
+                params=as_optuna(space, distributions, past.point),
                 distributions=distributions,
             )
             study.add_trial(trial)

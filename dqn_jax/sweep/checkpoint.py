@@ -1,4 +1,4 @@
-"""A wave in flight on disk, cheap enough to be written after every chunk.
+"""A wave in flight on disk, cheap enough to be written after every chunk that takes a few seconds.
 
 The replays are by far the largest part of it, and of them a chunk changes only the rows it wrote. So these are
 appended, `rows-<from>-<to>.npz`, and only the rest is written anew, `state-<env_steps>.npz`. (Not where each lane
@@ -25,7 +25,7 @@ from dqn_jax.loop import LaneState
 from dqn_jax.population import Population
 from dqn_jax.prng import key_data, wrap_key_data
 from dqn_jax.replay import ReplayState
-from dqn_jax.runs import atomic, clear_errors
+from dqn_jax.runs import Allowance, atomic, clear_errors
 
 _ROWS_AT_ONCE = 512
 _DAMAGE = (OSError, ValueError, KeyError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error)  # what reading raises
@@ -49,18 +49,24 @@ def _rows(storage: Any, first: jax.Array, count: int) -> Any:
 class WaveCheckpoint:
     """Saves and restores the lanes at work; files are written whole, and zip's checksums tell damaged ones."""
 
-    def __init__(self, folder: Path, population: Population, config: Config):
+    def __init__(self, folder: Path, population: Population, config: Config, allowance: Allowance):
         self.folder = folder
+        self.allowance = allowance
+        self.saved_at = -1  # environment steps
         self.population = population
         self._appends = not own_rhythm(config) and not config.clear_replay
         storage = jax.tree.leaves(population.lane_shapes.replay.storage)[0]
         self._capacity = storage.shape[1]  # rows of a ring
         self._saved_rows = 0
 
+    def due(self) -> bool:
+        """Whether there is time to save again."""
+        return self.allowance.left()
+
     def save(self, env_steps: int, lanes: LaneState, alive: np.ndarray, arrays: dict[str, np.ndarray]) -> None:
         """Write what has changed since the last time; `arrays` are the host's part."""
         layout = self.population.layout
-        with clear_errors(self.folder):
+        with self.allowance.spend(), clear_errors(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
             if self._appends:
                 rows_added: Any = lanes.replay.rows_added
@@ -83,15 +89,15 @@ class WaveCheckpoint:
             for old in self.folder.glob("rows-*.npz"):
                 if _bounds(old)[1] <= self._saved_rows - self._capacity:
                     old.unlink()  # overwritten in the rings since
+        self.saved_at = env_steps
 
     def _save_rows(self, storage: Any, first: int, last: int, alive: np.ndarray) -> None:
         count = min(_ROWS_AT_ONCE, self._capacity)
-        parts = []
         for row in range(first, last, count):
             fetched = self.population.layout.fetch(_rows(storage, jnp.int32(row), count), alive)
-            parts.append([leaf[:, : last - row] for leaf in jax.tree.leaves(fetched)])
-        arrays = {f"leaf{i:04d}": np.concatenate(pieces, axis=1) for i, pieces in enumerate(zip(*parts, strict=True))}
-        _write(self.folder / f"rows-{first:012d}-{last:012d}.npz", {"lanes": alive, **arrays})
+            arrays = {f"leaf{i:04d}": leaf[:, : last - row] for i, leaf in enumerate(jax.tree.leaves(fetched))}
+            path = self.folder / f"rows-{row:012d}-{min(row + count, last):012d}.npz"
+            _write(path, {"lanes": alive, **arrays})
 
     def load(self, warn: Callable[[str], None]) -> Saved | None:
         """The last state, or None without a whole one (the wave starts again, and ends with the same numbers)."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -11,8 +12,8 @@ import jax
 import numpy as np
 import psutil
 
-from dqn_jax.config import Config, ConfigError, HParams
-from dqn_jax.loop import Loop, make_loop
+from dqn_jax.config import Config, ConfigError, HParams, show
+from dqn_jax.loop import make_loop
 from dqn_jax.population import stack_hparams
 from dqn_jax.sweep.space import Group, Space
 
@@ -63,7 +64,7 @@ class Plan:
             "programs_because_of": self.programs_because_of,
             "groups": [
                 {
-                    "settings": {name: _text(value) for name, value in group.settings.items()},
+                    "settings": group.settings,
                     "trials": len(group.group.trials),
                     "lanes": group.lanes,
                     "waves": len(group.waves),
@@ -73,10 +74,6 @@ class Plan:
                 for group in self.groups
             ],
         }
-
-
-def _text(value: Any) -> Any:
-    return "x".join(map(str, value)) if isinstance(value, tuple) else value
 
 
 def make_plan(
@@ -111,8 +108,7 @@ def make_plan(
     # Hyperparameters that are left out in some trials split groups as well.
     optional = [name for name in space if len({trial.point[name] is None for g in groups for trial in g.trials}) > 1]
     for group in groups:
-        loop = make_loop(group.config)
-        bytes_per_lane = lane_bytes(loop, group.trials[0].hparams)
+        bytes_per_lane = lane_bytes(group.config, group.trials[0].hparams)
         fits = limit // bytes_per_lane
         if fits < 1:
             raise ConfigError(
@@ -137,7 +133,7 @@ def make_plan(
                 bytes_per_lane,
             )
         )
-    because = {name: len({_text(trial.point[name]) for g in groups for trial in g.trials}) for name in static}
+    because = {name: len({trial.point[name] for g in groups for trial in g.trials}) for name in static}
     because |= {name: 2 for name in optional if name not in static}
     kind = devices[0].device_kind
     return Plan(tuple(planned), len(devices), kind, limit, {k: v for k, v in because.items() if v > 1})
@@ -150,17 +146,19 @@ def fitted(config: Config) -> Config:
     return dataclasses.replace(config, replay_capacity=min(config.replay_capacity, max(steps, config.batch_size)))
 
 
-def lane_bytes(loop: Loop, hparams: HParams) -> int:
+def lane_bytes(config: Config, hparams: HParams) -> int:
     """What one lane takes on its device: its state, and its readings on the device and on the host."""
-    seed, steps = jax.ShapeDtypeStruct((), np.int32), jax.ShapeDtypeStruct((), np.int32)
-    scalars = _first(hparams)
-    state, _ = jax.eval_shape(loop.start, seed, scalars)
-    _, metrics = jax.eval_shape(loop.chunk, steps, state, scalars)
+    return _lane_bytes(config, tuple(value is None for value in hparams))
+
+
+@functools.cache  # tracing takes half a second, and a sweep is planned more than once
+def _lane_bytes(config: Config, left_out: tuple[bool, ...]) -> int:
+    loop, hparams = make_loop(config), HParams(*[None if out else 0 for out in left_out])  # type: ignore[arg-type]
+    scalars = jax.tree.map(lambda x: x[0], stack_hparams(hparams, 1))
+    count = jax.ShapeDtypeStruct((), np.int32)
+    state, _ = jax.eval_shape(loop.start, count, scalars)
+    _, metrics = jax.eval_shape(loop.chunk, count, state, scalars)
     return _bytes(state) + 2 * _bytes(metrics)
-
-
-def _first(hparams: HParams) -> HParams:
-    return jax.tree.map(lambda x: x[0], stack_hparams(hparams, 1))
 
 
 def _bytes(tree: Any) -> int:
@@ -199,7 +197,7 @@ def describe(plan: Plan, settings: dict[str, Any]) -> list[str]:
         lines.append(f"programs differ by: {causes}; everything else varies within a program")
     shown = plan.groups if len(plan.groups) <= 12 else plan.groups[:10]
     for group in shown:
-        name = ", ".join(f"{k}={_text(v)}" for k, v in group.settings.items()) or "all"
+        name = ", ".join(f"{k}={show(v)}" for k, v in group.settings.items()) or "all"
         lines.append(
             f"  {name}: {len(group.group.trials)} trials, {group.lanes} lanes in {len(group.waves)} wave"
             f"{'s' if len(group.waves) > 1 else ''} of up to {group.capacity}, {_size(group.bytes_per_lane)} a lane"

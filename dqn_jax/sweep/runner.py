@@ -27,6 +27,7 @@ from dqn_jax.convergence import parse_criterion
 from dqn_jax.interrupt import Interrupt
 from dqn_jax.presets import Preset, resolve_preset, with_overrides
 from dqn_jax.sweep import store as stores
+from dqn_jax.sweep.checkpoint import WaveCheckpoint
 from dqn_jax.sweep.plan import Plan, fitted, make_plan
 from dqn_jax.sweep.results import RANKINGS, SweepData, ranked
 from dqn_jax.sweep.space import Choice, Group, Range, Space, compile_groups, parse_space, points
@@ -40,6 +41,7 @@ ADAPTIVE = ("tpe", "cmaes")
 Sampler = Literal["grid", "random", "sobol", "tpe", "cmaes"]
 
 _CONFIRM_SEED = 1_000_000  # held-out seeds are counted up from here
+_CHECKPOINT_SHARE = 0.02  # of the time that checkpoints of waves may take
 _LEASE_SECONDS = 60.0
 _POLL_SECONDS = 2.0
 _PATIENCE_SECONDS = 60.0  # how long a joined worker waits for more to do
@@ -285,11 +287,11 @@ class _Context:
         self.interrupt: Interrupt | None = None
         self.waves_run = 0
         self.began = time.perf_counter()
+        self.allowance = runs.Allowance(_CHECKPOINT_SHARE)
         self.lane_steps = 0  # taken by this process
         self.work_seconds = 0.0  # for them, bookkeeping included
         self.program_seconds = 0.0  # of these, in the compiled programs
-        self.unit_seconds = 0.0  # from claiming units to marking them done
-        self.compile_seconds = 0.0  # of these, for compiling
+        self.compile_seconds = 0.0
         self._programs: tuple[Any, Programs] | None = None
 
     @property
@@ -401,7 +403,6 @@ def work_one(url: str, name: str, owner: str) -> int:
 
 def run_unit(context: _Context, unit: Unit) -> bool:
     """Run one claimed unit to its end; False if it was stopped or lost."""
-    began = time.perf_counter()
     store = context.store
     all_points = store.points()
     numbers = sorted({trial for trial, _ in unit.lanes})
@@ -413,7 +414,10 @@ def run_unit(context: _Context, unit: Unit) -> bool:
     meter = _Meter(context, unit, all_points)
     meter.show("compile")
     programs = context.programs(group, unit)
-    folder = None if context.directory is None else context.directory / "units" / f"{unit.id:05d}"
+    checkpoint = None
+    if context.directory is not None:
+        folder = context.directory / "units" / f"{unit.id:05d}"
+        checkpoint = WaveCheckpoint(folder, programs.population, group.config, context.allowance)
 
     def record(rows: list[dict[str, Any]], curves: pd.DataFrame) -> bool:
         meter.left(rows)
@@ -426,7 +430,7 @@ def run_unit(context: _Context, unit: Unit) -> bool:
             # What is confirmed is measured to the end: pruning would bias it.
             context.rules if unit.phase == "search" else dataclasses.replace(context.rules, prune=None),
             phase=unit.phase,
-            folder=folder,
+            checkpoint=checkpoint,
             recorded=store.recorded,
             record=record,
             on_progress=meter.chunk,
@@ -435,7 +439,6 @@ def run_unit(context: _Context, unit: Unit) -> bool:
     if ended:
         store.finish(unit.id)
         context.waves_run += 1
-    context.unit_seconds += time.perf_counter() - began
     return ended
 
 
@@ -737,7 +740,6 @@ def _note_session(context: _Context) -> None:
         "seconds": time.perf_counter() - context.began,
         "compile_seconds": context.compile_seconds,
         "program_seconds": context.program_seconds,
-        "unit_seconds": context.unit_seconds,
         "lane_steps": context.lane_steps,
         "waves": context.waves_run,
         "peak_memory_bytes": devices.peak_memory_bytes(),

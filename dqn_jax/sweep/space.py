@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 
-from dqn_jax.config import INTEGER_HPARAMS, Config, ConfigError, HParams, suggest, validate
+from dqn_jax.config import INTEGER_HPARAMS, Config, ConfigError, HParams, show, suggest, validate
 from dqn_jax.presets import Preset, with_overrides
 
 if TYPE_CHECKING:
@@ -182,9 +182,12 @@ def distribution(dimension: Dimension) -> BaseDistribution:
         if dimension.integer:
             return IntDistribution(int(dimension.low), int(dimension.high), log=dimension.log)
         return FloatDistribution(dimension.low, dimension.high, log=dimension.log)
-    return CategoricalDistribution(
-        ["x".join(map(str, value)) if isinstance(value, tuple) else value for value in dimension.values]
-    )
+    return CategoricalDistribution([show(value) if isinstance(value, tuple) else value for value in dimension.values])
+
+
+def as_optuna(space: Space, distributions: dict[str, BaseDistribution], point: dict[Any, Any]) -> dict[str, Any]:
+    """The point as the parameters of an Optuna trial."""
+    return {name: d.to_external_repr(space[name].encode(point[name])) for name, d in distributions.items()}
 
 
 def compile_groups(preset: Preset, space: Space, drawn: Sequence[dict[str, Any]]) -> list[Group]:

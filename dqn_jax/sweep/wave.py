@@ -9,7 +9,6 @@ import dataclasses
 import json
 import time
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import jax
@@ -26,8 +25,6 @@ from dqn_jax.sweep.results import CURVE_COLUMNS
 
 if TYPE_CHECKING:
     import pandas as pd
-
-_CHECKPOINT_SHARE = 0.02  # of a wave's time that checkpoints may take
 
 
 @dataclasses.dataclass(frozen=True)
@@ -110,7 +107,7 @@ def run_wave(
     rules: Rules,
     *,
     phase: str,
-    folder: Path | None,
+    checkpoint: WaveCheckpoint | None,
     recorded: Callable[[], set[tuple[str, int, int]]],
     record: Callable[[list[dict[str, Any]], pd.DataFrame], bool],
     on_progress: Callable[[WaveProgress], bool],
@@ -123,7 +120,7 @@ def run_wave(
       lanes: who takes part.
       rules: when they leave.
       phase: "search" or "confirm".
-      folder: for checkpoints (None: without).
+      checkpoint: where it is kept while it is in flight (None: nowhere).
       recorded: (phase, trial, seed) of the lanes that are recorded already; they do not run again.
       record: takes rows and curves of lanes that leave; False if the wave is no longer ours.
       on_progress: called after every chunk; False asks to stop after it.
@@ -139,7 +136,6 @@ def run_wave(
     hparams = layout.place(stacked)
     judge = _Judge(rules, lanes, loop, config)
     clock = _device_clock(layout)
-    checkpoint = WaveCheckpoint(folder, population, config) if folder is not None else None
     done = recorded()
     alive = np.array([i for i, lane in enumerate(lanes) if (phase, lane.trial, lane.seed) not in done], int)
     if len(alive) == 0:
@@ -167,7 +163,6 @@ def run_wave(
     active = layout.active(alive)
     # What each lane took of the devices: lanes of one program cost the same.
     seconds = history.seconds[-1] if history.seconds else (clock() - device_began) / len(lanes)
-    save_cost, saved_at = 0.0, time.perf_counter()
     while len(alive) and env_steps < last_step:
         began, device_began = time.perf_counter(), clock()
         state, metrics = population.chunk(jnp.int32(env_steps), state, hparams, active)
@@ -189,11 +184,8 @@ def run_wave(
                 return False
             alive = np.setdiff1d(alive, numbers)
             active = layout.active(alive)
-        now = time.perf_counter()
-        if checkpoint is not None and len(alive) and now - saved_at >= save_cost / _CHECKPOINT_SHARE:
+        if checkpoint is not None and len(alive) and checkpoint.due():
             checkpoint.save(env_steps, state, alive, {**history.arrays(), **judge.arrays()})
-            saved_at = time.perf_counter()
-            save_cost = saved_at - now
         go_on = on_progress(
             WaveProgress(
                 env_steps,
@@ -206,7 +198,7 @@ def run_wave(
         )
         warmup_seconds = 0.0
         if not go_on and len(alive):
-            if checkpoint is not None and saved_at < now:
+            if checkpoint is not None and checkpoint.saved_at != env_steps:
                 checkpoint.save(env_steps, state, alive, {**history.arrays(), **judge.arrays()})
             return False
     if checkpoint is not None:

@@ -12,10 +12,11 @@ from matplotlib.figure import Figure
 
 import dqn_jax
 from dqn_jax import runs
+from dqn_jax.config import show
 from dqn_jax.display import SweepDisplay
 from dqn_jax.report import sweep_figures
 from dqn_jax.report.page import as_csv
-from dqn_jax.report.values import estimate, number, percent, show
+from dqn_jax.report.values import estimate, number, percent
 from dqn_jax.report.view import View
 from dqn_jax.sweep import SweepResult, sweep
 from dqn_jax.sweep.plan import describe
