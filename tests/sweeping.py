@@ -13,7 +13,7 @@ import probes  # noqa: F401 - registers the probe environments
 import pytest
 
 from dqn_jax.config import Config, HParams
-from dqn_jax.sweep import SweepProgress, runner
+from dqn_jax.sweep import SweepProgress, worker
 from dqn_jax.sweep.results import SweepData
 from dqn_jax.sweep.wave import Programs, make_programs
 
@@ -58,8 +58,8 @@ def compiled(monkeypatch: pytest.MonkeyPatch) -> list[Config]:
         asked.append(config)
         return programs_of(config, hparams, lanes)
 
-    monkeypatch.setattr(runner, "make_programs", make)
-    monkeypatch.setattr(runner, "_CHECKPOINT_SHARE", 1e9)  # after every chunk
+    monkeypatch.setattr(worker, "make_programs", make)
+    monkeypatch.setattr(worker, "_CHECKPOINT_SHARE", 1e9)  # after every chunk
     return asked
 
 

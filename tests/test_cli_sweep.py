@@ -153,7 +153,7 @@ def whole(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         from sweeping import programs_of
 
-        patch.setattr("dqn_jax.sweep.runner.make_programs", lambda config, hparams, n: programs_of(config, hparams, n))
+        patch.setattr("dqn_jax.sweep.worker.make_programs", lambda config, hparams, n: programs_of(config, hparams, n))
         return sweep(**ASKED, out=tmp_path_factory.mktemp("sweep") / "whole")
 
 

@@ -19,7 +19,7 @@ from synthetic import lane, sweep_of
 
 from dqn_jax import Config, HParams, convergence, runs
 from dqn_jax.config import ConfigError, show
-from dqn_jax.report import report_command, sections
+from dqn_jax.report import comparison, report_command, sections
 from dqn_jax.report.importance import importance
 from dqn_jax.report.values import number
 from dqn_jax.report.view import View
@@ -370,7 +370,7 @@ def test_two_sweeps_are_compared_by_the_best_trial_of_each(folder):
     )
     # Of 16 pairs a is faster in 4 (10,000), 3 (20,000), 0 (never) and 2 (40,000); it ties in 1 and, never, in 2.
     expected = (4 + 3 + 2 + 0.5 * (1 + 2)) / 16
-    found = {one.measure: one for one in sections.comparisons(View.of(a), View.of(b))}
+    found = {one.measure: one for one in comparison.comparisons(View.of(a), View.of(b))}
     steps = found["fewer environment steps to convergence"]
     assert steps.probability == pytest.approx(expected)
     assert steps.paired
@@ -384,11 +384,11 @@ def test_two_sweeps_are_compared_by_the_best_trial_of_each(folder):
 def test_what_cannot_be_compared_is_not(folder):
     a = sweep_of([lane(0, s, converged_env_steps=5_000) for s in range(3)], {})
     b = sweep_of([lane(0, s + 9, converged_env_steps=5_000) for s in range(3)], {}, stop="converged")
-    found = sections.comparisons(View.of(a), View.of(b))
+    found = comparison.comparisons(View.of(a), View.of(b))
     assert {one.paired for one in found} == {False}
     assert "higher final return" not in {one.measure for one in found}
     other = sweep_of([lane(0, 0, converged_env_steps=5_000)], {}, criteria=["eval>=100"])
-    assert [one.measure for one in sections.comparisons(View.of(a), View.of(other))] == ["higher final return"]
+    assert [one.measure for one in comparison.comparisons(View.of(a), View.of(other))] == ["higher final return"]
     page = page_of([folder(a, "a"), folder(other, "b")], output=folder(a, "out"))
     assert "eval>=475x3 in A and eval>=100 in B, so times are not compared" in page.text
 

@@ -46,7 +46,7 @@ from dqn_jax.population import make_layout, stack_hparams
 from dqn_jax.prng import key_data
 from dqn_jax.runs import Allowance
 from dqn_jax.sweep import checkpoint as checkpoints
-from dqn_jax.sweep import runner, sweep
+from dqn_jax.sweep import sweep, worker
 from dqn_jax.sweep.checkpoint import WaveCheckpoint
 from dqn_jax.sweep.plan import describe, fitted, lane_bytes, make_plan
 from dqn_jax.sweep.results import CURVE_COLUMNS, LANE_COLUMNS, STATUSES, ranked
@@ -63,7 +63,7 @@ PRUNED |= {"criteria": ("eval>=1x2",), "prune": "halving", "prune_eta": 2}
 def whole(tmp_path_factory):
     """The sweep that others are compared with."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(runner, "make_programs", lambda config, hparams, lanes: programs_of(config, hparams, lanes))
+        patch.setattr(worker, "make_programs", lambda config, hparams, lanes: programs_of(config, hparams, lanes))
         return sweep(**ASKED, out=tmp_path_factory.mktemp("sweep") / "whole")
 
 
@@ -71,7 +71,7 @@ def whole(tmp_path_factory):
 def spent(tmp_path_factory):
     """The same, but all lanes stay to the end."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(runner, "make_programs", lambda config, hparams, lanes: programs_of(config, hparams, lanes))
+        patch.setattr(worker, "make_programs", lambda config, hparams, lanes: programs_of(config, hparams, lanes))
         return sweep(**ASKED, stop="budget", out=tmp_path_factory.mktemp("sweep") / "spent")
 
 
@@ -158,7 +158,7 @@ def test_a_lane_has_the_same_numbers_in_waves_of_any_size(tmp_path, compiled, wh
 
 def test_a_lane_has_the_same_numbers_on_one_device(tmp_path, monkeypatch, whole):
     alone = functools.partial(make_programs, devices=jax.devices()[:1])
-    monkeypatch.setattr(runner, "make_programs", alone)
+    monkeypatch.setattr(worker, "make_programs", alone)
     assert_same_numbers(sweep(**ASKED, wave=6, out=tmp_path / "sweep").data, whole.data)
 
 
@@ -214,7 +214,7 @@ def test_a_lane_has_the_numbers_that_training_gives_it(tmp_path, compiled, chang
 
 def test_lanes_that_have_left_cost_nothing(tmp_path, monkeypatch, whole):
     watched = Watched(programs_of())
-    monkeypatch.setattr(runner, "make_programs", lambda *_: watched.programs)
+    monkeypatch.setattr(worker, "make_programs", lambda *_: watched.programs)
     assert_same_numbers(sweep(**ASKED, out=tmp_path / "sweep").data, whole.data)
     lanes = whole.data.lanes
     for i, (advanced, blocks) in enumerate(zip(watched.advanced, watched.blocks, strict=True)):
@@ -429,7 +429,7 @@ def test_diverged_trials_are_the_first_to_go():
 @pytest.fixture(scope="module")
 def pruned(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(runner, "make_programs", lambda config, hparams, lanes: programs_of(config, hparams, lanes))
+        patch.setattr(worker, "make_programs", lambda config, hparams, lanes: programs_of(config, hparams, lanes))
         return sweep(**PRUNED, out=tmp_path_factory.mktemp("sweep") / "pruned")
 
 
@@ -677,7 +677,7 @@ def test_a_crash_between_a_record_and_its_checkpoint_runs_no_lane_again(tmp_path
     recorded = open_store(tmp_path / "sweep").recorded()
     assert 0 < len(recorded) < 6
     watched = Watched(programs_of())
-    monkeypatch.setattr(runner, "make_programs", lambda *_: watched.programs)
+    monkeypatch.setattr(worker, "make_programs", lambda *_: watched.programs)
     again = sweep(**{**ASKED, "vary": ("learning_rate=0.003,0.01",)}, wave=6, out=tmp_path / "sweep", resume=True)
     lanes = [("search", trial, seed) for trial in range(2) for seed in range(3)]
     assert set(watched.advanced[0]) == {i for i, lane in enumerate(lanes) if lane not in recorded}
@@ -727,9 +727,9 @@ KILLED = """
 import sys, time
 sys.path.insert(0, sys.argv[2])
 from sweeping import ASKED
-from dqn_jax.sweep import runner, sweep
+from dqn_jax.sweep import sweep, worker
 
-runner._CHECKPOINT_SHARE = 1e9
+worker._CHECKPOINT_SHARE = 1e9
 
 def slowly(progress):
     print(progress.phase, progress.unit, progress.env_steps, flush=True)
@@ -752,7 +752,7 @@ def test_kill_9_costs_nothing(tmp_path, monkeypatch, whole, moment):
     assert child.returncode == -signal.SIGKILL
     before = load_data(tmp_path / "sweep").lanes
     watched = Watched(programs_of())
-    monkeypatch.setattr(runner, "make_programs", lambda *_: watched.programs)
+    monkeypatch.setattr(worker, "make_programs", lambda *_: watched.programs)
     again = sweep(**ASKED, wave=6, out=tmp_path / "sweep", resume=True)
     assert again.finished
     assert_same_numbers(again.data, whole.data)

@@ -92,6 +92,10 @@ class Section:
     items: Sequence[Paragraph | Points | Table | Picture]
 
 
+Content = tuple[str, str, list[Section], str]
+"""Title, subtitle, sections and footer of a page."""
+
+
 def write_page(folder: Path, title: str, subtitle: str, sections: Sequence[Section], footer: str) -> Path:
     """Write report.html into `folder`, and every figure as `figures/<name>.png` and `.svg`; the page's path."""
     import jinja2
@@ -159,7 +163,7 @@ def report_command(
     Raises:
       ConfigError: if nothing can be reported, in one line.
     """
-    from dqn_jax.report import sections
+    from dqn_jax.report import comparison, sections
     from dqn_jax.report.view import View
 
     if csv and json:
@@ -173,7 +177,8 @@ def report_command(
     if output is not None or not (csv or json):
         folder = output or (found[0] / "report" if len(found) == 1 else Path("report"))
         with runs.clear_errors(folder):
-            page = write_page(folder, *sections.content(views))
+            content = sections.report(views[0]) if len(views) == 1 else comparison.comparison(*views)
+            page = write_page(folder, *content)
             with runs.atomic(folder / "trials.csv") as path:
                 path.write_text(as_csv(views))
     if csv:
@@ -199,7 +204,7 @@ def as_csv(views: Sequence[Any]) -> str:
 
 def as_json(views: Sequence[Any]) -> str:
     """Everything a machine may want of the report, as JSON; NaN is null."""
-    from dqn_jax.report import sections
+    from dqn_jax.report import comparison, sections
 
     reports = [
         {
@@ -219,7 +224,7 @@ def as_json(views: Sequence[Any]) -> str:
     ]
     if len(views) == 1:
         return json.dumps(reports[0], indent=1, allow_nan=False)
-    compared = [dataclasses.asdict(one) for one in sections.comparisons(*views)]
+    compared = [dataclasses.asdict(one) for one in comparison.comparisons(*views)]
     return json.dumps({"reports": reports, "probability_of_improvement": compared}, indent=1, allow_nan=False)
 
 

@@ -1,8 +1,7 @@
-"""What a report says, in plain words, tables and figures."""
+"""What a report on one sweep or run says, in plain words, tables and figures."""
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -12,8 +11,8 @@ from dqn_jax import convergence
 from dqn_jax.config import show
 from dqn_jax.report import sweep_figures as figures
 from dqn_jax.report.figures import X_AXES
-from dqn_jax.report.page import Cell, Paragraph, Picture, Points, Section, Table
-from dqn_jax.report.values import estimate, number, percent
+from dqn_jax.report.page import Cell, Content, Paragraph, Picture, Points, Section, Table
+from dqn_jax.report.values import converged_text, estimate, first_row, median_text, number, percent, time_text
 from dqn_jax.report.view import View
 from dqn_jax.sweep import results
 
@@ -25,21 +24,13 @@ _ROWS = 50  # trials in the page's table; trials.csv has all
 _FEW_SEEDS = 10  # below which a bootstrap interval is clearly too narrow
 _GRID = 10  # hyperparameters in a grid whose effective dimensionality is worked out, in 2^H steps
 
-Content = tuple[str, str, list[Section], str]
 
-
-def content(views: Sequence[View]) -> Content:
-    """Title, subtitle, sections and footer of the report on one view, or of the comparison of two."""
-    if len(views) == 1:
-        return _report(views[0])
-    return _comparison(*views)
-
-
-def _report(view: View) -> Content:
+def report(view: View) -> Content:
+    """Title, subtitle, sections and footer of the page on one sweep or run."""
     settings = view.data.settings
     trials, lanes = len(view.table), len(view.data.lanes)
     what = f"{trials:,} trials, {lanes:,} lanes" if view.space else f"{lanes:,} seeds"
-    subtitle = f"{settings['config'].get('env', settings.get('preset'))}: {what}, ranked by {_clock_words(view)}"
+    subtitle = f"{settings['config'].get('env', settings.get('preset'))}: {what}, ranked by {view.clock_words}"
     sections = [
         Section("short", "In short", [Points(_in_short(view)), *_warnings(view)]),
         _asked(view),
@@ -52,7 +43,7 @@ def _report(view: View) -> Content:
         _final(view),
         _cost(view),
         Section("bear-in-mind", "How to read this", [Points(_reading(view), "short")]),
-        _provenance(view),
+        provenance(view),
     ]
     return view.label, subtitle, [section for section in sections if section.items], _footer(view)
 
@@ -62,36 +53,8 @@ def _footer(view: View) -> str:
     return f"dqn_jax version {version}; started: {started}. Every interval is a 95 % interval."
 
 
-def _clock_words(view: View) -> str:
-    return "final return" if view.by == "final_return" else f"{X_AXES[view.clock]} to convergence"
-
-
-def _criterion(view: View) -> str | None:
-    return next(iter(view.data.settings["criteria"]), None)
-
-
-def _first(table: pd.DataFrame) -> dict[Any, Any]:
-    """The first row, each value in its own type."""
-    return table[:1].to_dict("records")[0]
-
-
-def _settings_text(view: View, row: Any) -> str:
-    return ", ".join(f"{name} {show(row[name])}" for name in view.space)
-
-
-def _time_text(row: Any) -> str:
-    """Restricted mean time with its interval; a bare horizon would look like a measurement."""
-    if not row["converged"]:
-        return f"none by {number(row['time'])}"
-    return estimate(row, "time")
-
-
-def _median_text(row: Any) -> str:
-    return estimate(row, "median") if np.isfinite(row["median"]) else "not reached"
-
-
 def _in_short(view: View) -> list[str]:
-    texts, criterion, table = [], _criterion(view), view.table
+    texts, criterion, table = [], view.criterion, view.table
     unit = X_AXES[view.clock]
     if criterion is None:
         texts.append("No convergence criterion was asked for.")
@@ -101,16 +64,16 @@ def _in_short(view: View) -> list[str]:
             f"lanes met {criterion} within {number(view.end)} {unit}."
         )
     else:
-        row = _first(table)
+        row = first_row(table)
         texts.append(
             f"{row['converged']} of {row['lanes']} seeds ({estimate(row, 'share', percent)}) met {criterion} within "
-            f"{number(view.end)} {unit}; mean time to it {_time_text(row)}, median {_median_text(row)}."
+            f"{number(view.end)} {unit}; mean time to it {time_text(row)}, median {median_text(row)}."
         )
     if view.space and criterion is not None:
         held_out = not view.confirmed.empty
-        row = _first(view.confirmed if held_out else table)
+        row = first_row(view.confirmed if held_out else table)
         result = (
-            f"{row['converged']} of {row['lanes']} seeds converged, mean {unit} {_time_text(row)}"
+            f"{row['converged']} of {row['lanes']} seeds converged, mean {unit} {time_text(row)}"
             if row["converged"]
             else "though none of its seeds converged"
         )
@@ -121,7 +84,7 @@ def _in_short(view: View) -> list[str]:
             start = f"Best, confirmed on {row['lanes']} seeds that played no part in choosing it:"
         else:
             start = "Leading in the search, not confirmed on other seeds:"
-        texts.append(f"{start} trial {row['trial']} ({_settings_text(view, row)}); {result}.")
+        texts.append(f"{start} trial {row['trial']} ({view.point_text(row)}); {result}.")
     if not isinstance(view.importance, str):
         found = view.importance
         texts.append(
@@ -134,7 +97,7 @@ def _in_short(view: View) -> list[str]:
 def _share_of_lanes(table: pd.DataFrame) -> str:
     """Share of lanes converged. Its interval counts trials, not lanes: the seeds of a trial are alike."""
     if len(table) == 1:
-        return estimate(_first(table), "share", percent)
+        return estimate(first_row(table), "share", percent)
     low, high = convergence.share_interval(table["share"])
     return f"{percent(table['share'].mean())} [{percent(low)}, {percent(high)}]"
 
@@ -168,7 +131,7 @@ def caveats(view: View) -> list[str]:
             f"Lanes that diverged (to values that are not finite): {diverged:,}. They count as never converged, up to "
             "the full horizon" + (f", but for {before:,} that had met the criterion before." if before else ".")
         )
-    if _criterion(view) is not None and (never := int((lanes["status"].eq("budget") & ~lanes["converged"]).sum())):
+    if view.criterion is not None and (never := int((lanes["status"].eq("budget") & ~lanes["converged"]).sum())):
         texts.append(
             f"Lanes that spent their budget without converging: {never:,}. They count as not converged up to it, and "
             "are never dropped."
@@ -198,7 +161,7 @@ def _asked(view: View) -> Section:
     rows = [
         ("environment", config.get("env", "-")),
         ("preset", settings.get("preset", "-")),
-        ("converged means", _criterion(view) or "nothing: no criterion"),
+        ("converged means", view.criterion or "nothing: no criterion"),
         ("further criteria", ", ".join(settings["criteria"][1:]) or "none"),
         ("budget", f"{number(results.horizon(view.data))} environment steps per lane"),
         ("a lane ends", "when it converges" if settings["stop"] == "converged" else "with its budget"),
@@ -241,8 +204,8 @@ def _confirmed(view: View) -> Section:
         return Section("confirmed", "Confirmed", [])
     search = {row["trial"]: row for row in view.table.to_dict("records")}
     outcome: list[tuple[str, Callable[[Any], str], str]] = [
-        ("converged", _converged_text, "share"),
-        (f"mean {X_AXES[view.clock]}", _time_text, "time"),
+        ("converged", converged_text, "share"),
+        (f"mean {X_AXES[view.clock]}", time_text, "time"),
     ]
     outcome += [("final IQM", lambda row: estimate(row, "final"), "final")] if view.with_budget else []
     rows = []
@@ -260,23 +223,19 @@ def _confirmed(view: View) -> Section:
         [True, True, *(True for _ in titles), *(False for _ in view.space)],
         sortable=len(rows) > 1,
     )
-    best = _first(view.confirmed)
+    best = first_row(view.confirmed)
     words = f"Best: trial {best['trial']}, by its {best['lanes']} held-out seeds."
     return Section("confirmed", "Confirmed", [Paragraph(words), table])
-
-
-def _converged_text(row: Any) -> str:
-    return f"{row['converged']} of {row['lanes']} [{percent(row['share_low'])}, {percent(row['share_high'])}]"
 
 
 def _ranking(view: View) -> Section:
     table, unit = view.table, X_AXES[view.clock]
     columns: list[tuple[str, Callable[[Any], str], str]] = []
-    if _criterion(view) is not None:
-        columns += [("converged", _converged_text, "share"), (f"mean {unit}", _time_text, "time")]
+    if view.criterion is not None:
+        columns += [("converged", converged_text, "share"), (f"mean {unit}", time_text, "time")]
     columns += [(name, lambda row, name=name: show(row[name]), name) for name in view.space]  # type: ignore[misc]
-    if _criterion(view) is not None:
-        columns.append(("median", _median_text, "median"))
+    if view.criterion is not None:
+        columns.append(("median", median_text, "median"))
     if table["stability"].notna().any():
         columns.append(("stability", lambda row: estimate(row, "stability", percent), "stability"))
     if view.with_budget:
@@ -305,7 +264,7 @@ def _ranking(view: View) -> Section:
         sortable=len(rows) > 1,
     )
     words = "Estimates with 95 % intervals over seeds. "
-    if _criterion(view) is not None:
+    if view.criterion is not None:
         words += (
             f"The mean counts at most {number(view.end)} {unit} for a seed (restricted mean of the Kaplan-Meier "
             "curve), so seeds that never converged are in it."
@@ -315,10 +274,10 @@ def _ranking(view: View) -> Section:
 
 
 def _survival(view: View) -> Section:
-    if _criterion(view) is None:
+    if view.criterion is None:
         return Section("survival", "Time to convergence", [])
     caption = (
-        f"Share of seeds that had not met {_criterion(view)} yet (Kaplan-Meier), with pointwise 95 % bands"
+        f"Share of seeds that had not met {view.criterion} yet (Kaplan-Meier), with pointwise 95 % bands"
         + ("; the band of all trials resamples whole trials" if len(view.table) > 1 else "")
         + ". Ticks mark where pruned lanes were lost from sight."
     )
@@ -336,17 +295,17 @@ def _learning(view: View) -> Section:
 
 
 def _hyperparameters(view: View) -> Section:
-    if not view.space or _criterion(view) is None:
+    if not view.space or view.criterion is None:
         return Section("hyperparameters", "Hyperparameters", [])
     items: list[Any] = [
-        *_picture(
+        *pictures(
             "slices",
             figures.slices(view),
             "Each point is a trial; the dotted line is the horizon, where trials lie of which no seed converged. "
             "Trials differ in the other hyperparameters too.",
             "Hyperparameters against time to convergence",
         ),
-        *_picture(
+        *pictures(
             "parallel",
             figures.parallel_coordinates(view),
             "Each line is a trial; dark is fast. The best few are in colour"
@@ -357,7 +316,7 @@ def _hyperparameters(view: View) -> Section:
     if isinstance(view.importance, str):
         items.append(Paragraph(view.importance))
     else:
-        items += _picture(
+        items += pictures(
             "importance",
             figures.importances(view.importance),
             f"PED-ANOVA: how much each hyperparameter alone sets the best {percent(view.importance.top)} of the "
@@ -367,7 +326,8 @@ def _hyperparameters(view: View) -> Section:
     return Section("hyperparameters", "Hyperparameters", items)
 
 
-def _picture(name: str, figure: Figure | None, caption: str, alt: str) -> list[Picture]:
+def pictures(name: str, figure: Figure | None, caption: str, alt: str) -> list[Picture]:
+    """A figure, where there was something to draw."""
     return [] if figure is None else [Picture(name, figure, caption, alt)]
 
 
@@ -400,7 +360,7 @@ def _sensitivity(view: View) -> Section:
             )
         )
         items += _dimensionality(view)
-    items += _picture(
+    items += pictures(
         "stability",
         figures.stability(view),
         "Share of the evaluations after convergence that still met the threshold, over the time it took; the four "
@@ -436,7 +396,7 @@ def _final(view: View) -> Section:
     caption = (
         "Share of seeds whose final evaluation return lies above each level (performance profile), with 95 % bands."
     )
-    picture = _picture("profile", figures.profile([view]), caption, "Performance profile of final returns")
+    picture = pictures("profile", figures.profile([view]), caption, "Performance profile of final returns")
     return Section("final", "Final return", picture)
 
 
@@ -454,8 +414,8 @@ def _cost(view: View) -> Section:
     if sessions:
         text += f" From start to end it took {number(sum(session['seconds'] for session in sessions))} s."
     items: list[Any] = [Paragraph(text)]
-    if view.space and _criterion(view) is not None:
-        items += _picture(
+    if view.space and view.criterion is not None:
+        items += pictures(
             "cost",
             figures.cost(view),
             "All seeds of a configuration together, as measured, over the time it took to converge; the four leading "
@@ -515,7 +475,8 @@ def _reading(view: View) -> list[str]:
     return texts
 
 
-def _provenance(view: View) -> Section:
+def provenance(view: View) -> Section:
+    """Where the numbers come from, and the settings that did not vary."""
     settings = {**view.data.settings["config"], **view.data.settings["hparams"]}
     fixed = [(name, value) for name, value in settings.items() if name not in view.space]
     return Section(
@@ -535,180 +496,3 @@ def _flat(values: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
         else:
             rows.append((prefix + name, " ".join(map(str, value)) if isinstance(value, list) else value))
     return rows
-
-
-# -- two sweeps or runs side by side -----------------------------------------------------------------------
-
-
-@dataclasses.dataclass(frozen=True)
-class Comparison:
-    """How likely a seed of the first does better than one of the second, on one measure."""
-
-    measure: str
-    probability: float  # ties count half
-    low: float | None  # None where there is one seed
-    high: float | None
-    paired: bool  # the same seeds on both sides
-
-
-def comparisons(a: View, b: View) -> list[Comparison]:
-    """Probability that the best trial of `a` does better than that of `b`, on every measure that can be compared.
-
-    On times, not to have converged is worse than any time, whatever the budget.
-    """
-    first, second = (view.lanes(view.best[0]).sort_values("seed") for view in (a, b))
-    paired = first["seed"].tolist() == second["seed"].tolist()
-    found = []
-
-    def add(measure: str, x: np.ndarray, y: np.ndarray) -> None:
-        probability = convergence.probability_of_improvement(x, y)
-        several = min(len(x), len(y)) > 1
-        interval = convergence.probability_of_improvement_interval(x, y, paired=paired) if several else (None, None)
-        low, high = (None if end is None else float(end) for end in interval)
-        found.append(Comparison(measure, probability, low, high, paired))
-
-    if _criterion(a) is not None and not _why_no_times(a, b):
-        for clock in results.CLOCKS:
-            x, y = (
-                -np.nan_to_num(lanes[f"converged_{clock}"].to_numpy(np.float64), nan=np.inf)
-                for lanes in (first, second)
-            )
-            add(f"fewer {X_AXES[clock] if clock != 'seconds' else 'device-seconds'} to convergence", x, y)
-    if not _why_no_scores(a, b):
-        x, y = (
-            results.with_scores(v.data).loc[lanes.index, "score"].to_numpy() for v, lanes in ((a, first), (b, second))
-        )
-        if not (np.isnan(x).any() or np.isnan(y).any()):
-            add("higher final return", x, y)
-    return found
-
-
-def _why_no_times(a: View, b: View) -> str:
-    if a.data.settings["config"].get("env") != b.data.settings["config"].get("env"):
-        return "The two are on different environments, so neither times nor returns are compared."
-    if _criterion(a) != _criterion(b):
-        return f"Converged means {_criterion(a)} in A and {_criterion(b)} in B, so times are not compared."
-    return ""
-
-
-def _why_no_scores(a: View, b: View) -> str:
-    if a.data.settings["config"].get("env") != b.data.settings["config"].get("env"):
-        return "The two are on different environments."
-    if not (a.with_budget and b.with_budget):
-        return "Final returns are not compared: lanes left when they converged."
-    if results.horizon(a.data) != results.horizon(b.data):
-        return "Final returns are not compared: the budgets differ."
-    if any((view.lanes(view.best[0])["status"] == "pruned").any() for view in (a, b)):
-        return "Final returns are not compared: lanes were pruned."
-    return ""
-
-
-def _comparison(a: View, b: View) -> Content:
-    views = (a, b)
-    rows = [(_side_by_side(name, texts)) for name, texts in _sides(views)]
-    side = Table(("", a.label, b.label), rows)
-    found = comparisons(a, b)
-    notes = [text for text in dict.fromkeys((_why_no_times(a, b), _why_no_scores(a, b))) if text]
-    for view, other in (views, views[::-1]):
-        if len(view.table) > 1 and view.phase == "search" and (not other.space or other.phase == "confirm"):
-            notes.append(
-                f"{view.label} is flattered: its numbers are of the seeds on which its best trial was chosen, those of "
-                f"{other.label} are not."
-            )
-        if (view.lanes(view.best[0])["status"] == "pruned").any():
-            notes.append(f"{view.label}: pruned seeds count as not converged in the probabilities.")
-        notes += [f"{view.label}: {text}" for text in caveats(view)]
-    items: list[Any] = [side]
-    if found:
-        words = (
-            "The same seeds were used on both sides; they are resampled together."
-            if found[0].paired
-            else "The seeds differ, so each side is resampled on its own."
-        )
-        items.append(
-            Paragraph(
-                "Probability that a seed of A's best trial does better than one of B's; 50 % is no difference, ties "
-                f"count half, and never to converge is worse than any time. {words}"
-            )
-        )
-        cells = [[Cell.of(one.measure), Cell.of(_probability_text(one), one.probability)] for one in found]
-        items.append(Table(("A has", "probability"), cells, numeric=[False, True]))
-    pictures: list[Any] = []
-    if _criterion(a) is not None and _criterion(b) is not None:
-        pictures = _picture(
-            "survival",
-            figures.survival(views),
-            "Share of seeds that had not converged yet: the best trial of each, and all trials pooled where there "
-            "are several; pointwise 95 % bands.",
-            "Survival curves of both",
-        )
-    learning = _picture(
-        "learning", figures.learning_curves(views), "The best trial of each.", "Learning curves of both"
-    )
-    profile = (
-        []
-        if _why_no_scores(a, b)
-        else _picture("profile", figures.profile(views), "Final returns.", "Profiles of both")
-    )
-    sections = [
-        Section("result", "Side by side", [*items, *([Points(notes, "warn")] if notes else [])]),
-        Section("survival", "Time to convergence", pictures),
-        Section("learning", "Learning curves", learning),
-        Section("final", "Final return", profile),
-        Section("differences", "Settings that differ", [_differences(a, b)]),
-        *(
-            dataclasses.replace(
-                _provenance(view), anchor=f"provenance-{letter}", title=f"Provenance of {letter.upper()}"
-            )
-            for letter, view in zip("ab", views, strict=True)
-        ),
-    ]
-    title = f"{a.data.name} against {b.data.name}"
-    subtitle = f"{a.label} and {b.label}, compared by {_clock_words(a)}"
-    footer = "Every interval is a 95 % interval. Where trials were chosen on the seeds shown, they are too good."
-    return title, subtitle, [section for section in sections if section.items], footer
-
-
-def _probability_text(one: Comparison) -> str:
-    value = percent(one.probability)
-    return value if one.low is None or one.high is None else f"{value} [{percent(one.low)}, {percent(one.high)}]"
-
-
-def _sides(views: Sequence[View]) -> list[tuple[str, list[str]]]:
-    """What is shown of the best trial of each."""
-    best = [_first(view.table if view.confirmed.empty else view.confirmed) for view in views]
-    sides = list(zip(views, best, strict=True))
-
-    def numbers(view: View, row: Any) -> str:
-        seeds = f"{row['lanes']} seeds"
-        if not view.space:
-            return seeds
-        return f"{seeds}, {'held-out' if not view.confirmed.empty else 'those of the search'}"
-
-    return [
-        ("trials", [f"{len(view.table):,}" for view in views]),
-        ("best trial", [_settings_text(view, row) or "-" for view, row in sides]),
-        ("its numbers are of", [numbers(view, row) for view, row in sides]),
-        ("converged means", [_criterion(view) or "-" for view in views]),
-        ("converged", [_converged_text(row) for row in best]),
-        (f"mean {X_AXES[views[0].clock]}", [f"{_time_text(row)} of {number(view.end)}" for view, row in sides]),
-        ("median", [_median_text(row) for row in best]),
-        ("stability", [estimate(row, "stability", percent) for row in best]),
-        ("final return, IQM", [estimate(row, "final") for row in best]),
-        ("worst 10 % of seeds", [estimate(row, "worst") for row in best]),
-        ("area under the curve", [estimate(row, "area") for row in best]),
-        ("device-seconds per lane", [estimate(row, "lane_seconds") for row in best]),
-    ]
-
-
-def _side_by_side(name: str, texts: Sequence[str]) -> list[Cell]:
-    return [Cell.of(name), *map(Cell.of, texts)]
-
-
-def _differences(a: View, b: View) -> Table | Paragraph:
-    own = [{**v.data.settings["config"], **v.data.settings["hparams"], **v.data.settings["vary"]} for v in (a, b)]
-    names = [name for name in {**own[0], **own[1]} if show(own[0].get(name)) != show(own[1].get(name))]
-    if not names:
-        return Paragraph("None: they differ in seeds, if in anything.")
-    rows = [_side_by_side(name, [show(side.get(name)) for side in own]) for name in names]
-    return Table(("", a.label, b.label), rows)

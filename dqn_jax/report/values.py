@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 def number(value: float) -> str:
@@ -29,3 +32,23 @@ def estimate(row: Any, name: str, show: Any = number) -> str:
     if not (np.isfinite(low) or np.isfinite(high)):
         return show(value)
     return f"{show(value)} [{show(low)}, {show(high) if np.isfinite(high) else 'never'}]"
+
+
+def first_row(table: pd.DataFrame) -> dict[Any, Any]:
+    """The first row, each value in its own type."""
+    return table[:1].to_dict("records")[0]
+
+
+def time_text(row: Any) -> str:
+    """Restricted mean time with its interval; a bare horizon would look like a measurement."""
+    return estimate(row, "time") if row["converged"] else f"none by {number(row['time'])}"
+
+
+def median_text(row: Any) -> str:
+    """Median time with its interval."""
+    return estimate(row, "median") if np.isfinite(row["median"]) else "not reached"
+
+
+def converged_text(row: Any) -> str:
+    """How many seeds converged, with the interval of their share."""
+    return f"{row['converged']} of {row['lanes']} [{percent(row['share_low'])}, {percent(row['share_high'])}]"

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from dqn_jax.config import ConfigError
+from dqn_jax.config import ConfigError, show
 from dqn_jax.report.figures import X_AXES
 from dqn_jax.report.importance import Importance, importance
 from dqn_jax.sweep import results
@@ -48,7 +48,7 @@ class View:
             raise ConfigError(f"report: {data.name} has no {lacking} yet; let it run on, then report again.")
         clock = "env_steps" if by == "final_return" else by
         varied = data.settings["vary"]
-        space = parse_space([f"{name}={values}" for name, values in varied.items()]) if varied else {}
+        space = parse_space(varied) if varied else {}
         table = results.ranked(whole, by)
         losses = -table["final"] if by == "final_return" else table["time"]  # smaller is better
         known = losses.notna().to_numpy()
@@ -64,6 +64,20 @@ class View:
             confirmed=results.ranked(whole, by, "confirm"),
             importance=importance(space, table[known], losses[known]),
         )
+
+    @property
+    def criterion(self) -> str | None:
+        """What converged means; None without a criterion."""
+        return next(iter(self.data.settings["criteria"]), None)
+
+    @property
+    def clock_words(self) -> str:
+        """What the ranking is by, in words."""
+        return "final return" if self.by == "final_return" else f"{X_AXES[self.clock]} to convergence"
+
+    def point_text(self, row: Any) -> str:
+        """The settings of a trial that vary."""
+        return ", ".join(f"{name} {show(row[name])}" for name in self.space)
 
     @property
     def measure(self) -> str:

@@ -6,6 +6,7 @@ result = sweep("cartpole", {"learning_rate": "log(1e-4,1e-2)"}, samples=64, seed
 result.data.lanes, result.data.curves
 """
 
-from dqn_jax.sweep.runner import SweepProgress, SweepResult, join, sweep
+from dqn_jax.sweep.progress import SweepProgress
+from dqn_jax.sweep.runner import SweepResult, join, sweep
 
 __all__ = ["SweepProgress", "SweepResult", "join", "sweep"]

@@ -103,6 +103,6 @@ def _one_wave(url: str, name: str, cpus: int, owner: str) -> int:
     if "xla_force_host_platform_device_count" not in os.environ.get("XLA_FLAGS", ""):
         with contextlib.suppress(RuntimeError):  # jax has started in an earlier task of this process
             jax.config.update("jax_num_cpu_devices", cpus)
-    from dqn_jax.sweep import runner
+    from dqn_jax.sweep import worker
 
-    return runner.work_one(url, name, owner)
+    return worker.work_one(url, name, owner)

@@ -15,7 +15,8 @@ import psutil
 from dqn_jax.config import Config, ConfigError, HParams, show
 from dqn_jax.loop import make_loop
 from dqn_jax.population import stack_hparams
-from dqn_jax.sweep.space import Group, Space
+from dqn_jax.presets import Preset
+from dqn_jax.sweep.space import Group, Space, compile_groups
 
 _CPU_WAVE = 256  # lanes: on CPU more at once are no faster, and what is found is known earlier
 _MEMORY_SHARE = 0.7  # of what is free that lanes may take; the rest is for programs and the host's part
@@ -144,6 +145,18 @@ def fitted(config: Config) -> Config:
     loop = make_loop(config)
     steps = loop.warmup_steps + loop.num_chunks * loop.steps_per_chunk
     return dataclasses.replace(config, replay_capacity=min(config.replay_capacity, max(steps, config.batch_size)))
+
+
+def fitted_groups(
+    preset: Preset, space: Space, drawn: Sequence[dict[str, Any]], numbers: Sequence[int] | None = None
+) -> list[Group]:
+    """Compile groups of points, under their numbers; replays no larger than they can fill."""
+    numbers = range(len(drawn)) if numbers is None else numbers
+    groups = compile_groups(preset, space, drawn)
+    return [
+        Group(fitted(group.config), tuple(trial._replace(number=numbers[trial.number]) for trial in group.trials))
+        for group in groups
+    ]
 
 
 def lane_bytes(config: Config, hparams: HParams) -> int:

@@ -18,7 +18,7 @@ import math
 import re
 import types
 import typing
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
@@ -124,12 +124,13 @@ _ONLY_WHERE: dict[str, tuple[str, Any, str]] = {
 }
 
 
-def parse_space(texts: Sequence[str]) -> Space:
-    """A space from its dimensions' text forms.
+def parse_space(vary: Sequence[str] | Mapping[str, str]) -> Space:
+    """A space from its dimensions' text forms, "name=values" or name to values.
 
     Raises:
       ConfigError: one line naming the setting and the remedy.
     """
+    texts = [f"{name}={values}" for name, values in vary.items()] if isinstance(vary, Mapping) else vary
     if not texts:
         raise ConfigError("vary: say what varies, e.g. --vary learning_rate=log(1e-4,1e-2).")
     space: Space = {}

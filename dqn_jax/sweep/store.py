@@ -163,7 +163,7 @@ class Store:
     @functools.cached_property
     def space(self) -> Space:
         """What varies."""
-        return parse_space([f"{name}={text}" for name, text in self.definition["vary"].items()])
+        return parse_space(self.definition["vary"])
 
     # -- trials
 

@@ -1,0 +1,213 @@
+"""What each command of the command line takes; tyro reads these, their types and their texts."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import tyro
+
+from dqn_jax.config import Config, HParams
+
+
+@dataclasses.dataclass
+class Train:
+    """Train one agent per seed, all at once, and write curves, summary, film and checkpoints."""
+
+    preset: tyro.conf.Positional[str]
+    """A preset or an environment; 'dqn-jax list' shows all."""
+    config: Config
+    hparams: HParams
+    seeds: int
+    """How many seeds."""
+    criteria: tuple[str, ...]
+    """Convergence criteria; the first one decides --stop. E.g. eval>=475x3 train100>=195 epsilon<=0.01."""
+    seed: int = 0
+    """The first seed."""
+    out: Path | None = None
+    """Folder of this run (default: runs/<name>/<stamp>)."""
+    resume: bool = False
+    """Go on with the run in --out, or with the newest run of this name in runs/."""
+    weights: Path | None = None
+    """Start from the networks of this run instead of fresh ones; replay, optimiser and exploration start anew."""
+    stop: Literal["budget", "converged"] = "budget"
+    """'converged' ends the run once every seed has met the first criterion; total_steps is the cap."""
+    save_episodes: bool = False
+    """Also write episodes.csv, one row per finished training episode."""
+    wandb: str | None = None
+    """Log means over the seeds to this Weights & Biases project (needs the extra [wandb])."""
+    json: bool = False
+    """Print summary.json to standard output, and nothing else there."""
+
+
+@dataclasses.dataclass
+class Sweep:
+    """Vary settings: many of them times many seeds train at once, and a report says how fast each converges."""
+
+    preset: tyro.conf.Positional[str]
+    """What is varied: a preset or an environment; 'dqn-jax list' shows all."""
+    config: Config
+    hparams: HParams
+    criteria: tuple[str, ...]
+    """Convergence criteria; the first one decides when a lane leaves."""
+    vary: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
+    """NAME=VALUES, once for each setting: learning_rate=log(1e-4,1e-2), discount=uniform(0.9,0.999),
+    target_period=int(1,100), epsilon_decay_steps=logint(1000,50000), batch_size=32,64, hidden=64x64,120x84."""
+    sampler: Literal["grid", "random", "sobol", "tpe", "cmaes"] | None = None
+    """How points are drawn (default: grid if only lists vary and --samples is not given, else sobol). tpe and cmaes
+    learn from what they found, --sampler-batch points at a time."""
+    samples: int | None = None
+    """How many points to draw; a grid has its own number."""
+    sample_seed: int = 0
+    """Seed of the draws."""
+    sampler_batch: int = 32
+    """Points that tpe and cmaes draw at a time; they train together."""
+    seeds: int = 5
+    """Seeds of every point, the same for all points."""
+    seed: int = 0
+    """The first seed."""
+    stop: Literal["converged", "budget"] = "converged"
+    """'converged': lanes leave once they meet the first criterion; 'budget': all stay to the end."""
+    stability_steps: int = 0
+    """Environment steps that a converged lane stays on, to see whether it lasts."""
+    prune: Literal["halving", "hyperband"] | None = None
+    """Leave trials whose evaluations look hopeless (default: none, for it biases what is said of the others)."""
+    prune_eta: int = 3
+    """With --prune, one trial in so many goes on at each rung."""
+    confirm: int = 0
+    """Run the best points again on so many held-out seeds."""
+    confirm_best: int = 3
+    """How many of the best points to confirm, by each of --confirm-by."""
+    confirm_by: tuple[Literal["env_steps", "updates", "episodes", "seconds", "final_return"], ...] = ("env_steps",)
+    """What 'best' means."""
+    wave: int | None = None
+    """Most lanes at once (default: 256 on CPU, on an accelerator what fits)."""
+    memory_gb: float | None = None
+    """Memory for lanes (default: most of what is free)."""
+    name: str | None = None
+    """Name of the sweep (default: the preset's)."""
+    out: Path | None = None
+    """Folder of this sweep (default: sweeps/<name>/<stamp>)."""
+    resume: bool = False
+    """Go on with the sweep in --out, or with the newest of this name in sweeps/."""
+    store: str | None = None
+    """Keep the records in this database (SQLAlchemy URL, e.g. postgresql+psycopg://host/db); others can join there."""
+    join: str | None = None
+    """Work on the sweep in this database, asked elsewhere; give --name if there are several. All else is known."""
+    engine: Literal["local", "ray"] = "local"
+    """'ray' runs waves as tasks of a Ray cluster (needs the extra [cluster], and --store)."""
+    workers: int | None = None
+    """With --engine ray, tasks at once (default: one for each node)."""
+    plan: bool = False
+    """Only print what would run."""
+    json: bool = False
+    """Print the ranked trials as JSON to standard output, and nothing else there."""
+
+
+@dataclasses.dataclass
+class Join:
+    """Work on a sweep that was asked elsewhere, by its database alone."""
+
+    join: str
+    """The database, as given to --store."""
+    name: str | None = None
+    """Name of the sweep, if the database has several."""
+
+
+@dataclasses.dataclass
+class Report:
+    """Write one page about a sweep or a run, or compare two: ranking, intervals, figures, cost, provenance."""
+
+    path: tyro.conf.Positional[tuple[Path, ...]]
+    """One or two folders of sweeps or runs, or above them (then the newest in each)."""
+    output: Annotated[Path | None, tyro.conf.arg(aliases=["-o"])] = None
+    """Folder for report.html, trials.csv and figures/ (default: report/ in the sweep; ./report to compare)."""
+    by: Literal["env_steps", "updates", "episodes", "seconds", "final_return"] = "env_steps"
+    """What trials are ranked by."""
+    csv: bool = False
+    """Print the ranked table as CSV to standard output, and nothing else; writes files only with --output."""
+    json: bool = False
+    """Print the report as JSON to standard output, and nothing else; writes files only with --output."""
+
+
+@dataclasses.dataclass
+class Evaluate:
+    """Play fresh episodes with every seed's trained agent."""
+
+    run: tyro.conf.Positional[Path]
+    """Folder of a run, or one above it (then the newest run in it)."""
+    episodes: int = 100
+    """Episodes per seed."""
+    epsilon: float = 0.0
+    """Exploration while playing."""
+    eval_seed: int = 2_000_003
+    """Seed of the starts; another than in training, so that these episodes are new."""
+    json: bool = False
+    """Print the result as JSON to standard output, and nothing else there."""
+
+
+@dataclasses.dataclass
+class Record:
+    """Film one episode of a trained agent, or of a random policy on the same environment."""
+
+    run: tyro.conf.Positional[Path]
+    """Folder of a run, or one above it (then the newest run in it)."""
+    output: Annotated[Path, tyro.conf.arg(aliases=["-o"])] = Path("film.gif")
+    """The film: .gif or .mp4."""
+    seed: int | None = None
+    """Which seed's agent (default: the one with the median final evaluation)."""
+    random: bool = False
+    """Film a policy that chooses at random."""
+    start: int = 0
+    """Seed of the episode's start."""
+
+
+@dataclasses.dataclass
+class Plot:
+    """Draw the curves of one or several runs."""
+
+    run: tyro.conf.Positional[tuple[Path, ...]]
+    """Folders of runs, or above them (then the newest run in each)."""
+    output: Annotated[Path, tyro.conf.arg(aliases=["-o"])] = Path("curves.png")
+    """The figure: .png, .svg or .pdf."""
+    x: Literal["env_steps", "updates", "episodes", "seconds"] = "env_steps"
+    """Horizontal axis."""
+    y: Literal["eval_return", "train_return", "eval_length", "loss", "td_error", "q_mean", "epsilon"] = "eval_return"
+    """Vertical axis."""
+    aggregate: Literal["mean", "iqm"] = "mean"
+    """Mean or interquartile mean over the seeds."""
+
+
+@dataclasses.dataclass
+class Benchmark:
+    """Measure speed: medians of several runs, and ratios from one process or from pinned pairs."""
+
+    parts: tyro.conf.Positional[tuple[Literal["update", "population", "cold", "env", "sweep"], ...]] = (
+        "update",
+        "population",
+        "cold",
+        "env",
+    )
+    """What to measure."""
+    repeats: int = 5
+    """Runs of each, of which the median counts."""
+    out: Path | None = None
+    """Also write the table to this CSV file."""
+
+
+@dataclasses.dataclass
+class List:
+    """Show the presets, the environments and the criteria."""
+
+
+COMMANDS: dict[str, Any] = {
+    "list": List,
+    "train": Train,
+    "sweep": Sweep,
+    "report": Report,
+    "evaluate": Evaluate,
+    "record": Record,
+    "plot": Plot,
+    "benchmark": Benchmark,
+}

@@ -1,0 +1,146 @@
+"""What is asked of a sweep: checked, then plain JSON, from which it goes on anywhere."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+from dqn_jax import runs
+from dqn_jax.config import ConfigError
+from dqn_jax.convergence import parse_criterion
+from dqn_jax.presets import Preset
+from dqn_jax.sweep.results import RANKINGS
+from dqn_jax.sweep.space import Choice, Range, Space, parse_space
+from dqn_jax.sweep.wave import Prune, Rules
+
+ADAPTIVE = ("tpe", "cmaes")
+Sampler = Literal["grid", "random", "sobol", "tpe", "cmaes"]
+
+_CONFIRM_SEED = 1_000_000  # held-out seeds are counted up from here
+
+
+def define(
+    preset: Preset,
+    vary: Sequence[str] | Mapping[str, str],
+    *,
+    name: str | None,
+    sampler: Sampler | None,
+    samples: int | None,
+    sample_seed: int,
+    batch: int,
+    seeds: int | Sequence[int],
+    seed: int,
+    criteria: Sequence[str] | None,
+    stop: Literal["converged", "budget"],
+    stability_steps: int,
+    prune: Literal["halving", "hyperband"] | None,
+    prune_eta: int,
+    confirm: int,
+    confirm_best: int,
+    confirm_by: Sequence[str],
+) -> dict[str, Any]:
+    """The definition of a sweep, from the arguments of `runner.sweep`.
+
+    Raises:
+      ConfigError: for what is wrong in itself; whether its points are possible is seen when they are drawn.
+    """
+    texts = [f"{key}={text}" for key, text in vary.items()] if isinstance(vary, Mapping) else list(vary)
+    space = parse_space(texts)
+    if prune is not None:
+        Prune(prune, prune_eta)
+    drawing = _sampler(space, sampler, samples)
+    lane_seeds = list(range(seed, seed + seeds)) if isinstance(seeds, int) else [int(s) for s in seeds]
+    _check_seeds(lane_seeds, confirm)
+    chosen_criteria = [parse_criterion(text).name for text in (preset.criteria if criteria is None else criteria)]
+    _check_rules(chosen_criteria, stop, stability_steps, prune, confirm, confirm_best, confirm_by, batch)
+    held_out = list(range(_CONFIRM_SEED, _CONFIRM_SEED + confirm))
+    return {
+        "name": name or preset.name,
+        "preset": preset.name,
+        "vary": {key: text.partition("=")[2].strip() for key, text in zip(space, texts, strict=True)},
+        "sampler": drawing,
+        "samples": samples,
+        "sample_seed": sample_seed,
+        "batch": batch if drawing in ADAPTIVE else None,
+        "seeds": lane_seeds,
+        "criteria": chosen_criteria,
+        "stop": stop,
+        "stability_steps": stability_steps,
+        "prune": None if prune is None else {"rule": prune, "eta": prune_eta},
+        "confirm": {"seeds": held_out, "best": confirm_best, "by": list(confirm_by)} if confirm else None,
+        "config": runs.plain(dataclasses.asdict(preset.config)),
+        "hparams": runs.plain(preset.hparams._asdict()),
+    }
+
+
+def preset_of(definition: dict[str, Any]) -> Preset:
+    """What a sweep varies, from its definition."""
+    config, hparams = runs.settings_from(definition["config"], definition["hparams"])
+    return Preset(definition["preset"], "", config, hparams, tuple(definition["criteria"]))
+
+
+def rules_of(definition: dict[str, Any]) -> Rules:
+    """When lanes leave, from a sweep's definition."""
+    prune = definition["prune"]
+    return Rules(
+        tuple(parse_criterion(text) for text in definition["criteria"]),
+        definition["stop"],
+        definition["stability_steps"],
+        None if prune is None else Prune(prune["rule"], prune["eta"]),
+    )
+
+
+def _sampler(space: Space, sampler: str | None, samples: int | None) -> str:
+    if sampler is None:
+        listed = all(isinstance(dimension, Choice) for dimension in space.values())
+        sampler = "grid" if listed and samples is None else "sobol"
+    if sampler in ADAPTIVE and (samples is None or samples < 1):
+        raise ConfigError(f"samples: say how many points {sampler} draws in all, e.g. --samples 64.")
+    if sampler == "cmaes" and not any(isinstance(dimension, Range) for dimension in space.values()):
+        raise ConfigError("sampler: cmaes needs a setting that varies over a range; use tpe.")
+    if sampler not in ("grid", "random", "sobol", *ADAPTIVE):
+        raise ConfigError(f"sampler: there is no '{sampler}'; use grid, random, sobol, tpe or cmaes.")
+    return sampler
+
+
+def _check_seeds(seeds: Sequence[int], confirm: int) -> None:
+    if not seeds:
+        raise ConfigError("seeds: at least one seed is needed; use 1 or more.")
+    if len(set(seeds)) < len(seeds):
+        raise ConfigError("seeds: a seed is given twice; two equal seeds are one sample.")
+    if min(seeds) < 0 or max(seeds) >= 2**31:
+        raise ConfigError("seed: seeds must lie between 0 and 2147483647.")
+    if confirm < 0:
+        raise ConfigError(f"confirm: {confirm} is not possible; use 0 or more held-out seeds.")
+    if confirm and max(seeds) >= _CONFIRM_SEED:
+        raise ConfigError(f"seed: seeds from {_CONFIRM_SEED} on are held out for --confirm; use lower ones.")
+
+
+def _check_rules(
+    criteria: Sequence[str],
+    stop: str,
+    stability_steps: int,
+    prune: str | None,
+    confirm: int,
+    confirm_best: int,
+    confirm_by: Sequence[str],
+    batch: int,
+) -> None:
+    if stop not in ("converged", "budget"):
+        raise ConfigError(f"stop: '{stop}' is not possible; use converged or budget.")
+    if not criteria:
+        raise ConfigError("criteria: a sweep measures convergence; give a criterion, e.g. --criteria eval>=475x3.")
+    if stability_steps < 0:
+        raise ConfigError(f"stability_steps: {stability_steps} is not possible; use 0 or more environment steps.")
+    if confirm and not confirm_by:
+        raise ConfigError(f"confirm_by: say what is best, one or more of {', '.join(RANKINGS)}.")
+    unknown = [by for by in confirm_by if by not in RANKINGS]
+    if unknown:
+        raise ConfigError(f"confirm_by: there is no ranking by '{unknown[0]}'; use {', '.join(RANKINGS)}.")
+    if "final_return" in confirm_by and stop != "budget":
+        raise ConfigError("confirm_by: lanes that leave on convergence have no final return; use --stop budget.")
+    if confirm and confirm_best < 1:
+        raise ConfigError(f"confirm_best: {confirm_best} is not possible; use 1 or more.")
+    if batch < 1:
+        raise ConfigError(f"batch: {batch} is not possible; use 1 or more points.")

@@ -1,0 +1,218 @@
+"""A process at work on a sweep: it claims unit after unit from the records, runs it, and records what it found."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import os
+import socket
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dqn_jax import devices, runs
+from dqn_jax.interrupt import Interrupt
+from dqn_jax.sweep import store as stores
+from dqn_jax.sweep.checkpoint import WaveCheckpoint
+from dqn_jax.sweep.definition import preset_of, rules_of
+from dqn_jax.sweep.plan import fitted_groups
+from dqn_jax.sweep.progress import Meter, OnProgress, Tally
+from dqn_jax.sweep.space import Group
+from dqn_jax.sweep.store import Store, Unit
+from dqn_jax.sweep.wave import Programs, WaveLane, WaveProgress, make_programs, run_wave
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+_CHECKPOINT_SHARE = 0.02  # of the time that checkpoints of waves may take
+_LEASE_SECONDS = 60.0
+_POLL_SECONDS = 2.0
+
+
+class Worker:
+    """One process at work on a sweep."""
+
+    def __init__(
+        self,
+        store: Store,
+        directory: Path | None = None,
+        on_progress: OnProgress | None = None,
+        warn: Callable[[str], None] = lambda line: None,
+    ):
+        self.store = store
+        self.directory = directory
+        self.on_progress = on_progress
+        self.warn = warn
+        self.preset = preset_of(store.definition)
+        self.rules = rules_of(store.definition)
+        self.owner = f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
+        self.interrupt: Interrupt | None = None
+        self.tally = Tally()
+        self.allowance = runs.Allowance(_CHECKPOINT_SHARE)
+        self._programs: tuple[Any, Programs] | None = None
+
+    @property
+    def stopping(self) -> bool:
+        """Whether somebody asked it to."""
+        return self.interrupt is not None and self.interrupt.requested
+
+    def programs(self, group: Group, unit: Unit) -> Programs:
+        """The programs of a group for a unit's lanes; those of the last one are kept."""
+        left_out = tuple(value is None for value in group.trials[0].hparams)
+        if self._programs is not None:
+            key, programs = self._programs
+            if key == (group.config, left_out) and programs.population.layout.lanes >= len(unit.lanes):
+                return programs
+        self._programs = None  # frees their memory first
+        programs = make_programs(group.config, group.trials[0].hparams, len(unit.lanes))
+        self._programs = ((group.config, left_out), programs)
+        self.tally.compile_seconds += programs.population.compile_seconds
+        self.note(
+            "compiled",
+            {
+                "unit": unit.id,
+                "phase": unit.phase,
+                "capacity": programs.population.layout.lanes,
+                "seconds": programs.population.compile_seconds,
+                "temporary_bytes": programs.population.temporary_bytes,
+            },
+        )
+        return programs
+
+    def note(self, what: str, entry: dict[str, Any]) -> None:
+        """Add an entry to a list in plan.json: what really happened, beside what was planned."""
+        if self.directory is None:
+            return
+        path = self.directory / "plan.json"
+        with runs.clear_errors(self.directory):
+            plan = runs.read_json(path) if path.is_file() else {}
+            plan.setdefault(what, []).append(entry)
+            runs.write_json(path, plan)
+
+    def note_session(self) -> None:
+        """Note what this process has done, if it has done anything."""
+        tally = self.tally
+        if tally.lane_steps:
+            self.note(
+                "sessions",
+                {
+                    "seconds": tally.seconds,
+                    "compile_seconds": tally.compile_seconds,
+                    "program_seconds": tally.program_seconds,
+                    "lane_steps": tally.lane_steps,
+                    "waves": tally.waves,
+                    "peak_memory_bytes": devices.peak_memory_bytes(),
+                },
+            )
+
+
+def work(worker: Worker, *, wait: bool) -> bool:
+    """Run units until none is to be had; False if stopped.
+
+    Args:
+      worker: this process.
+      wait: whether others may be at work: then go on until their units are done too, for they may die.
+    """
+    store = worker.store
+    while not worker.stopping:
+        unit = store.claim(worker.owner, _LEASE_SECONDS)
+        if unit is not None:
+            if run_unit(worker, unit):
+                continue
+            if worker.stopping:
+                store.release(worker.owner)
+                return False
+            worker.warn(f"wave {unit.id} has gone to another worker: this one's lease ran out")
+        elif wait and any(state == "running" for _, state in store.units()):
+            time.sleep(_POLL_SECONDS)
+        else:
+            return True
+    return False
+
+
+def work_one(url: str, name: str, owner: str) -> int:
+    """Run the next unit that nobody has, of the sweep at `url`; 0 if there is none.
+
+    A task that is started again after its death has the same `owner`, and takes up what it had then.
+    """
+    devices.configure()
+    store = stores.open_store(url, name)
+    store.release(owner)
+    worker = Worker(store)
+    worker.owner = owner
+    unit = store.claim(worker.owner, _LEASE_SECONDS)
+    if unit is not None:
+        run_unit(worker, unit)
+    return worker.tally.waves
+
+
+def run_unit(worker: Worker, unit: Unit) -> bool:
+    """Run one claimed unit to its end; False if it was stopped or lost."""
+    store = worker.store
+    all_points = store.points()
+    numbers = sorted({trial for trial, _ in unit.lanes})
+    group, *others = fitted_groups(worker.preset, store.space, [all_points[t] for t in numbers], numbers)
+    if others:
+        raise runs.RunError(f"unit {unit.id} holds trials of several programs; it was planned by another version.")
+    trials = {trial.number: trial for trial in group.trials}
+    lanes = [WaveLane(trial, seed, trials[trial].hparams) for trial, seed in unit.lanes]
+    meter = Meter(store, worker.tally, worker.on_progress, unit, all_points)
+
+    def record(rows: list[dict[str, Any]], curves: pd.DataFrame) -> bool:
+        meter.left(rows)
+        return store.record(unit.id, worker.owner, rows, curves) and held()
+
+    def on_progress(progress: WaveProgress) -> bool:
+        meter.chunk(progress)
+        return not worker.stopping
+
+    with _lease(store, unit, worker.owner) as held:
+        meter.show("compile")
+        programs = worker.programs(group, unit)
+        checkpoint = None
+        if worker.directory is not None:
+            folder = worker.directory / "units" / f"{unit.id:05d}"
+            checkpoint = WaveCheckpoint(folder, programs.population, group.config, worker.allowance)
+        ended = run_wave(
+            programs,
+            lanes,
+            # What is confirmed is measured to the end: pruning would bias it.
+            worker.rules if unit.phase == "search" else dataclasses.replace(worker.rules, prune=None),
+            phase=unit.phase,
+            checkpoint=checkpoint,
+            recorded=store.recorded,
+            record=record,
+            on_progress=on_progress,
+            warn=worker.warn,
+        )
+    if ended:
+        store.finish(unit.id)
+        worker.tally.waves += 1
+    return ended
+
+
+@contextlib.contextmanager
+def _lease(store: Store, unit: Unit, owner: str) -> Iterator[Callable[[], bool]]:
+    """Keeps a unit leased while it compiles and runs, however long that takes; the value says whether it still is."""
+    ended = threading.Event()
+    lost = threading.Event()
+
+    def keep() -> None:
+        while not ended.wait(_LEASE_SECONDS / 3):
+            try:
+                if not store.renew(unit.id, owner, _LEASE_SECONDS):
+                    lost.set()
+                    return
+            except runs.RunError:
+                continue  # the next record says so, if the database stays away
+
+    thread = threading.Thread(target=keep, daemon=True)
+    thread.start()
+    try:
+        yield lambda: not lost.is_set()
+    finally:
+        ended.set()
+        thread.join()
