@@ -127,7 +127,7 @@ class Population(NamedTuple):
     layout: Layout
     start: PopulationStart
     chunk: PopulationChunk
-    compile_seconds: float
+    compile_seconds: float  # tracing included
     lane_shapes: LaneState  # the state as shapes, leaves [padded, ...]
     temporary_bytes: int  # what the programs need on each device beside their inputs and outputs
 
@@ -197,6 +197,7 @@ def make_population(
       devices: to shard over (default: all).
       from_weights: whether lanes start from given networks.
     """
+    began = time.perf_counter()
     firsts: list[Any] = [None if value is None else np.ravel(value)[0] for value in hparams]
     example = jax.tree.map(lambda x: x[0], stack_hparams(HParams(*firsts), 1))
     layout = make_layout(config, lanes, count_weights(loop, example), devices)
@@ -278,7 +279,6 @@ def make_population(
             lambda x: jax.ShapeDtypeStruct((layout.padded, *x.shape), x.dtype, sharding=layout.sharding), shapes
         )
 
-    began = time.perf_counter()
     all_active = layout.active(np.arange(lanes))
     lane_shapes = spread(jax.eval_shape(keyed, start_shapes[0]))
     lowered = (

@@ -65,8 +65,8 @@ def clear_errors(run: Path) -> Iterator[None]:
 class Allowance:
     """Time that checkpoints may take: a small share of all that passes.
 
-    With a share of 2 %, chunks that take longer than 50 checkpoints are all saved, and a kill loses the one in flight;
-    of shorter ones not every one is, and it loses what 50 checkpoints take, at most.
+    With a share of 1 %, chunks that take longer than 100 checkpoints are all saved, and a kill loses the one in flight;
+    of shorter ones not every one is, and it loses what 100 checkpoints take, at most.
     """
 
     def __init__(self, share: float):

@@ -27,7 +27,7 @@ from dqn_jax.sweep.wave import Programs, WaveLane, WaveProgress, make_programs, 
 if TYPE_CHECKING:
     import pandas as pd
 
-_CHECKPOINT_SHARE = 0.02  # of the time that checkpoints of waves may take
+_CHECKPOINT_SHARE = 0.01  # of the time that checkpoints of waves may take
 _LEASE_SECONDS = 60.0
 _POLL_SECONDS = 2.0
 
