@@ -116,7 +116,7 @@ class SweepDisplay:
                 f"{self._name}: wave {progress.unit + 1} of {progress.units}, {group or 'one program'}", file=sys.stderr
             )
         tenths = int(10 * _share(progress))
-        if tenths > self._tenths and progress.phase == "run":
+        if tenths != self._tenths and progress.phase == "run":  # it falls where the best are to be confirmed
             self._tenths = tenths
             counts = ", ".join(f"{n:,} {_STATUSES[status]}" for status, n in progress.lanes.items() if n)
             rate = _rate(progress.lane_steps_per_second)

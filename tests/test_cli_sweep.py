@@ -293,9 +293,11 @@ def test_without_a_terminal_there_is_a_line_for_every_tenth(capsys):
         display.update(progress(phase="compile", group={"batch_size": 32}))
         for finished in range(0, 101):
             display.update(progress(lanes={"budget": finished}, running=0, waiting=100 - finished))
+        for finished in range(100, 126):  # 25 lanes more, to confirm the best
+            display.update(progress(lanes={"budget": finished}, running=0, waiting=125 - finished))
     lines = capsys.readouterr().err.splitlines()
     assert lines[0] == "mine: wave 2 of 4, batch_size=32"
-    assert [line.split("%")[0].strip() for line in lines[1:]] == [str(10 * i) for i in range(11)]
+    assert [line.split("%")[0].strip() for line in lines[1:]] == [str(10 * i) for i in (*range(11), 8, 9, 10)]
 
 
 def test_the_table_shows_whole_numbers_whole(whole, capsys):

@@ -379,6 +379,7 @@ def test_two_sweeps_are_compared_by_the_best_trial_of_each(folder):
     page = page_of([folder(a, "a"), folder(b, "b")], output=folder(a, "out"))
     assert f"{100 * expected:.0f}%" in page.table("probability")[0]["probability"]
     assert "The same seeds were used on both sides" in page.text
+    assert "chosen on the seeds shown, their numbers are too good." in page.text
 
 
 def test_what_cannot_be_compared_is_not(folder):

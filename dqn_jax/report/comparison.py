@@ -145,7 +145,9 @@ def comparison(a: View, b: View) -> Content:
     ]
     title = f"{a.data.name} against {b.data.name}"
     subtitle = f"{a.label} and {b.label}, compared by {a.clock_words}"
-    footer = "Every interval is a 95 % interval. Where trials were chosen on the seeds shown, they are too good."
+    footer = (
+        "Every interval is a 95 % interval. Where trials were chosen on the seeds shown, their numbers are too good."
+    )
     return title, subtitle, [section for section in sections if section.items], footer
 
 
