@@ -1011,7 +1011,7 @@ def test_the_plan_says_which_setting_makes_programs():
     assert lines[1] == (
         "programs differ by: batch_size (3 values), dueling (2 values); everything else varies within a program"
     )
-    assert lines[2].startswith("  batch_size=4, dueling=True: 2 trials, 6 lanes in 1 wave of up to 6, ")
+    assert lines[2].startswith("  batch_size=4, dueling=true: 2 trials, 6 lanes in 1 wave of up to 6, ")
     assert len(lines) == 8
     assert [line for line in describe(planned(), {"seeds": [0, 1, 2]}) if "differ" in line] == []
     listed = plan.as_json()
