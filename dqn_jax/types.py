@@ -25,6 +25,29 @@ class Transition(NamedTuple):
     obs_t: jax.Array  # [..., *obs_shape], true next observation, never one from after a reset
 
 
+class Batch(NamedTuple):
+    """A sampled batch in which some elements may be no transition."""
+
+    transition: Transition  # leaves [B, ...]
+    weight: jax.Array  # [B], float32, 0 where the element is no transition (its values mean nothing), else 1
+
+
+class FrameRow(NamedTuple):
+    """One vector step of a pool of environments: what each showed, and the action that was chosen on seeing it.
+
+    A pool resets in the step after the end of an episode: the row that follows is `first`, the action before it
+    was ignored and its reward is 0, so that no transition leads into it. `first` alone says where episodes
+    begin: a lost life may be `terminated` with the game going on.
+    """
+
+    frame: jax.Array  # [N, *frame_shape], newest frame alone (a whole observation where nothing is stacked)
+    action: jax.Array  # [N], int32, chosen on seeing this row
+    reward: jax.Array  # [N], float32, what came with this row: for the action of the row before
+    terminated: jax.Array  # [N], bool, the bootstrap stops at this row: game over, or a lost life
+    truncated: jax.Array  # [N], bool, a time limit ended the episode at this row: the bootstrap goes on
+    first: jax.Array  # [N], bool, this row begins an episode
+
+
 class EnvOutput(NamedTuple):
     """What one environment step gives the loop, the same for every kind of environment.
 
