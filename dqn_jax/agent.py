@@ -14,7 +14,7 @@ import optax
 
 from dqn_jax import losses
 from dqn_jax.config import OPTIMIZER_HPARAMS, Config, ConfigError, HParams, optimizer_factory
-from dqn_jax.networks import QNetwork
+from dqn_jax.networks import QNetwork, choose_torso, smallest_image
 from dqn_jax.prng import random_index
 from dqn_jax.schedules import learning_rate_at
 from dqn_jax.types import EnvSpec, Key, Params, Transition
@@ -50,9 +50,14 @@ class AgentAct(Protocol):
 
 
 class AgentUpdate(Protocol):
-    """One gradient step on a batch (leaves `[B, ...]`), then the target network's move if it is due."""
+    """One gradient step on a batch (leaves `[B, ...]`), then the target network's move if it is due.
 
-    def __call__(self, state: AgentState, batch: Transition, hparams: HParams) -> tuple[AgentState, UpdateInfo]: ...
+    `weight` `[B]` multiplies each loss before their mean: with 0 an element is left out.
+    """
+
+    def __call__(
+        self, state: AgentState, batch: Transition, hparams: HParams, weight: jax.Array | None = None
+    ) -> tuple[AgentState, UpdateInfo]: ...
 
 
 class QValues(Protocol):
@@ -97,15 +102,22 @@ def make_agent(config: Config, spec: EnvSpec) -> Agent:
 
     Reference: Mnih et al. 2015 (Nature 518:529), Algorithm 1; variants as cited in `losses` and `networks`.
     """
-    torso = config.torso
-    if torso == "auto":
-        torso = "minatar" if len(spec.obs_shape) == 3 else "mlp"
-    if torso == "minatar" and (len(spec.obs_shape) != 3 or min(spec.obs_shape[:2]) < 3):
+    torso = choose_torso(spec.obs_shape, spec.obs_dtype) if config.torso == "auto" else config.torso
+    least = smallest_image(torso)
+    if torso != "mlp" and (len(spec.obs_shape) != 3 or min(spec.obs_shape[:2]) < least):
         raise ConfigError(
-            f"torso: 'minatar' needs [H, W, C] observations of at least 3x3, and {spec.name} gives "
-            f"{list(spec.obs_shape)}; use torso mlp."
+            f"torso: '{torso}' needs [H, W, C] observations of at least {least}x{least}, and {spec.name} gives "
+            f"{list(spec.obs_shape)}; use another torso, such as mlp."
         )
-    network = QNetwork(spec.num_actions, torso, config.hidden, config.activation, config.dueling, config.weight_init)
+    network = QNetwork(
+        spec.num_actions,
+        torso,
+        config.hidden,
+        config.activation,
+        config.dueling,
+        config.weight_init,
+        config.compute_dtype,
+    )
 
     def q_values(params: Params, obs: jax.Array) -> jax.Array:
         return network.apply(params, obs)  # type: ignore[return-value]
@@ -125,7 +137,7 @@ def make_agent(config: Config, spec: EnvSpec) -> Agent:
         return jnp.where(jax.random.uniform(explore_key, (rows,)) < epsilon, random, greedy)
 
     def loss_fn(
-        params: Params, target_params: Params, batch: Transition, hparams: HParams
+        params: Params, target_params: Params, batch: Transition, hparams: HParams, weight: jax.Array | None
     ) -> tuple[jax.Array, UpdateInfo]:
         discount_t = batch.discount_t * hparams.discount
         q_tm1 = q_values(params, batch.obs_tm1)
@@ -138,13 +150,17 @@ def make_agent(config: Config, spec: EnvSpec) -> Agent:
         loss = losses.squared_loss(td_error)
         if config.loss == "huber":
             loss = losses.huber_loss(td_error, hparams.huber_delta)
+        if weight is not None:
+            loss = loss * weight
         q_a_tm1 = jnp.take_along_axis(q_tm1, batch.a_tm1[:, None], axis=-1)[:, 0]
         # One reduction for the three diagnostics: on CPU each small operation costs as much as a large one.
         diagnostics = jnp.mean(jnp.stack([loss, jnp.abs(td_error), q_a_tm1]), axis=1)
         return jnp.mean(loss), UpdateInfo(*diagnostics)
 
-    def update(state: AgentState, batch: Transition, hparams: HParams) -> tuple[AgentState, UpdateInfo]:
-        grads, info = jax.grad(loss_fn, has_aux=True)(state.params, state.target_params, batch, hparams)
+    def update(
+        state: AgentState, batch: Transition, hparams: HParams, weight: jax.Array | None = None
+    ) -> tuple[AgentState, UpdateInfo]:
+        grads, info = jax.grad(loss_fn, has_aux=True)(state.params, state.target_params, batch, hparams, weight)
         optimizer = make_optimizer(config, hparams, learning_rate_at(hparams, state.updates))
         steps, opt_state = optimizer.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, steps)

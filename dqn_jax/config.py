@@ -26,6 +26,19 @@ class ConfigError(ValueError):
     """A wrong or impossible setting. The message is one line that names the field and the remedy."""
 
 
+class UnknownEnvError(ConfigError):
+    """A name that no environment has; `choices` are those that it may have been meant for."""
+
+    def __init__(self, name: str, choices: Iterable[str]) -> None:
+        self.choices = tuple(choices)
+        nearest = suggest(name, self.choices)
+        super().__init__(f"env: there is no environment '{name}'.{nearest} 'dqn-jax list' shows all.")
+
+
+class RunError(RuntimeError):
+    """Something went wrong while running, not in the settings. One line; exit code 1."""
+
+
 def suggest(name: str, choices: Iterable[str]) -> str:
     """' Did you mean X?' for the nearest of `choices`, or '' if nothing is near."""
     by_lower = {choice.lower(): choice for choice in choices}
@@ -52,7 +65,8 @@ class Config:
 
     # -- environment
     env: str = "CartPole-v1"
-    """Environment by its gymnax name; 'CartPole-v0' is CartPole-v1 with a 200-step cap."""
+    """Environment by its gymnax name ('CartPole-v0' is CartPole-v1 with a 200-step cap), or by its EnvPool name
+    ('Pong-v5'; 'envpool:CartPole-v1' where gymnax has the name too)."""
     env_params: tuple[tuple[str, float], ...] = ()
     """Environment parameters to change, as name value pairs, e.g. 'gravity 9.0 length 0.7'."""
     max_episode_steps: int | None = None
@@ -74,15 +88,36 @@ class Config:
     num_envs: int = 8
     """Environments each seed steps at once."""
 
+    # -- Atari and other environments of a pool (EnvPool)
+    frame_stack: int = 1
+    """Newest frames that make one observation; they are stacked on the device."""
+    frame_size: int = 84
+    """Height and width that Atari frames are resized to, in pixels."""
+    life_loss: Literal["ignore", "bootstrap", "episode"] = "ignore"
+    """What losing a life does: nothing, stop the bootstrap while the game goes on, or end the episode and reset."""
+    noop_max: int = 30
+    """Atari games start with 1 to so many no-ops."""
+    fire_reset: bool = False
+    """Press FIRE at the start of Atari games that wait for it."""
+    full_action_space: bool = False
+    """All 18 Atari actions instead of those that the game uses."""
+    pool_options: tuple[tuple[str, str], ...] = ()
+    """Further EnvPool options, as name value pairs, e.g. 'mode 1 difficulty 0'."""
+    pool_threads: int = 0
+    """Threads that step the pool (0: one for each core)."""
+
     # -- network
-    torso: Literal["auto", "mlp", "minatar"] = "auto"
-    """'mlp', 'minatar' (3x3 convolution), or 'auto' (minatar for [H, W, C] observations)."""
+    torso: Literal["auto", "mlp", "minatar", "nature", "dqn2013", "impala"] = "auto"
+    """'mlp', 'minatar' (3x3 convolution), the pixel networks 'nature', 'dqn2013' and 'impala', or 'auto' (by the
+    observation's shape: nature for pixels, minatar for other [H, W, C] observations)."""
     hidden: tuple[int, ...] = (120, 84)
     """Widths of the hidden dense layers."""
     activation: str = "relu"
     """Activation: relu, tanh, gelu or silu."""
     dueling: bool = False
     """Dueling head: separate value and advantage streams."""
+    compute_dtype: Literal["float32", "bfloat16"] = "float32"
+    """What the network computes in; weights, losses and optimiser stay float32."""
     weight_init: Literal["lecun_normal", "glorot_uniform", "he_normal"] = "lecun_normal"
     """Initial weights of dense layers: flax's default, Keras's default, or He's for ReLU."""
 
@@ -108,6 +143,8 @@ class Config:
     """How a batch is drawn: uniformly with or without replacement, or the newest transitions in their order."""
     clear_replay: bool = False
     """Throw the stored transitions away after each training."""
+    n_step: int = 1
+    """Rewards summed before the bootstrap (pools only)."""
     min_replay: int = 1_000
     """Environment steps taken before learning starts."""
     train_unit: Literal["env_steps", "episodes"] = "env_steps"
@@ -252,6 +289,8 @@ def validate(config: Config, hparams: HParams) -> None:
     for field in [
         "num_envs",
         "action_repeat",
+        "frame_stack",
+        "frame_size",
         "batch_size",
         "replay_capacity",
         "train_every",
@@ -276,6 +315,8 @@ def validate(config: Config, hparams: HParams) -> None:
     require(config.reward_clip is None or config.reward_clip > 0, "reward_clip", "use a positive bound")
     for field in ("sticky_actions", "eval_epsilon"):
         require(0.0 <= getattr(config, field) <= 1.0, field, "use a probability between 0 and 1")
+    require(config.noop_max >= 1, "noop_max", "EnvPool plays one no-op at least: use 1 or more")
+    require(config.pool_threads >= 0, "pool_threads", "use 0 for one thread a core, or more")
     require(config.min_replay >= 0, "min_replay", "use 0 or more environment steps")
     require(
         config.batch_size <= config.replay_capacity,
@@ -294,7 +335,17 @@ def validate(config: Config, hparams: HParams) -> None:
         "activation",
         f"choose one of {', '.join(ACTIVATIONS)}",
     )
-    for field in ("torso", "weight_init", "loss", "sampling", "train_unit", "epsilon_schedule", "epsilon_unit"):
+    for field in (
+        "torso",
+        "weight_init",
+        "compute_dtype",
+        "life_loss",
+        "loss",
+        "sampling",
+        "train_unit",
+        "epsilon_schedule",
+        "epsilon_unit",
+    ):
         choices = _choices(field)
         require(getattr(config, field) in choices, field, f"choose one of {', '.join(choices)}")
     require(

@@ -368,15 +368,49 @@ def test_two_keys_give_other_weights_and_one_key_the_same():
     assert not np.allclose(first, other)
 
 
-def test_minatar_torso_is_chosen_for_images_and_refused_for_vectors():
-    image = EnvSpec("Image-v0", (5, 5, 2), jnp.uint8, 3, 10)
-    agent = make_agent(Config(hidden=(4,)), image)
-    state = jax.eval_shape(lambda: agent.init(make_key(0), HPARAMS))
-    assert "PatchConv_0" in state.params["params"]
-    agent = make_agent(Config(hidden=(4,), torso="mlp"), image)
-    state = jax.eval_shape(lambda: agent.init(make_key(0), HPARAMS))
-    assert "PatchConv_0" not in state.params["params"]
-    with pytest.raises(ConfigError, match=r"torso.*mlp"):
-        make_agent(Config(torso="minatar"), SPEC)
-    with pytest.raises(ConfigError, match="torso"):
-        make_agent(Config(torso="minatar"), EnvSpec("Tiny-v0", (2, 5, 2), jnp.uint8, 3, 10))
+def image_spec(height, width, dtype=jnp.uint8):
+    return EnvSpec("Image-v0", (height, width, 2), dtype, 3, 10)
+
+
+@pytest.mark.parametrize(
+    ("torso", "spec", "convolutions"),
+    [
+        ("auto", SPEC, 0),
+        ("auto", image_spec(5, 5), 1),
+        ("auto", image_spec(84, 84), 3),
+        ("mlp", image_spec(5, 5), 0),
+        ("minatar", image_spec(84, 84), 1),
+        ("dqn2013", image_spec(84, 84), 2),
+    ],
+)
+def test_torso_is_the_one_named_or_follows_from_the_observation(torso, spec, convolutions):
+    agent = make_agent(Config(hidden=(4,), torso=torso), spec)
+    layers = jax.eval_shape(lambda: agent.init(make_key(0), HPARAMS)).params["params"]
+    assert sum(name.startswith("Conv") for name in layers) == convolutions
+
+
+@pytest.mark.parametrize(("torso", "least"), [("minatar", 3), ("dqn2013", 20), ("nature", 36), ("impala", 1)])
+def test_torso_is_refused_for_what_it_cannot_take(torso, least):
+    config = Config(hidden=(4,), torso=torso)
+    make_agent(config, image_spec(least, least + 1))
+    for spec in (SPEC, image_spec(least - 1, least + 1), image_spec(least + 1, least - 1)):
+        with pytest.raises(ConfigError, match=rf"^torso: '{torso}' needs .* at least {least}x{least}.*mlp") as error:
+            make_agent(config, spec)
+        assert "\n" not in str(error.value)
+
+
+def test_learning_in_bfloat16_keeps_everything_but_the_network_in_float32():
+    config = Config(optimizer="adam", hidden=(4,), torso="dqn2013", compute_dtype="bfloat16", double=True, dueling=True)
+    spec = image_spec(20, 20)
+    agent = make_agent(config, spec)
+    obs = np.random.default_rng(0).integers(0, 256, (2, BATCH, *spec.obs_shape)).astype(np.uint8)
+    batch = make_batch()._replace(obs_tm1=obs[0], obs_t=obs[1])
+    state = agent.init(make_key(0), traced())
+    new_state, info = jax.jit(agent.update)(state, batch, traced())
+    for before, after in zip(jax.tree.leaves(state), jax.tree.leaves(new_state), strict=True):
+        assert before.dtype == after.dtype
+        assert after.dtype in (jnp.float32, jnp.int32)
+    assert all(value.dtype == jnp.float32 for value in info)
+    assert agent.q_values(state.params, obs[0]).dtype == jnp.float32
+    assert "bf16" in jax.jit(agent.update).lower(state, batch, traced()).as_text()
+    assert differ(state.params, new_state.params)
