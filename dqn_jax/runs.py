@@ -27,17 +27,12 @@ from typing import Any
 import jax
 import numpy as np
 
-from dqn_jax.config import Config, ConfigError, HParams
-from dqn_jax.loop import LaneState
+from dqn_jax.config import Config, ConfigError, HParams, RunError
 from dqn_jax.prng import key_data, wrap_key_data
 
 FORMAT = 1  # of config.json and the checkpoints; a newer one is refused
 _KEPT = 2  # checkpoints
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "gymnax", "chex", "numpy", "orbax-checkpoint", "envpool")
-
-
-class RunError(RuntimeError):
-    """Something went wrong while running, not in the settings. One line; exit code 1."""
 
 
 @contextlib.contextmanager
@@ -211,6 +206,7 @@ def settings_from(config: dict[str, Any], hparams: dict[str, Any]) -> tuple[Conf
     fields = dict(config)
     fields["hidden"] = tuple(fields["hidden"])
     fields["env_params"] = tuple((str(k), float(v)) for k, v in fields["env_params"])
+    fields["pool_options"] = tuple((str(k), str(v)) for k, v in fields.get("pool_options", ()))
     arrays: dict[str, Any] = {k: np.asarray(v) if isinstance(v, list) else v for k, v in hparams.items()}
     return Config(**fields), HParams(**arrays)
 
@@ -274,7 +270,7 @@ def _git_commit() -> str | None:
 # -- checkpoints -------------------------------------------------------------------------------------------
 
 
-def save_checkpoint(run: Path, env_steps: int, lanes: LaneState, history: dict[str, np.ndarray]) -> None:
+def save_checkpoint(run: Path, env_steps: int, lanes: Any, history: dict[str, np.ndarray]) -> None:
     """Save a population (leaves `[L, ...]`) and its history after `env_steps`; keep the last two.
 
     A checkpoint counts only once its manifest, written last, lists the size and checksum of every file.
@@ -297,8 +293,8 @@ def save_checkpoint(run: Path, env_steps: int, lanes: LaneState, history: dict[s
 
 
 def load_checkpoint(
-    run: Path, template: LaneState, warn: Callable[[str], None]
-) -> tuple[int, LaneState, dict[str, np.ndarray]] | None:
+    run: Path, template: Any, warn: Callable[[str], None]
+) -> tuple[int, Any, dict[str, np.ndarray]] | None:
     """The newest whole checkpoint: env_steps, lanes (host arrays, leaves `[L, ...]`) and history; None without any.
 
     Damaged ones are reported through `warn` and skipped.

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, Protocol
 import jax
 import jax.numpy as jnp
 
-from dqn_jax.config import Config, ConfigError, suggest
+from dqn_jax.config import Config, ConfigError, UnknownEnvError, suggest
 from dqn_jax.types import EnvOutput, EnvSpec, Key, Obs
 
 
@@ -70,7 +70,8 @@ def resolve_env(name: str) -> str:
     """The full name for `name`: case does not matter, nor does the suffix where it is the only one.
 
     Raises:
-      ConfigError: if there is no such environment, or it cannot be used here.
+      UnknownEnvError: if gymnax has no such environment.
+      ConfigError: if it cannot be used here.
     """
     names = [*_gymnax().registered_envs, *_ALIASES]
     wanted = name.lower()
@@ -78,9 +79,7 @@ def resolve_env(name: str) -> str:
         n for n in _gymnax().registered_envs if n.rsplit("-", 1)[0].lower() == wanted
     ]
     if len(matches) != 1:
-        short = {n.rsplit("-", 1)[0]: n for n in names}
-        nearest = suggest(name, names) or suggest(name, short)
-        raise ConfigError(f"env: there is no environment '{name}'.{nearest} 'dqn-jax list' shows all.")
+        raise UnknownEnvError(name, [*names, *(n.rsplit("-", 1)[0] for n in names)])
     if (reason := _refusal(matches[0])) is not None:
         raise ConfigError(f"env: '{matches[0]}' cannot be used here: {reason}.")
     return matches[0]

@@ -1,0 +1,427 @@
+"""EnvPool environments on the host: names, options, and the rows a learner gets from a pool of them.
+
+EnvPool (Weng et al. 2022, arXiv 2206.10558) steps many environments in C++ threads. It resets in the *next* step:
+after the last row of an episode comes a row that only begins the next one. Its action is ignored and its reward is 0;
+`PoolOutput.first` marks it, and it is no transition. `send` returns at once and `recv` waits, so that a learner can
+work in between.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import importlib
+import importlib.util
+import re
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+
+from dqn_jax.config import Config, ConfigError, RunError, UnknownEnvError, suggest
+from dqn_jax.devices import cpu_cores
+from dqn_jax.types import EnvSpec
+
+PREFIX = "envpool:"
+_ATARI = "envpool.atari"
+_IN_GYMNAX_TOO = "envpool.classic_control"  # these keep the prefix in their full names
+_ATARI_FRAMES = 108_000  # half an hour of play, the cap of most papers
+_NO_LIMIT = 2**31 - 1  # EnvPool's max_episode_steps for tasks whose code knows no limit
+_OWN_LIMIT = "envpool.procgen"  # its games end by a clock of their own, whatever max_episode_steps says
+
+# EnvPool's options that fields of Config set, where the task has them.
+_FIELDS = {
+    "frame_skip": "action_repeat",
+    "repeat_action_probability": "sticky_actions",
+    "episodic_life": "life_loss",
+    "noop_max": "noop_max",
+    "use_fire_reset": "fire_reset",
+    "full_action_space": "full_action_space",
+    "img_height": "frame_size",
+    "img_width": "frame_size",
+}
+# Those that hold for every pool: frames are grey, alone and with channels last; rewards are raw.
+_FIXED = {"stack_num": 1, "reward_clip": False, "gray_scale": True, "channel_first": False}
+# Those that `pool_options` may not set besides, and what sets them.
+_SET_BY = {
+    **_FIELDS,
+    "zero_discount_on_life_loss": "life_loss",
+    "stack_num": "frame_stack",
+    "reward_clip": "reward_clip",
+    "max_episode_steps": "max_episode_steps",
+    "num_envs": "num_envs",
+    "num_threads": "pool_threads",
+    "seed": "seed",
+    "env_seed": "seed",
+    "task": "env",
+    "env_name": "env",
+}
+_NOT_FREE = ("gray_scale", "channel_first", "batch_size", "max_num_players", "gym_reset_return_info", "base_path")
+
+
+class PoolOutput(NamedTuple):
+    """One row of every environment, in their order. Arrays are NumPy's; `N` is environments."""
+
+    frame: np.ndarray  # [N, *frame_shape], the spec's dtype, the newest frame alone
+    reward: np.ndarray  # [N], float32, as learnt from (after terminal_reward, scaling and clipping)
+    terminated: np.ndarray  # [N], bool, the bootstrap stops here: game over, or a life lost if life_loss says so
+    truncated: np.ndarray  # [N], bool, the time limit ended the episode (of Atari: and nothing else did)
+    first: np.ndarray  # [N], bool, the row begins an episode: no transition, its action was ignored
+    game_over: np.ndarray  # [N], bool, the logged episode ended here: game over or time limit, never a life lost
+    episode_return: np.ndarray  # [N], float32, raw score of the whole game so far, this row included
+    episode_length: np.ndarray  # [N], int32, frames of the whole game so far: agent steps times action_repeat
+
+
+def installed() -> bool:
+    """Whether there is an EnvPool to import, found out without importing it."""
+    return importlib.util.find_spec("envpool") is not None
+
+
+def _envpool() -> Any:
+    """The envpool module. Importing it takes more than a second, so it waits until a pool is asked for."""
+    try:
+        import envpool
+    except ImportError as error:
+        raise ConfigError(
+            f"env: EnvPool is not installed or does not load ({_first_line(error)}); 'pip install envpool', "
+            "or use an environment of gymnax."
+        ) from None
+    return envpool
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
+
+
+def _families() -> dict[str, str]:
+    """Every EnvPool task, with the module that it comes from, such as `envpool.atari`."""
+    return {task: entry[0] for task, entry in _envpool().registration.registry.specs.items()}
+
+
+def _full_name(task: str, family: str) -> str:
+    return PREFIX + task if family == _IN_GYMNAX_TOO else task
+
+
+def pool_names() -> list[str]:
+    """Names that `make_pool` takes: tasks with one discrete action and one array to observe."""
+    return sorted(_full_name(task, family) for task, family in _families().items() if _refusal(task, family) is None)
+
+
+def known_names() -> list[str]:
+    """Names to suggest to somebody who mistyped one: full names, and Atari games without their version."""
+    names = []
+    for task, family in _families().items():
+        if not _continuous(family):
+            names += [_full_name(task, family)] + [task.removesuffix("-v5")] * (family == _ATARI)
+    return names
+
+
+def resolve_pool_env(name: str) -> str:
+    """The full name for `name`: an Atari game however it is spelt, or another EnvPool task by its id.
+
+    `pong`, `Pong-v5`, `ms-pacman` and `MsPacman` are games. Any name may have the prefix `envpool:`, and those that
+    gymnax has too keep it in their full names.
+
+    Raises:
+      UnknownEnvError: if there is no such task.
+      ConfigError: if it cannot be used here, or EnvPool is not installed.
+    """
+    families = _families()
+    wanted = name[len(PREFIX) :] if name.lower().startswith(PREFIX) else name
+    games = {_spelling(task): task for task, family in families.items() if family == _ATARI}
+    ids = {task.lower(): task for task in families} | {wanted: wanted for wanted in families}
+    task = ids.get(wanted) or ids.get(wanted.lower()) or games.get(_spelling(wanted))
+    if task is None:
+        raise UnknownEnvError(name, known_names())
+    full_name = _full_name(task, families[task])
+    if (reason := _refusal(task, families[task])) is not None:
+        raise ConfigError(f"env: '{full_name}' cannot be used here: {reason}.")
+    return full_name
+
+
+def is_atari(name: str) -> bool:
+    """Whether the full name `name` is an Atari game. EnvPool is asked only about names like theirs."""
+    return name.endswith("-v5") and _families().get(name) == _ATARI
+
+
+def _spelling(name: str) -> str:
+    return re.sub("[^a-z0-9]", "", name.lower().removesuffix("-v5"))
+
+
+def _continuous(family: str) -> bool:
+    return family.startswith("envpool.mujoco")  # 1,300 tasks, which need not be asked one by one
+
+
+@functools.cache
+def _refusal(task: str, family: str) -> str | None:
+    """Why a Q-network cannot learn `task`, or None. Its specification is read where the family does not tell."""
+    from gymnasium import spaces
+
+    if family == _ATARI:
+        return None
+    continuous = "it has continuous actions; DQN chooses among discrete ones"
+    if _continuous(family):
+        return continuous
+    try:
+        spec = _envpool().make_spec(task)
+    except Exception as error:
+        return f"EnvPool cannot describe it ({_first_line(error)})"
+    actions, observations = _spaces(spec)
+    if spec.config.max_num_players > 1:
+        return "it is a game of several players"
+    if isinstance(actions, spaces.Box) and np.issubdtype(actions.dtype, np.floating):
+        return continuous
+    if not isinstance(actions, spaces.Discrete):
+        return "each step takes several actions; DQN chooses one"
+    if not isinstance(observations, spaces.Box | spaces.Discrete | spaces.MultiBinary):
+        return "it observes several arrays; a Q-network takes one"
+    return None
+
+
+def _spaces(source: Any) -> tuple[Any, Any]:
+    """gymnasium's spaces of actions and observations, from a specification or a pool of EnvPool's."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # gymnasium's, about bounds given in a higher precision
+        return source.action_space, source.observation_space
+
+
+def pool_seeds(seed: int, num_envs: int) -> list[int]:
+    """Seeds of the environments of a pool, each in 1 to 2**31 - 1.
+
+    Environment i takes word i of NumPy's `SeedSequence(seed)`, whatever the number of environments. With EnvPool's
+    own rule, `seed + i`, the pools of neighbouring seeds would have all environments but one in common.
+    """
+    words = np.random.SeedSequence(seed).generate_state(num_envs) >> 1  # EnvPool's seeds are int32
+    return [max(int(word), 1) for word in words]
+
+
+def make_pool(config: Config, num_envs: int, seed: int | Sequence[int], *, evaluation: bool = False) -> Pool:
+    """Start a pool of `num_envs` environments for each seed. Those of equal seeds give the same rows.
+
+    Args:
+      config: its fields on environments and pools are read.
+      num_envs: environments of each seed; `config.num_envs` is not read.
+      seed: 0 or more, or several, whose environments follow one another; see `pool_seeds`.
+      evaluation: play whole games, whatever `life_loss` says.
+
+    Raises:
+      ConfigError: for an unknown name or option, or one that the environment does not have.
+    """
+    name = resolve_pool_env(config.env)
+    task = name.removeprefix(PREFIX)
+    options = _options(config, name, _defaults(task))
+    if evaluation and "episodic_life" in options:
+        options["episodic_life"] = False
+    words = [word for s in ([seed] if isinstance(seed, int) else seed) for word in pool_seeds(s, num_envs)]
+    threads = min(len(words), config.pool_threads or cpu_cores())
+    try:
+        env = _envpool().make(
+            task,
+            env_type="gymnasium",
+            num_envs=len(words),
+            num_threads=threads,
+            seed=words,
+            **options,
+        )
+    except Exception as error:
+        raise ConfigError(f"pool_options: EnvPool cannot make {name} so: {_first_line(error)}.") from error
+    return Pool(env, name, config, evaluation=evaluation)
+
+
+def _defaults(task: str) -> dict[str, Any]:
+    """All options of `task`, as registered. EnvPool's own `make_spec` would load the ROM of a game to say so."""
+    module, spec_class, registered = _envpool().registration.registry.specs[task]
+    return getattr(importlib.import_module(module), spec_class).gen_config(**registered)._asdict()
+
+
+def _options(config: Config, name: str, defaults: dict[str, Any]) -> dict[str, Any]:
+    """EnvPool's options as `config` has them; `defaults` are all that the task has."""
+    for field in ("env_params", "action_bins"):
+        if getattr(config, field) != getattr(Config, field):
+            raise ConfigError(f"{field}: {name} is an EnvPool environment and has none; see pool_options.")
+    options: dict[str, Any] = {option: value for option, value in _FIXED.items() if option in defaults}
+    for option, field in _FIELDS.items():
+        if option in defaults:
+            options[option] = getattr(config, field)
+        elif getattr(config, field) != getattr(Config, field):
+            raise ConfigError(f"{field}: EnvPool has nothing of the kind for {name}; leave it out.")
+    if "episodic_life" in options:
+        options["episodic_life"] = config.life_loss == "episode"
+    options["max_episode_steps"] = _step_limit(config, name, defaults["max_episode_steps"])
+    free = sorted(defaults.keys() - _SET_BY.keys() - {*_NOT_FREE})
+    for option, text in config.pool_options:
+        if option in _SET_BY:
+            raise ConfigError(f"pool_options: {option} is what the setting {_SET_BY[option]} says; use that.")
+        if option in _NOT_FREE:
+            raise ConfigError(f"pool_options: {option} is fixed here; leave it out.")
+        if option not in defaults:
+            raise ConfigError(
+                f"pool_options: {name} has no option '{option}'.{suggest(option, free)} It has: {', '.join(free)}."
+            )
+        options[option] = _parse(option, text, type(defaults[option]))
+    return options
+
+
+def _step_limit(config: Config, name: str, default: int) -> int:
+    """The episode cap in agent steps, which is what EnvPool counts."""
+    frames, repeat = config.max_episode_steps, config.action_repeat
+    if frames is None:
+        return _ATARI_FRAMES // repeat if is_atari(name) else default
+    if default == _NO_LIMIT or _families()[name.removeprefix(PREFIX)] == _OWN_LIMIT:
+        raise ConfigError(f"max_episode_steps: EnvPool cannot cap the episodes of {name}; leave it out.")
+    if frames % repeat:
+        raise ConfigError(
+            f"max_episode_steps: {frames} frames are no whole number of steps of action_repeat {repeat}; "
+            f"use {max(frames // repeat, 1) * repeat}."
+        )
+    return frames // repeat
+
+
+def _parse(option: str, text: str, kind: type) -> Any:
+    """The value that `text` is for an option of type `kind`."""
+    forms: dict[type, tuple[Callable[[str], Any], str]] = {
+        bool: ({"true": True, "1": True, "false": False, "0": False}.__getitem__, "true or false"),
+        int: (int, "an integer"),
+        float: (float, "a number"),
+        str: (str, "text"),
+    }
+    if kind not in forms:
+        raise ConfigError(f"pool_options: {option} cannot be given in one word; leave it out.")
+    parse, form = forms[kind]
+    try:
+        return parse(text.lower() if kind is bool else text)
+    except (KeyError, ValueError):
+        raise ConfigError(f"pool_options: {option} is '{text}'; use {form}.") from None
+
+
+def _observations(space: Any, atari: bool) -> tuple[Callable[[np.ndarray], np.ndarray], tuple[int, ...], Any]:
+    """How EnvPool's observations `[N, ...]` become frames `[N, *frame_shape]`, and their shape and dtype."""
+    from gymnasium import spaces
+
+    if isinstance(space, spaces.Discrete):
+        states, start = int(space.n), int(space.start)
+        table = np.eye(states, dtype=np.float32)
+        return (lambda obs: table[obs - start]), (states,), jnp.float32
+    if atari:
+        return (lambda obs: obs[:, 0]), tuple(space.shape[1:]), jnp.uint8  # without the axis of EnvPool's own stack
+    dtype = jnp.uint8 if space.dtype == np.uint8 or isinstance(space, spaces.MultiBinary) else jnp.float32
+    return (lambda obs: obs.astype(dtype, copy=False)), tuple(space.shape), dtype
+
+
+class Pool:
+    """Environments that threads of the host step: `reset` once, then `send` and `recv` in turn.
+
+    Attributes:
+      spec: the environment as the agent sees it: Atari's observations are `[size, size, frame_stack]` uint8, others
+        have the task's own shape, with a last axis for a stack of more than one; discrete ones are one-hot.
+        `max_episode_steps` is in emulator frames.
+      frame_shape: of one frame, before stacking.
+    """
+
+    def __init__(self, env: Any, name: str, config: Config, *, evaluation: bool) -> None:
+        self._env = env
+        self._config = config
+        self._atari = is_atari(name)
+        self._life_loss = "ignore" if evaluation else config.life_loss
+        actions, observations = _spaces(env)
+        self._first_action = int(actions.start)
+        self._encode, self.frame_shape, dtype = _observations(observations, self._atari)
+        stacked = self._atari or config.frame_stack > 1
+        self.spec = EnvSpec(
+            name=name,
+            obs_shape=(*self.frame_shape, config.frame_stack) if stacked else self.frame_shape,
+            obs_dtype=dtype,
+            num_actions=int(actions.n),
+            max_episode_steps=env.config["max_episode_steps"] * config.action_repeat,
+        )
+        self._num_envs = len(env)
+
+    def reset(self) -> PoolOutput:
+        """Begin a new game everywhere: every row is `first`. Not between `send` and `recv`.
+
+        Raises:
+          RunError: if EnvPool fails.
+        """
+        with self._one_line():
+            obs, info = self._env.reset()
+        no = np.zeros(self._num_envs, bool)
+        self._done, self._game_over = ~no, ~no
+        self._lives = np.zeros(self._num_envs, np.int32)
+        self._return, self._steps = np.zeros(self._num_envs, np.float32), np.zeros(self._num_envs, np.int32)
+        return self._output(obs, np.zeros(self._num_envs, np.float32), no, no, info)
+
+    def send(self, actions: np.ndarray) -> None:
+        """Hand `actions` `[N]` (integers below `spec.num_actions`) to the threads and return at once.
+
+        Raises:
+          ValueError: for other actions; EnvPool would read beyond its table.
+          RunError: if EnvPool fails.
+        """
+        actions = np.asarray(actions)
+        if actions.shape != (self._num_envs,) or actions.min() < 0 or actions.max() >= self.spec.num_actions:
+            raise ValueError(f"actions are {self._num_envs} integers from 0 to {self.spec.num_actions - 1}")
+        with self._one_line():
+            self._env.send(actions + self._first_action)
+
+    def recv(self) -> PoolOutput:
+        """Wait for the rows that the last `send` leads to.
+
+        Raises:
+          RunError: if EnvPool fails.
+        """
+        with self._one_line():
+            obs, reward, ended, limit, info = self._env.recv()
+        return self._output(obs, reward, ended, limit, info)
+
+    def close(self) -> None:
+        """End the threads."""
+        self._env.close()
+        del self._env  # its destructor joins them
+
+    @contextlib.contextmanager
+    def _one_line(self) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:
+            raise RunError(f"env: EnvPool failed at {self.spec.name}: {_first_line(error)}.") from error
+
+    def _output(
+        self, obs: np.ndarray, reward: np.ndarray, ended: np.ndarray, limit: np.ndarray, info: dict[str, np.ndarray]
+    ) -> PoolOutput:
+        """The row in EnvPool's arrays; `ended` is an end before the time limit, `limit` any end at it."""
+        first, new_game = self._done, self._game_over
+        # What ended at the limit EnvPool calls truncated, whatever else happened; only Atari says if the game is over.
+        over = info["terminated"].astype(bool) if self._atari else ended
+        terminated = over
+        if self._atari:
+            lost = ~first & (info["lives"] < self._lives)
+            self._lives = info["lives"]
+            if self._life_loss == "bootstrap":
+                terminated = over | lost
+            elif self._life_loss == "episode":
+                terminated = ended | (limit & (over | lost))
+        truncated = limit & ~terminated
+        if self._config.time_limit_terminates:
+            terminated, truncated = terminated | truncated, np.zeros_like(truncated)
+        self._done, self._game_over = ended | limit, over | limit
+        self._return = np.where(new_game, np.float32(0.0), self._return + reward)
+        self._steps = np.where(new_game, np.int32(0), self._steps + ~first)
+        return PoolOutput(
+            frame=self._encode(obs),
+            reward=self._learnt_reward(reward, terminated),  # EnvPool's is 0 where a row only begins
+            terminated=terminated,
+            truncated=truncated,
+            first=first,
+            game_over=self._game_over,
+            episode_return=self._return,
+            episode_length=self._steps * np.int32(self._config.action_repeat),
+        )
+
+    def _learnt_reward(self, reward: np.ndarray, terminated: np.ndarray) -> np.ndarray:
+        config = self._config
+        if config.terminal_reward is not None:
+            reward = np.where(terminated, np.float32(config.terminal_reward), reward)
+        reward = reward * np.float32(config.reward_scale)
+        return reward if config.reward_clip is None else np.clip(reward, -config.reward_clip, config.reward_clip)
