@@ -31,7 +31,7 @@ from dqn_jax import devices
 from dqn_jax.config import Config, ConfigError, HParams
 from dqn_jax.loop import make_loop
 from dqn_jax.population import make_population, stack_hparams
-from dqn_jax.presets import Preset
+from dqn_jax.presets import Preset, resolve_preset
 from dqn_jax.prng import make_key
 from dqn_jax.replay import make_replay
 from dqn_jax.runs import RunError, atomic
@@ -360,10 +360,115 @@ def memory_facts() -> dict[str, float]:
     return {"ratio": (peak - before) / plan.peak_bytes}
 
 
+def _atari(repeats: int) -> list[Row]:
+    """The loop over a pool against its parts, in turn in one process. One seed, Pong, Nature network."""
+    from dqn_jax.pool_loop import make_pool_loop
+    from dqn_jax.pool_population import PoolPopulation
+
+    devices.configure()
+    config = dataclasses.replace(
+        resolve_preset("pong").config, num_envs=16, train_every=4, replay_capacity=20_000, min_replay=1_600
+    )
+    loop, envs, steps = make_pool_loop(config), config.num_envs, 100
+    population = PoolPopulation(loop, HParams(), [0])
+    lanes, _ = population.start([0], HParams())
+    placed = population.layout.place(stack_hparams(HParams(), 1))
+    pool: Any = population.pool
+    rng = np.random.default_rng(0)
+    env_steps = loop.warmup_steps
+
+    def environment() -> None:
+        for _ in range(steps):
+            pool.recv()
+            pool.send(rng.integers(0, loop.spec.num_actions, envs))
+
+    def acting() -> None:
+        for _ in range(steps):
+            population.act_on(output, env_steps, lanes, placed)
+
+    def learning() -> None:
+        for _ in range(steps):
+            lanes[0], sums = population.learn(np.int32(envs // config.train_every), lanes[0], placed[0])
+            jax.block_until_ready(sums)
+
+    def loop_of(learning: bool) -> None:
+        population.advance(env_steps, steps, lanes, placed, learning=learning)
+        jax.block_until_ready(lanes)
+
+    output = pool.recv()
+    pool.send(rng.integers(0, loop.spec.num_actions, envs))
+    parts = {"environment": environment, "act": acting, "learn": learning}
+    parts |= {"acting loop": lambda: loop_of(False), "full loop": lambda: loop_of(True)}
+    took: dict[str, list[float]] = {name: [] for name in parts}
+    for repeat in range(repeats + 1):
+        for name, part in parts.items():
+            seconds = _seconds(part) / steps
+            if repeat:  # the first round warms up
+                took[name].append(seconds)
+    frames = envs * config.action_repeat
+    acting_sum = [e + a for e, a in zip(took["environment"], took["act"], strict=True)]
+    full_sum = [s + x for s, x in zip(acting_sum, took["learn"], strict=True)]
+    slower = [max(e, a + x) for e, a, x in zip(took["environment"], took["act"], took["learn"], strict=True)]
+
+    def ratios(numerator: str, denominator: list[float]) -> list[float]:
+        return [a / b for a, b in zip(took[numerator], denominator, strict=True)]
+
+    def rate(what: str, name: str) -> Row:
+        return _row(what, [frames / t for t in took[name]], "frames/s")
+
+    population.timeline.reset()
+    loop_of(True)
+    line = population.timeline
+    total = line.environment + line.device + line.host
+    return [
+        rate("frames/s, EnvPool alone, random actions, 16 Pong games", "environment"),
+        rate("frames/s, acting loop (policy on, learner off)", "acting loop"),
+        rate("frames/s, full loop (one update of 32 every 16 frames)", "full loop"),
+        _row("updates/s in the full loop", [envs / config.train_every / t for t in took["full loop"]], "updates/s"),
+        _row("acting loop: step time / (EnvPool alone + acting alone)", ratios("acting loop", acting_sum), "ratio",
+             "<= 1.15 on CPU"),
+        _row("full loop: step time / (EnvPool + acting + learning, each alone)", ratios("full loop", full_sum), "ratio",
+             "<= 1.15 on CPU"),
+        _row("full loop: speed / the slower of the two", [1 / x for x in ratios("full loop", slower)], "ratio",
+             ">= 0.9 on an accelerator"),
+        _row("  of its time waiting for the pool", [line.environment / total], "share"),
+        _row("  waiting for the device (learning still under way, transfer, acting)", [line.device / total], "share"),
+        _row("bytes to the device per agent step and environment", [loop.frame_bytes], "bytes", f"<= {84 * 84 + 16}"),
+        *_frame_replay(repeats),
+    ]  # fmt: skip
+
+
+def _frame_replay(repeats: int) -> list[Row]:
+    """A Nature replay: its size at a million transitions, and what sampling costs in small and large ones."""
+    from dqn_jax.frame_replay import make_frame_replay
+    from dqn_jax.types import FrameRow
+
+    envs = 16
+    flag = jnp.zeros((envs,), bool)
+    row = FrameRow(
+        jnp.zeros((envs, 84, 84), jnp.uint8), jnp.zeros((envs,), jnp.int32), jnp.zeros((envs,)), flag, flag, flag
+    )
+    million = jax.eval_shape(lambda: make_frame_replay(1_000_000, 32, envs, frame_stack=4).init(row))
+    size = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(million))
+    took = {}
+    for capacity in (10_000, 200_000):
+        replay = make_frame_replay(capacity, 32, envs, frame_stack=4)
+        state = replay.init(row)._replace(rows_added=jnp.int32(2 * capacity // envs))
+        sample = jax.jit(replay.sample)
+        jax.block_until_ready(sample(state, make_key(0), 0.99))
+        took[capacity] = [min(_seconds(sample, state, make_key(i), 0.99) for i in range(50)) for _ in range(repeats)]
+    ratio = [b / a for a, b in zip(*took.values(), strict=True)]
+    return [
+        _row("replay of 1,000,000 Nature transitions", [size / 1e9], "GB", "<= 7.5"),
+        _row("sampling 32: time in a replay of 200,000 / of 10,000", ratio, "ratio", "1"),
+    ]
+
+
 _PARTS: dict[str, Callable[[int], list[Row]]] = {
     "update": _update,
     "population": _population,
     "cold": _cold,
     "env": _env,
     "sweep": _sweep,
+    "atari": _atari,
 }

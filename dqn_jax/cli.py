@@ -18,9 +18,10 @@ from dqn_jax import benchmark, devices, presets, report, runs
 from dqn_jax.config import ConfigError, suggest
 from dqn_jax.convergence import KINDS
 from dqn_jax.display import SweepDisplay, TrainDisplay, summary_tables, sweep_tables
-from dqn_jax.envs import env_names
+from dqn_jax.envs import env_names, pool_names
 from dqn_jax.options import COMMANDS, Benchmark, Evaluate, Join, List, Plot, Record, Report, Sweep, Train
 from dqn_jax.play import evaluate_run, record_run
+from dqn_jax.protocols import PROTOCOLS, apply_protocol, describe_protocol
 from dqn_jax.train import train
 
 _TYRO = (tyro.conf.OmitArgPrefixes,)
@@ -105,6 +106,13 @@ def _list(arguments: Sequence[str]) -> int:
     console.print(table)
     console.print("\n[b]Environments[/b] (any of them: dqn-jax train NAME)")
     console.print("  " + "  ".join(env_names()), highlight=False)
+    with contextlib.suppress(ConfigError):  # EnvPool is not installed
+        names = pool_names()
+        console.print("\n[b]Environments of EnvPool[/b]")
+        console.print("  " + "  ".join(names), highlight=False)
+    console.print("\n[b]Atari protocols[/b] (dqn-jax train pong --protocol NAME)")
+    for name, protocol in PROTOCOLS.items():
+        console.print(f"  {name:<9} {protocol.summary}", highlight=False)
     console.print("\n[b]Criteria[/b]")
     for kind, meaning in KINDS.items():
         console.print(f"  {kind:<9} {meaning}", highlight=False)
@@ -119,6 +127,9 @@ def _with_preset(
     if not named and not {"-h", "--help"} & set(arguments):
         raise ConfigError(f"preset: name a preset or an environment first, e.g. 'dqn-jax {name} cartpole'.")
     preset = presets.resolve_preset(arguments[0] if named else "cartpole")
+    protocol = _value_of(arguments, "--protocol")  # first too, for the same reason
+    if protocol is not None:
+        preset = apply_protocol(preset, protocol)
     default = default_of(preset)
     args = _parse(type(default), name, arguments[1:] if named else arguments, default)
     if args.preset != preset.name:
@@ -126,11 +137,23 @@ def _with_preset(
     return preset, args
 
 
+def _value_of(arguments: Sequence[str], option: str) -> str | None:
+    """What an option is given, before the rest is parsed."""
+    for argument, following in zip(arguments, [*arguments[1:], ""], strict=True):
+        if argument == option:
+            return following
+        if argument.startswith(option + "="):
+            return argument.removeprefix(option + "=")
+    return None
+
+
 def _train(arguments: Sequence[str]) -> int:
     preset, args = _with_preset("train", arguments, lambda p: Train(p.name, p.config, p.hparams, p.seeds, p.criteria))
     if args.seeds < 1:
         raise ConfigError(f"seeds: {args.seeds} is not possible; use 1 or more.")
     chosen = dataclasses.replace(preset, config=args.config, hparams=args.hparams)
+    if args.protocol is not None:
+        print("\n".join(describe_protocol(args.protocol)), file=sys.stderr)
     with TrainDisplay(preset.name, args.seeds, enabled=sys.stderr.isatty()) as display:
         result = train(
             chosen,

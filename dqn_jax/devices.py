@@ -6,6 +6,7 @@ import contextlib
 import os
 import resource
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import jax
@@ -45,3 +46,23 @@ def peak_memory_bytes() -> int:
         return sum(int(s["peak_bytes_in_use"]) for s in stats)
     unit = 1 if sys.platform == "darwin" else 1024  # what ru_maxrss counts in
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def free_memory(devices: Sequence[jax.Device]) -> int:
+    """Bytes that are free for arrays on these devices together; 8 GB where they do not say."""
+    if devices[0].platform == "cpu":
+        import psutil
+
+        return int(psutil.virtual_memory().available)
+    stats = [device.memory_stats() or {} for device in devices]
+    free = [s["bytes_limit"] - s["bytes_in_use"] for s in stats if "bytes_limit" in s]
+    return int(min(free) * len(devices)) if free else int(8e9)
+
+
+def size_text(count: float) -> str:
+    """Bytes as a person reads them: 1.23 GB."""
+    for unit in ("B", "kB", "MB"):
+        if count < 1000:
+            return f"{count:.3g} {unit}"
+        count /= 1000
+    return f"{count:.3g} GB"

@@ -88,12 +88,28 @@ class Loop(NamedTuple):
     num_chunks: int
 
 
+_POOL_ONLY = (
+    "frame_stack",
+    "frame_size",
+    "life_loss",
+    "noop_max",
+    "fire_reset",
+    "full_action_space",
+    "pool_options",
+    "pool_threads",
+    "n_step",
+)
+
+
 def make_loop(config: Config) -> Loop:
     """Build the loop of one lane.
 
     Raises:
-      ConfigError: as `make_env` and `make_agent`.
+      ConfigError: as `make_env` and `make_agent`, and for settings that only pools have.
     """
+    for field in _POOL_ONLY:
+        if getattr(config, field) != getattr(Config, field):
+            raise ConfigError(f"{field}: only environments of a pool (EnvPool) have it; leave it out.")
     env = make_env(config)
     agent = make_agent(config, env.spec)
     replay = make_replay(config.replay_capacity, config.batch_size, config.num_envs, config.sampling)
@@ -115,10 +131,7 @@ def make_loop(config: Config) -> Loop:
         freeze: Any = ()
         if criterion is not None:
             freeze = FreezeState(jnp.full((criterion.window,), jnp.nan), jnp.zeros((), bool))
-        learner = agent.init(net_key, hparams)
-        if weights is not None:
-            target = jax.tree.map(jnp.copy, weights) if config.target_network else ()
-            learner = learner._replace(params=weights, target_params=target)
+        learner = fresh_learner(config, agent, net_key, hparams, weights)
         lane = LaneState(key, learner, replay.init(example), env_state, obs, count, count, freeze)
 
         def warm(lane: LaneState, env_steps: jax.Array) -> tuple[LaneState, WarmupMetrics]:
@@ -188,6 +201,15 @@ def make_loop(config: Config) -> Loop:
         )
 
     return Loop(start, chunk, env, agent, warmup_steps, steps_per_chunk, num_chunks)
+
+
+def fresh_learner(config: Config, agent: Agent, key: Key, hparams: HParams, weights: Params | None) -> AgentState:
+    """A fresh learner, with `weights` in place of its own networks if they are given."""
+    learner = agent.init(key, hparams)
+    if weights is None:
+        return learner
+    target = jax.tree.map(jnp.copy, weights) if config.target_network else ()
+    return learner._replace(params=weights, target_params=target)
 
 
 def _finished_returns(out: EnvOutput) -> jax.Array:

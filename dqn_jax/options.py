@@ -25,6 +25,9 @@ class Train:
     """Convergence criteria; the first one decides --stop. E.g. eval>=475x3 train100>=195 epsilon<=0.01."""
     seed: int = 0
     """The first seed."""
+    protocol: str | None = None
+    """Play Atari as a paper does: nature, dopamine, machado or cleanrl; sets every knob of the game and of its
+    evaluation, and further options change those. 'dqn-jax list' shows what."""
     out: Path | None = None
     """Folder of this run (default: runs/<name>/<stamp>)."""
     resume: bool = False
@@ -183,7 +186,7 @@ class Plot:
 class Benchmark:
     """Measure speed: medians of several runs, and ratios from one process or from pinned pairs."""
 
-    parts: tyro.conf.Positional[tuple[Literal["update", "population", "cold", "env", "sweep"], ...]] = (
+    parts: tyro.conf.Positional[tuple[Literal["update", "population", "cold", "env", "sweep", "atari"], ...]] = (
         "update",
         "population",
         "cold",

@@ -13,14 +13,13 @@ import numpy as np
 
 from dqn_jax import convergence, devices, film, runs
 from dqn_jax.config import ConfigError
-from dqn_jax.evaluate import Evaluation, evaluate
-from dqn_jax.loop import Loop, make_loop
-from dqn_jax.population import stack_hparams
+from dqn_jax.loop import Loop
+from dqn_jax.paths import AnyLoop, lane_shapes, loop_for, play_agents
 from dqn_jax.prng import make_key
 from dqn_jax.types import Key, Obs, Params
 
 
-def load_agents(run: Path) -> tuple[runs.RunSettings, Loop, Params]:
+def load_agents(run: Path) -> tuple[runs.RunSettings, AnyLoop, Params]:
     """A run's settings, loop, and online networks (leaves `[L, ...]`) from its newest whole checkpoint.
 
     Raises:
@@ -28,32 +27,12 @@ def load_agents(run: Path) -> tuple[runs.RunSettings, Loop, Params]:
     """
     devices.configure()
     settings = runs.load_settings(run)
-    loop = make_loop(settings.config)
-    lanes = len(settings.seeds)
-    shapes = jax.eval_shape(
-        jax.vmap(loop.start), jnp.asarray(settings.seeds, jnp.int32), stack_hparams(settings.hparams, lanes)
-    )[0]
+    loop = loop_for(settings.config)
+    shapes = lane_shapes(loop, settings.seeds, settings.hparams)
     saved = runs.load_checkpoint(run, shapes, warn=lambda line: print(f"dqn-jax: {line}", file=sys.stderr))
     if saved is None:
         raise ConfigError(f"run: {run} has no whole checkpoint; train for longer or choose another run.")
     return settings, loop, saved[1].agent.params
-
-
-def play_agents(loop: Loop, params: Params, *, episodes: int, epsilon: float, eval_seed: int) -> Evaluation:
-    """Play `episodes` episodes with each of L agents, all from the same starts: leaves `[L, episodes]`.
-
-    Args:
-      loop: whose environment and agent functions are used.
-      params: networks, leaves `[L, ...]`.
-      episodes: per agent.
-      epsilon: exploration; 0 is the greedy policy.
-      eval_seed: fixes the starts and the environments' noise.
-    """
-
-    def one(params: Params) -> Evaluation:
-        return evaluate(loop.env, loop.agent, params, make_key(eval_seed), episodes=episodes, epsilon=epsilon)
-
-    return jax.jit(lambda params: jax.lax.map(one, params))(params)
 
 
 def evaluate_run(path: Path, *, episodes: int, epsilon: float, eval_seed: int) -> dict[str, Any]:
@@ -95,8 +74,8 @@ def record_run(path: Path, output: Path, *, seed: int | None, random: bool, star
     settings, loop, params = load_agents(run)
     if seed is not None and seed not in settings.seeds:
         raise ConfigError(f"seed: {run} has no seed {seed}; it has {settings.seeds[0]} to {settings.seeds[-1]}.")
-    if not film.can_draw(loop.env):
-        raise ConfigError(f"run: {loop.env.spec.name} cannot be drawn; classic control, MinAtar and grids can.")
+    if not isinstance(loop, Loop) or not film.can_draw(loop.env):
+        raise ConfigError(f"run: {settings.config.env} cannot be drawn; classic control, MinAtar and grids can.")
     if seed is None:
         summary = run / "summary.json"
         final = json.loads(summary.read_text())["final_eval_return"] if summary.is_file() else [0.0]

@@ -5,8 +5,9 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-from dqn_jax.config import Config, ConfigError, HParams, suggest
-from dqn_jax.envs import env_names, resolve_env
+from dqn_jax.config import Config, ConfigError, HParams, UnknownEnvError, suggest
+from dqn_jax.envs import resolve_env
+from dqn_jax.protocols import PROTOCOLS
 
 
 @dataclasses.dataclass(frozen=True)
@@ -242,7 +243,96 @@ _TUTORIALS = (
     ),
 )
 
-PRESETS: dict[str, Preset] = {preset.name: preset for preset in (*_CLASSIC_PRESETS, *_TUTORIALS)}
+# What the Atari presets share: the agent and the game of Mnih et al. 2015 in the numbers of the field today (Adam of
+# Dopamine's JAX baselines), eight games at a time with the paper's four steps to an update.
+_ATARI = Config(
+    env="Pong-v5",
+    torso="nature",
+    hidden=(512,),
+    num_envs=8,
+    batch_size=32,
+    loss="huber",
+    replay_capacity=1_000_000,
+    min_replay=20_000,
+    train_every=4,
+    total_steps=2_500_000,  # 10 million frames
+    eval_every=250_000,
+    eval_episodes=20,
+    **PROTOCOLS["nature"].settings,
+)
+_ATARI_HPARAMS = HParams(
+    learning_rate=6.25e-5,
+    optimizer_eps=1.5e-4,
+    epsilon_end=0.01,
+    epsilon_decay_steps=250_000,
+    target_period=2_000,
+)
+# Raw scores of random play and of a human, in the set that comes with dqn_zoo (Quan & Ostrovski 2020), which is that of
+# most papers since 2016; the human of Mnih et al. 2015 differs (Pong 9.3, MsPacman 15,693, ...).
+_GAMES = {
+    "pong": ("Pong-v5", -20.7, 14.6),
+    "breakout": ("Breakout-v5", 1.7, 30.5),
+    "ms-pacman": ("MsPacman-v5", 307.3, 6951.6),
+    "space-invaders": ("SpaceInvaders-v5", 148.0, 1668.7),
+    "beam-rider": ("BeamRider-v5", 363.9, 16926.5),
+    "seaquest": ("Seaquest-v5", 68.4, 42054.7),
+    "enduro": ("Enduro-v5", 0.0, 860.5),
+    "qbert": ("Qbert-v5", 163.9, 13455.0),
+}
+
+
+def human_normalised(random: float, human: float) -> tuple[str, ...]:
+    """Criteria at 50, 25 and 100 % of the way from random play to the human; the first one decides."""
+    return tuple(f"eval>={random + share * (human - random):g}" for share in (0.5, 0.25, 1.0))
+
+
+_ATARI_PRESETS = tuple(
+    Preset(
+        name,
+        f"{env} from pixels, 10 million frames: Nature DQN with Adam; converged at 50 % of human",
+        dataclasses.replace(_ATARI, env=env),
+        _ATARI_HPARAMS,
+        human_normalised(random, human),
+        seeds=1,
+    )
+    for name, (env, random, human) in _GAMES.items()
+)
+
+# The agents of the papers, 200 million frames. Periods are theirs in frames, divided by 4 frames a step and 4 steps an
+# update; RMSProp's 0.01 is for a loss that is summed over the batch of 32, here it is a mean.
+_PAPER = dataclasses.replace(
+    _ATARI, optimizer="rmsprop_centered", min_replay=50_000, total_steps=50_000_000, eval_every=250_000
+)
+_PAPER_HPARAMS = HParams(
+    learning_rate=2.5e-4,
+    rms_decay=0.95,
+    optimizer_eps=0.01 / 32**2,
+    epsilon_end=0.1,
+    epsilon_decay_steps=1_000_000,
+    target_period=2_500,
+)
+_PAPER_PRESETS = (
+    Preset(
+        "nature-dqn",
+        "DQN of Mnih et al. 2015 (Nature 518:529); any game by --env Breakout-v5",
+        _PAPER,
+        _PAPER_HPARAMS,
+        human_normalised(*_GAMES["pong"][1:]),
+        seeds=1,
+    ),
+    Preset(
+        "double-dqn",
+        "Double DQN of van Hasselt et al. 2016 (arXiv 1509.06461), tuned as there; any game by --env Breakout-v5",
+        dataclasses.replace(_PAPER, double=True, eval_epsilon=0.01),
+        _PAPER_HPARAMS._replace(epsilon_end=0.01, target_period=7_500),
+        human_normalised(*_GAMES["pong"][1:]),
+        seeds=1,
+    ),
+)
+
+PRESETS: dict[str, Preset] = {
+    preset.name: preset for preset in (*_CLASSIC_PRESETS, *_TUTORIALS, *_ATARI_PRESETS, *_PAPER_PRESETS)
+}
 
 
 def resolve_preset(name: str) -> Preset:
@@ -256,10 +346,8 @@ def resolve_preset(name: str) -> Preset:
     else:
         try:
             env = resolve_env(name)
-        except ConfigError as error:
-            if "cannot be used" in str(error):
-                raise
-            nearest = suggest(name, [*PRESETS, *env_names()])
+        except UnknownEnvError as unknown:
+            nearest = suggest(name, [*unknown.choices, *PRESETS])
             raise ConfigError(
                 f"preset: there is no preset or environment '{name}'.{nearest} 'dqn-jax list' shows all."
             ) from None

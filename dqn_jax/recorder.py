@@ -12,9 +12,12 @@ import numpy as np
 from dqn_jax import report, runs
 from dqn_jax.film import can_draw
 from dqn_jax.history import READINGS, History
-from dqn_jax.loop import LaneState, Loop
+from dqn_jax.loop import Loop
+from dqn_jax.paths import AnyLoop
 from dqn_jax.play import film_policy, median_lane
 from dqn_jax.types import Params
+
+_FRESH_GAMES = "fresh_games_after_env_steps"
 
 
 class Recorder:
@@ -26,7 +29,16 @@ class Recorder:
         self.save_episodes = save_episodes
         self._writers: list[Any] = []
         self._events_written = 0
-        runs.write_json(run / "provenance.json", runs.provenance(settings.seeds))
+        self._provenance = run / "provenance.json"
+        earlier = runs.read_json(self._provenance) if self._provenance.is_file() else {}
+        kept = {_FRESH_GAMES: earlier[_FRESH_GAMES]} if _FRESH_GAMES in earlier else {}
+        runs.write_json(self._provenance, {**runs.provenance(settings.seeds), **kept})
+
+    def fresh_games(self, env_steps: int) -> None:
+        """Note that games began anew after `env_steps`, for emulators cannot be saved."""
+        noted = runs.read_json(self._provenance)
+        noted.setdefault(_FRESH_GAMES, []).append(env_steps)
+        runs.write_json(self._provenance, noted)
 
     def chunk(self, history: History) -> None:
         """Write the tables and events as of now."""
@@ -34,12 +46,12 @@ class Recorder:
             self._tables(history)
             self._events(history)
 
-    def checkpoint(self, env_steps: int, lanes: LaneState, history: History) -> None:
+    def checkpoint(self, env_steps: int, lanes: Any, history: History) -> None:
         """Save everything that going on needs (`lanes` on the host, leaves `[L, ...]`)."""
         with runs.clear_errors(self.run):
             runs.save_checkpoint(self.run, env_steps, lanes, history.arrays())
 
-    def finish(self, summary: dict[str, Any], history: History, loop: Loop, params: Params) -> None:
+    def finish(self, summary: dict[str, Any], history: History, loop: AnyLoop, params: Params) -> None:
         """Write the summary, the figure and, where the environment can be drawn, the median seed's film."""
         with runs.clear_errors(self.run):
             self._tables(history)
@@ -49,7 +61,7 @@ class Recorder:
                     report.plot_runs([report.RunData.of(self.settings, history.metrics_table(), summary)], path)
             for writer in self._writers:
                 writer.close()
-            if summary["complete"] and can_draw(loop.env):
+            if summary["complete"] and isinstance(loop, Loop) and can_draw(loop.env):
                 lane = median_lane(summary["final_eval_return"])
                 own = jax.tree.map(lambda x: x[lane], params)
                 title = f"{loop.env.spec.name}, seed {self.settings.seeds[lane]}"

@@ -19,8 +19,9 @@ from dqn_jax._import_time import import_seconds
 from dqn_jax.config import Config, ConfigError, HParams, validate
 from dqn_jax.history import History
 from dqn_jax.interrupt import Interrupt
-from dqn_jax.loop import Loop, make_loop
-from dqn_jax.population import Population, make_population, stack_hparams
+from dqn_jax.paths import AnyLoop, AnyPopulation, loop_for, networks_of, population_for
+from dqn_jax.pool_loop import PoolLoop
+from dqn_jax.population import stack_hparams
 from dqn_jax.presets import Preset, resolve_preset, with_overrides
 from dqn_jax.recorder import Recorder
 from dqn_jax.types import Params
@@ -127,7 +128,7 @@ def train(
         None if source is None else str(source),
     )
     # Before anything is written: these refuse what the environment or the number of lanes does not allow.
-    loop = make_loop(settings.config)
+    loop = loop_for(settings.config)
     stack_hparams(settings.hparams, len(lane_seeds))
     learnt = None if source is None else _load_weights(source, loop, len(lane_seeds))
     run = _open_run(settings, out, root, resume)
@@ -139,8 +140,8 @@ def train(
 
     report("compile", 0)
     everyone = np.arange(len(lane_seeds))
-    population = make_population(
-        settings.config, loop, settings.hparams, len(everyone), from_weights=learnt is not None
+    population: AnyPopulation = population_for(
+        loop, settings.config, settings.hparams, lane_seeds, from_weights=learnt is not None
     )
     layout = population.layout
     hparams, active = layout.place(stack_hparams(settings.hparams, len(everyone))), layout.active(everyone)
@@ -157,6 +158,9 @@ def train(
         env_steps, saved, arrays = resumed
         history.restore(arrays)
         lanes = layout.place(saved)
+        if recorder and isinstance(loop, PoolLoop):
+            recorder.fresh_games(env_steps)
+            warn("emulators cannot be saved: going on in fresh games, with all else as it was")
         began -= history.seconds[-1]
     last_step = loop.warmup_steps + loop.num_chunks * loop.steps_per_chunk
     allowance, saved_at = runs.Allowance(_CHECKPOINT_SHARE), env_steps
@@ -181,7 +185,7 @@ def train(
             report("train", env_steps)
         if recorder and saved_at != env_steps:
             recorder.checkpoint(env_steps, layout.fetch(lanes, everyone), history)
-    params = layout.fetch(lanes.agent.params, everyone)
+    params = layout.fetch(networks_of(lanes), everyone)
     summary = _summary(settings, parsed, history, population, complete=not interrupt.requested)
     if recorder:
         recorder.finish(summary, history, loop, params)
@@ -238,7 +242,7 @@ def _weights_run(path: Path, resumed: str | Path | None) -> Path:
     return runs.find_run(path, "weights")
 
 
-def _load_weights(run: Path, loop: Loop, lanes: int) -> Params:
+def _load_weights(run: Path, loop: AnyLoop, lanes: int) -> Params:
     """Networks of a run, leaves `[lanes, ...]`, on the host."""
     settings, _, params = play.load_agents(run)
     if len(settings.seeds) not in (1, lanes):
@@ -280,7 +284,7 @@ def _settled(criteria: Sequence[convergence.Criterion], history: History) -> np.
 def _progress(
     phase: Literal["compile", "train"],
     config: Config,
-    loop: Loop,
+    loop: AnyLoop,
     history: History,
     criteria: Sequence[convergence.Criterion],
     env_steps: int,
@@ -313,7 +317,7 @@ def _summary(
     settings: runs.RunSettings,
     criteria: Sequence[convergence.Criterion],
     history: History,
-    population: Population,
+    population: AnyPopulation,
     *,
     complete: bool,
 ) -> dict[str, Any]:

@@ -118,7 +118,7 @@ def test_help_is_on_standard_output(arguments, capsys):
 def test_list_shows_presets_environments_and_criteria(capsys):
     assert main(["list"]) == 0
     out = capsys.readouterr().out
-    for word in ("cartpole", "pendulum", "CartPole-v0", "Breakout-MinAtar", "FourRooms-misc", "td_error"):
+    for word in ("cartpole", "pendulum", "CartPole-v0", "Breakout-MinAtar", "FourRooms-misc", "Pong-v5", "td_error"):
         assert word in out
 
 

@@ -10,9 +10,10 @@ from typing import Any
 
 import jax
 import numpy as np
-import psutil
 
 from dqn_jax.config import Config, ConfigError, HParams, show
+from dqn_jax.devices import free_memory, size_text
+from dqn_jax.envs import kind_of
 from dqn_jax.loop import make_loop
 from dqn_jax.population import stack_hparams
 from dqn_jax.presets import Preset
@@ -102,7 +103,7 @@ def make_plan(
     devices = list(devices if devices is not None else jax.local_devices())
     if wave is not None and wave < 1:
         raise ConfigError(f"wave: {wave} is not possible; use 1 or more lanes, or leave it out.")
-    limit = _free_memory(devices) if memory is None else int(memory)
+    limit = int(free_memory(devices) * _MEMORY_SHARE) if memory is None else int(memory)
     most = wave or (_CPU_WAVE if devices[0].platform == "cpu" else 2**31)
     planned = []
     static = [name for name in space if name not in HParams._fields]
@@ -113,8 +114,8 @@ def make_plan(
         fits = limit // bytes_per_lane
         if fits < 1:
             raise ConfigError(
-                f"memory: one lane takes {_size(bytes_per_lane)} and there are {_size(limit)}; lower replay_capacity"
-                " (or num_envs, hidden), or give --memory-gb if you know better."
+                f"memory: one lane takes {size_text(bytes_per_lane)} and there are {size_text(limit)}; lower "
+                "replay_capacity (or num_envs, hidden), or give --memory-gb if you know better."
             )
         lanes = [(trial.number, seed) for trial in group.trials for seed in seeds]
         capacity = min(len(lanes), most, fits)
@@ -153,6 +154,11 @@ def fitted_groups(
     """Compile groups of points, under their numbers; replays no larger than they can fill."""
     numbers = range(len(drawn)) if numbers is None else numbers
     groups = compile_groups(preset, space, drawn)
+    for group in groups:
+        if kind_of(group.config.env) == "pool":
+            raise ConfigError(
+                f"env: sweeps run on on-device environments, and {group.config.env} is a pool's; use train."
+            )
     return [
         Group(fitted(group.config), tuple(trial._replace(number=numbers[trial.number]) for trial in group.trials))
         for group in groups
@@ -181,29 +187,13 @@ def _bytes(tree: Any) -> int:
     return sum(math.prod(x.shape) * size(x) for x in jax.tree.leaves(tree))
 
 
-def _free_memory(devices: Sequence[jax.Device]) -> int:
-    if devices[0].platform == "cpu":
-        return int(psutil.virtual_memory().available * _MEMORY_SHARE)
-    stats = [device.memory_stats() or {} for device in devices]
-    free = [s["bytes_limit"] - s["bytes_in_use"] for s in stats if "bytes_limit" in s]
-    return int(min(free) * len(devices) * _MEMORY_SHARE) if free else int(8e9)
-
-
-def _size(count: float) -> str:
-    for unit in ("B", "kB", "MB"):
-        if count < 1000:
-            return f"{count:.3g} {unit}"
-        count /= 1000
-    return f"{count:.3g} GB"
-
-
 def describe(plan: Plan, settings: dict[str, Any]) -> list[str]:
     """The plan in a few lines, for a person."""
     trials = sum(len(group.group.trials) for group in plan.groups)
     many = f"{len(plan.groups)} programs" if len(plan.groups) > 1 else "1 program"
     lines = [
         f"{trials} trials x {len(settings['seeds'])} seeds = {plan.lanes} lanes on {plan.devices} x {plan.device_kind};"
-        f" {many} to compile; at most {_size(plan.peak_bytes)} at once of {_size(plan.memory)}"
+        f" {many} to compile; at most {size_text(plan.peak_bytes)} at once of {size_text(plan.memory)}"
     ]
     if plan.programs_because_of:
         causes = ", ".join(f"{name} ({count} values)" for name, count in plan.programs_because_of.items())
@@ -213,7 +203,7 @@ def describe(plan: Plan, settings: dict[str, Any]) -> list[str]:
         name = ", ".join(f"{k}={show(v)}" for k, v in group.settings.items()) or "all"
         lines.append(
             f"  {name}: {len(group.group.trials)} trials, {group.lanes} lanes in {len(group.waves)} wave"
-            f"{'s' if len(group.waves) > 1 else ''} of up to {group.capacity}, {_size(group.bytes_per_lane)} a lane"
+            f"{'s' if len(group.waves) > 1 else ''} of up to {group.capacity}, {size_text(group.bytes_per_lane)} a lane"
         )
     if len(shown) < len(plan.groups):
         lines.append(f"  ... and {len(plan.groups) - len(shown)} more")

@@ -1,0 +1,162 @@
+"""The training loop over a pool of host environments: it acts, sends, learns while the pool steps, and receives.
+
+The agent's functions are those of `loop`. All seeds share one pool; on an accelerator their agents act and learn
+together under `vmap`, on CPU one after another. The pool itself is the one thing here with a state of its own:
+emulators cannot be saved, so a run that is resumed starts fresh games.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from dqn_jax.agent import Agent, AgentState, UpdateInfo, make_agent
+from dqn_jax.config import Config, ConfigError, HParams
+from dqn_jax.envs import make_pool
+from dqn_jax.frame_replay import FrameReplayState, make_frame_replay, stack_push
+from dqn_jax.loop import fresh_learner
+from dqn_jax.prng import make_key
+from dqn_jax.schedules import epsilon_at
+from dqn_jax.types import EnvSpec, FrameRow, Key, Obs, Params
+
+
+class PoolLaneState(NamedTuple):
+    """Everything one agent carries from step to step; its environments are in the pool."""
+
+    key: Key
+    agent: AgentState
+    replay: FrameReplayState
+    obs: Obs  # [N, *obs_shape], what it acted on last
+    episodes: jax.Array  # [], int32, episodes finished
+    trainings: jax.Array  # [], int32, times of training (each `updates_per_train` batches)
+
+
+class PoolLoop(NamedTuple):
+    """The pure functions of one agent and the numbers that fix its rhythm."""
+
+    start: Callable[..., PoolLaneState]  # (seed, hparams, weights)
+    # (env_steps, lane, row, game_over, hparams): actions [N] and exploration []
+    act: Callable[..., tuple[PoolLaneState, jax.Array, jax.Array]]
+    learn: Callable[..., tuple[PoolLaneState, jax.Array]]  # (trainings, lane, hparams): sums of UpdateInfo [3]
+    # of L networks: (params, obs, frame, first, epsilon, key): obs [L, E, *obs_shape] and actions [L, E]
+    play: Callable[..., tuple[Obs, jax.Array]]
+    agent: Agent
+    spec: EnvSpec
+    frame_shape: tuple[int, ...]  # of what the pool gives, before stacking
+    config: Config
+    frame_bytes: int  # that go to the device for each environment and step
+    warmup_steps: int  # environment steps before learning
+    steps_per_chunk: int  # environment steps per chunk
+    num_chunks: int
+
+
+def make_pool_loop(config: Config) -> PoolLoop:
+    """Build the loop of one agent on a pool.
+
+    Raises:
+      ConfigError: as `make_pool` and `make_agent`, and for settings that only on-device environments have.
+    """
+    _refuse(config)
+    pool = make_pool(config, 1, [0])  # its spaces are known once it exists
+    spec = pool.spec
+    pool.close()
+    agent = make_agent(config, spec)
+    replay = make_frame_replay(
+        config.replay_capacity, config.batch_size, config.num_envs, config.frame_stack, config.n_step
+    )
+    frame_shape = spec.obs_shape[:-1] if config.frame_stack > 1 else spec.obs_shape
+    # At the least so many rows that a whole window is stored.
+    warmup_iterations = max(-(-config.min_replay // config.num_envs), config.frame_stack + config.n_step)
+    iterations = -(-config.eval_every // config.num_envs)
+    warmup_steps, steps_per_chunk = warmup_iterations * config.num_envs, iterations * config.num_envs
+
+    def start(seed: jax.Array, hparams: HParams, weights: Params | None = None) -> PoolLaneState:
+        net_key, key = jax.random.split(make_key(seed))
+        envs = (config.num_envs,)
+        count, flag = jnp.zeros((), jnp.int32), jnp.zeros(envs, bool)
+        frame = jnp.zeros((*envs, *frame_shape), spec.obs_dtype)
+        example = FrameRow(frame, jnp.zeros(envs, jnp.int32), jnp.zeros(envs), flag, flag, flag)
+        obs = jnp.zeros((*envs, *spec.obs_shape), spec.obs_dtype)
+        learner = fresh_learner(config, agent, net_key, hparams, weights)
+        return PoolLaneState(key, learner, replay.init(example), obs, count, count)
+
+    def act(
+        env_steps: jax.Array, lane: PoolLaneState, row: FrameRow, game_over: jax.Array, hparams: HParams
+    ) -> tuple[PoolLaneState, jax.Array, jax.Array]:
+        key, act_key = jax.random.split(lane.key)
+        episodes = lane.episodes + jnp.sum(game_over, dtype=jnp.int32)
+        obs = stack_push(lane.obs, row.frame, row.first)
+        counts = {
+            "env_steps": env_steps,
+            "updates": lane.agent.updates,
+            "trainings": lane.trainings,
+            "episodes": episodes,
+        }
+        epsilon = epsilon_at(config, hparams, counts[config.epsilon_unit])
+        actions = agent.act(lane.agent.params, obs, epsilon, act_key)
+        stored = replay.add(lane.replay, row._replace(action=actions))
+        return lane._replace(key=key, replay=stored, obs=obs, episodes=episodes), actions, epsilon
+
+    def learn(trainings: jax.Array, lane: PoolLaneState, hparams: HParams) -> tuple[PoolLaneState, jax.Array]:
+        key, learn_key = jax.random.split(lane.key)
+
+        def one(i: jax.Array, carry: tuple[AgentState, jax.Array]) -> tuple[AgentState, jax.Array]:
+            state, sums = carry
+            batch = replay.sample(lane.replay, jax.random.fold_in(learn_key, i), hparams.discount)
+            state, info = agent.update(state, batch.transition, hparams, batch.weight)
+            return state, sums + jnp.stack(info)
+
+        carry = (lane.agent, jnp.zeros((len(UpdateInfo._fields),)))
+        learner, sums = jax.lax.fori_loop(0, trainings * config.updates_per_train, one, carry)
+        return lane._replace(key=key, agent=learner, trainings=lane.trainings + trainings), sums
+
+    def play_one(
+        params: Params, obs: Obs, frame: jax.Array, first: jax.Array, epsilon: jax.Array, key: Key
+    ) -> tuple[Obs, jax.Array]:
+        obs = stack_push(obs, frame, first)
+        return obs, agent.act(params, obs, epsilon, key)
+
+    @functools.partial(jax.jit, donate_argnums=1)
+    def play(*arguments: Any) -> tuple[Obs, jax.Array]:
+        *own, epsilon, key = arguments
+        if own[1].shape[0] == 1:  # batched over networks, convolutions are slow on CPU
+            alone = jax.tree.map(lambda x: x.reshape(x.shape[1:]), [*own, epsilon[None], key[None]])
+            return jax.tree.map(lambda x: x[None], play_one(*alone))
+        return jax.vmap(play_one, in_axes=(0, 0, 0, 0, None, None))(*arguments)
+
+    return PoolLoop(
+        start,
+        act,
+        learn,
+        play,
+        agent,
+        spec,
+        frame_shape,
+        config,
+        math.prod(frame_shape) * jnp.dtype(spec.obs_dtype).itemsize + 12,  # a reward, an empty action, four flags
+        warmup_steps,
+        steps_per_chunk,
+        max(1, -(-(config.total_steps - warmup_steps) // steps_per_chunk)),
+    )
+
+
+_DEVICE_ONLY = (
+    "sampling",
+    "clear_replay",
+    "minibatch_size",
+    "train_unit",
+    "freeze_when",
+    "total_episodes",
+    "env_params",
+)
+
+
+def _refuse(config: Config) -> None:
+    for field in _DEVICE_ONLY:
+        if getattr(config, field) != getattr(Config, field):
+            raise ConfigError(f"{field}: environments of a pool do not have it; leave it out.")

@@ -1,0 +1,267 @@
+"""The loop over a pool: what it acts on, stores, learns from and reports, with real games of EnvPool."""
+
+from __future__ import annotations
+
+import json
+import sys
+
+import jax
+import numpy as np
+import pytest
+
+import dqn_jax
+from dqn_jax import pool_loop, pool_population
+from dqn_jax.cli import main
+from dqn_jax.config import Config, ConfigError, HParams
+from dqn_jax.envs import make_pool
+from dqn_jax.pool_loop import make_pool_loop
+from dqn_jax.pool_population import PoolPopulation
+from dqn_jax.population import stack_hparams
+
+# Episodes of CartPole under a random policy end every 20 steps or so; 7 updates do not divide anything.
+CARTPOLE = Config(
+    env="envpool:CartPole-v1",
+    hidden=(8,),
+    num_envs=4,
+    batch_size=8,
+    replay_capacity=400,
+    min_replay=50,
+    train_every=7,
+    updates_per_train=2,
+    n_step=3,
+    total_steps=600,
+    eval_every=180,
+    eval_episodes=3,
+    pool_threads=1,
+)
+PONG = Config(
+    env="Pong-v5",
+    torso="dqn2013",
+    hidden=(8,),
+    frame_size=36,
+    frame_stack=3,
+    action_repeat=4,
+    num_envs=2,
+    batch_size=4,
+    replay_capacity=300,
+    min_replay=20,
+    train_every=4,
+    total_steps=120,
+    eval_every=50,
+    eval_episodes=2,
+    max_episode_steps=80,
+    reward_clip=1.0,
+    pool_threads=1,
+)
+
+
+class Spy:
+    """A pool that notes what passes through it."""
+
+    def __init__(self, pool, log):
+        self._pool, self.log = pool, log
+        self.spec, self.frame_shape, self.close = pool.spec, pool.frame_shape, pool.close
+
+    def reset(self):
+        output = self._pool.reset()
+        self.log.append(("recv", output))
+        return output
+
+    def recv(self):
+        output = self._pool.recv()
+        self.log.append(("recv", output))
+        return output
+
+    def send(self, actions):
+        self.log.append(("send", np.array(actions)))
+        self._pool.send(actions)
+
+
+@pytest.fixture
+def log(monkeypatch):
+    """All that passes through the pools of training, and when something is learnt."""
+    noted = []
+
+    def spied(config, num_envs, seed, *, evaluation=False):
+        pool = make_pool(config, num_envs, seed, evaluation=evaluation)
+        return pool if evaluation else Spy(pool, noted)
+
+    monkeypatch.setattr(pool_population, "make_pool", spied)
+    return noted
+
+
+def population_of(config, seeds, hparams=HParams(epsilon_decay_steps=400)):  # noqa: B008 - immutable
+    population = PoolPopulation(make_pool_loop(config), hparams, seeds)
+    placed = population.layout.place(stack_hparams(hparams, len(seeds)))
+    return population, placed, population.start(seeds, hparams)
+
+
+@pytest.mark.parametrize("config", [CARTPOLE, PONG], ids=["vectors", "pixels"])
+def test_the_replay_holds_what_the_pool_gave_and_the_actions_it_got(config, log):
+    population, placed, (lanes, _) = population_of(config, [3, 5])
+    lanes, _ = population.chunk(population.loop.warmup_steps, lanes, placed, np.arange(2))
+    outputs = [output for what, output in log if what == "recv"]
+    actions = [sent for what, sent in log if what == "send"]
+    assert [what for what, _ in log] == ["recv", "send"] * len(outputs)
+    count = (population.loop.warmup_steps + population.loop.steps_per_chunk) // config.num_envs
+    assert len(outputs) == count
+    state = population.layout.fetch(lanes, np.arange(2))
+    for lane in (0, 1):
+        own = slice(lane * config.num_envs, (lane + 1) * config.num_envs)
+        assert state.replay.rows_added[lane] == count
+        for name in ("frame", "reward", "terminated", "truncated", "first"):
+            stored = getattr(state.replay.storage, name)[lane][:count]
+            np.testing.assert_array_equal(stored, np.stack([getattr(output, name)[own] for output in outputs]))
+        np.testing.assert_array_equal(
+            state.replay.storage.action[lane][:count], np.stack([sent[own] for sent in actions])
+        )
+    assert any(output.first[1:].any() for output in outputs[1:])  # games ended and began
+    assert len({tuple(sent) for sent in actions}) > 2
+
+
+def test_training_happens_while_the_pool_steps(log, monkeypatch):
+    population, placed, (lanes, _) = population_of(CARTPOLE, [0])
+    learn = population.learn
+    monkeypatch.setattr(population, "learn", lambda *a: log.append(("learn", int(a[0]))) or learn(*a))
+    log.clear()
+    lanes, metrics = population.chunk(population.loop.warmup_steps, lanes, placed, np.arange(1))
+    order = [what for what, _ in log]
+    places = [i for i, what in enumerate(order) if what == "learn"]
+    assert places
+    assert all(order[i - 1] == "send" for i in places)
+    assert all(order[i + 1] == "recv" for i in places if i + 1 < len(order))
+    # As often as the steps since the warm-up cross a multiple of train_every, whatever divides what.
+    steps = population.loop.steps_per_chunk
+    assert sum(n for what, n in log if what == "learn") == steps // CARTPOLE.train_every
+    assert metrics.updates[0, -1] == steps // CARTPOLE.train_every * CARTPOLE.updates_per_train
+    state = population.layout.fetch(lanes, np.arange(1))
+    assert state.agent.updates[0] == metrics.updates[0, -1]
+    np.testing.assert_array_equal(metrics.updates[0], np.sort(metrics.updates[0]))
+
+
+def test_what_is_logged_are_whole_raw_games(log):
+    config = PONG.__class__(**{**vars(PONG), "reward_scale": 0.1, "eval_every": 200, "total_steps": 220})
+    population, placed, (lanes, _) = population_of(config, [1])
+    log.clear()
+    _, metrics = population.chunk(population.loop.warmup_steps, lanes, placed, np.arange(1))
+    outputs = [output for what, output in log if what == "recv"]
+    over = np.stack([output.game_over for output in outputs])
+    assert over.sum() >= 4
+    np.testing.assert_array_equal(~np.isnan(metrics.episode_return[0]), over)
+    raw = np.stack([output.episode_return for output in outputs])
+    np.testing.assert_array_equal(metrics.episode_return[0][over], raw[over])
+    assert metrics.eval_lengths.tolist() == [[80, 80]]  # frames, up to the cap
+
+
+def test_a_seed_does_not_depend_on_its_neighbours():
+    def numbers(seeds, lane):
+        population, placed, (lanes, warmup) = population_of(CARTPOLE, seeds)
+        lanes, metrics = population.chunk(population.loop.warmup_steps, lanes, placed, np.arange(len(seeds)))
+        state = population.layout.fetch(lanes, np.arange(len(seeds)))
+        return jax.tree.map(lambda x: np.asarray(x)[lane], (warmup, metrics, state.agent, state.replay))
+
+    alone, together = numbers([7], 0), numbers([2, 7, 4], 1)
+    jax.tree.map(np.testing.assert_array_equal, alone, together)
+    other = numbers([8], 0)
+    assert not np.array_equal(alone[3].storage.frame, other[3].storage.frame)
+
+
+def test_exploration_follows_the_schedule():
+    _, _, (_, warmup) = population_of(CARTPOLE, [0, 1])
+    steps = 4 * np.arange(warmup.epsilon.shape[1])
+    np.testing.assert_allclose(warmup.epsilon[0], 1 - 0.95 * steps / 400, rtol=1e-6)
+
+
+def test_a_run_is_trained_saved_resumed_and_evaluated(tmp_path, monkeypatch, capsys):
+    asked = {name: value for name, value in vars(CARTPOLE).items() if name != "env"}
+    calls = []
+    monkeypatch.setattr(sys.modules["dqn_jax.train"], "_CHECKPOINT_SHARE", 1e9)  # after every chunk
+
+    def stop_after_two(progress):
+        calls.append(progress)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+
+    run = tmp_path / "run"
+    with pytest.raises(KeyboardInterrupt):
+        dqn_jax.train(CARTPOLE.env, seeds=2, out=run, criteria=("eval>=1",), on_progress=stop_after_two, **asked)
+    warnings = []
+    result = dqn_jax.train(
+        CARTPOLE.env, seeds=2, out=run, criteria=("eval>=1",), resume=True, warn=warnings.append, **asked
+    )
+    assert warnings == ["emulators cannot be saved: going on in fresh games, with all else as it was"]
+    provenance = json.loads((run / "provenance.json").read_text())
+    assert provenance["fresh_games_after_env_steps"] == [calls[-1].env_steps]
+    whole = dqn_jax.train(CARTPOLE.env, seeds=2, criteria=("eval>=1",), **asked)
+    assert result.summary["env_steps"] == whole.summary["env_steps"]
+    assert result.summary["updates"] == whole.summary["updates"]
+    before = len([steps for steps in whole.history.env_steps if steps <= calls[-1].env_steps])
+    assert before == 2
+    np.testing.assert_array_equal(
+        result.history.reading("eval_return")[:, :before], whole.history.reading("eval_return")[:, :before]
+    )
+    assert result.converged.all()
+    capsys.readouterr()
+    assert main(["evaluate", str(run), "--episodes", "3", "--json"]) == 0
+    played = json.loads(capsys.readouterr().out)
+    assert np.shape(played["mean_return"]) == (2,)
+    assert min(played["mean_length"]) >= 8
+    assert main(["record", str(run)]) == 2
+    assert "cannot be drawn" in capsys.readouterr().err
+
+
+def test_pixels_train_from_the_command_line_under_a_protocol(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    small = (
+        "--num-envs 2 --torso dqn2013 --hidden 8 --frame-size 36 --batch-size 4 --replay-capacity 300 --min-replay 20"
+    )
+    small += " --total-steps 60 --eval-every 40 --eval-episodes 1 --max-episode-steps 80 --seeds 1 --pool-threads 1"
+    assert main(["train", "pong", "--protocol", "dopamine", *small.split(), "--out", "run"]) == 0
+    out, err = capsys.readouterr()
+    assert err.startswith("dopamine: sticky actions")
+    assert "sticky_actions 0.25" in err
+    settings = json.loads((tmp_path / "run" / "config.json").read_text())["config"]
+    assert (settings["sticky_actions"], settings["life_loss"], settings["eval_epsilon"]) == (0.25, "ignore", 0.001)
+    assert settings["max_episode_steps"] == 80  # an option given beside the protocol counts
+    assert "eval>=-3.05" in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "names"),
+    [
+        ("pong --protocol natur", ["protocol", "Did you mean 'nature'"]),
+        ("cartpole --protocol nature", ["protocol", "Atari"]),
+        ("pong --sampling latest", ["sampling", "pool"]),
+        ("pong --train-unit episodes", ["train_unit", "pool"]),
+        ("pong --frame-size 20", ["torso", "nature", "36"]),
+        ("pongg", ["'pongg'", "Did you mean"]),
+        ("envpool:CartPole-v9", ["CartPole-v9"]),
+        ("pong --pool-options difculty 1", ["pool_options", "difficulty"]),
+        ("cartpole --n-step 3", ["n_step", "pool"]),
+    ],
+)
+def test_bad_input_is_one_line(arguments, names, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(["train", *arguments.split()]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith("dqn-jax: ")
+    assert err.count("\n") == 1
+    for name in names:
+        assert name in err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_replay_larger_than_memory_says_what_fits(monkeypatch):
+    monkeypatch.setattr(pool_population, "free_memory", lambda devices: 100_000)
+    with pytest.raises(
+        ConfigError, match=r"replay_capacity: 300 .* 2 seeds take [\d.]+ kB, .* 100 kB .* about \d+ fit"
+    ):
+        PoolPopulation(make_pool_loop(PONG), HParams(), [0, 1])
+
+
+def test_what_only_the_device_has_is_refused():
+    for field, value in (("clear_replay", True), ("freeze_when", "train5>1"), ("total_episodes", 3)):
+        with pytest.raises(ConfigError, match=field):
+            make_pool_loop(Config(**{**vars(CARTPOLE), field: value}))
+    assert set(pool_loop._DEVICE_ONLY) <= set(vars(CARTPOLE))
