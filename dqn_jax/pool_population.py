@@ -149,12 +149,15 @@ class PoolPopulation:
         lanes = list(lanes)
         records = self.advance(int(env_steps), iterations, lanes, hparams, learning=True)
         weights = [jax.tree.leaves(block.agent.params) for block in lanes]
-        finite: Any = np.concatenate(
-            [
-                np.all([np.isfinite(np.asarray(w)).all(axis=tuple(range(1, w.ndim))) for w in own], axis=0)
-                for own in weights
-            ]
-        ) & np.isfinite(records.means).all(axis=1)
+        finite: Any = (
+            np.concatenate(
+                [
+                    np.all([np.isfinite(np.asarray(w)).all(axis=tuple(range(1, w.ndim))) for w in own], axis=0)
+                    for own in weights
+                ]
+            )
+            & records.finite
+        )
         config = self.loop.config
         played = [
             evaluate_pool(
@@ -193,7 +196,8 @@ class PoolPopulation:
             began = time.perf_counter()
             output = self._receive(env_steps)
             received = time.perf_counter()
-            epsilons = self.act_on(output, steps, lanes, hparams)
+            actions, epsilons = self.act_on(output, steps, lanes, hparams)
+            self.pool.send(actions)
             acted = time.perf_counter()
             trainings = 0
             if learning:
@@ -211,7 +215,8 @@ class PoolPopulation:
             self.timeline.device += acted - received
             self.timeline.host += time.perf_counter() - acted
         if made:
-            records.means = np.concatenate([np.asarray(x) for x in sums]) / made
+            totals = np.concatenate([np.asarray(x) for x in sums])
+            records.finite, records.means = np.isfinite(totals).all(axis=1), totals / made
         return records
 
     def _receive(self, env_steps: int) -> PoolOutput:
@@ -222,9 +227,10 @@ class PoolPopulation:
             return self.pool.reset()
         return self.pool.recv()
 
-    def act_on(self, output: PoolOutput, env_steps: int, lanes: Blocks, hparams: Blocks) -> np.ndarray:
-        """Act on a row and send the actions; `[L]`, exploration."""
-        assert self.pool is not None
+    def act_on(
+        self, output: PoolOutput, env_steps: int, lanes: Blocks, hparams: Blocks
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Store a row and act on it, in place: actions of all environments, and exploration `[L]`."""
         envs = self.loop.config.num_envs
 
         def of_block(x: np.ndarray, b: int) -> Any:
@@ -243,8 +249,8 @@ class PoolPopulation:
             over = of_block(output.game_over, b)
             lanes[b], chosen, epsilon = self._act(np.int32(env_steps), block, row, over, hparams[b])
             acted.append((chosen, epsilon))
-        self.pool.send(np.concatenate([np.asarray(chosen).reshape(-1) for chosen, _ in acted]))
-        return np.concatenate([np.asarray(epsilon) for _, epsilon in acted])
+        actions = np.concatenate([np.asarray(chosen).reshape(-1) for chosen, _ in acted])
+        return actions, np.concatenate([np.asarray(epsilon) for _, epsilon in acted])
 
 
 def _check_memory(shapes: PoolLaneState, config: Config, lanes: int) -> None:
@@ -266,7 +272,8 @@ class _Records:
         self.epsilon: Any = np.zeros((lanes, iterations), np.float32)
         self.updates: Any = np.zeros((lanes, iterations), np.int32)
         self.episode_return: Any = np.full((lanes, iterations, num_envs), np.nan, np.float32)
-        self.means: Any = np.full((lanes, len(UpdateInfo._fields)), np.nan, np.float32)
+        self.means: Any = np.full((lanes, len(UpdateInfo._fields)), np.nan, np.float32)  # over the updates, if any
+        self.finite = np.ones(lanes, bool)
 
     def add(self, i: int, output: PoolOutput, epsilon: np.ndarray, updates: np.ndarray) -> None:
         self.epsilon[:, i], self.updates[:, i] = epsilon, updates

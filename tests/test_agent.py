@@ -110,6 +110,19 @@ def test_update_equals_a_step_worked_out_in_numpy(double, target_network, loss):
         assert int(new_state.updates) == 1
 
 
+def test_an_element_of_weight_zero_is_left_out():
+    _, update, init = compiled(SGD)
+    state, batch = init(make_key(0), traced()), make_batch()
+    weight = np.array([1, 0, 1, 1, 1, 1], np.float32)
+    garbage = jax.tree.map(np.copy, batch)
+    garbage.r_t[1], garbage.obs_tm1[1] = 1e3, -7.0
+    left_out = update(state, batch, traced(), weight)[0]
+    jax.tree.map(np.testing.assert_array_equal, left_out.params, update(state, garbage, traced(), weight)[0].params)
+    assert differ(left_out.params, update(state, batch, traced())[0].params)
+    everyone = update(state, batch, traced(), np.ones(BATCH, np.float32))[0]
+    jax.tree.map(np.testing.assert_array_equal, everyone.params, update(state, batch, traced())[0].params)
+
+
 def test_double_and_target_network_matter_in_the_numbers_above():
     _, _, init = compiled(SGD)
     params = perturbed(init(make_key(0), traced()).params, 1)

@@ -166,6 +166,15 @@ def test_a_seed_does_not_depend_on_its_neighbours():
     assert not np.array_equal(alone[3].storage.frame, other[3].storage.frame)
 
 
+def test_without_an_update_nothing_has_diverged():
+    config = Config(**{**vars(CARTPOLE), "train_every": 1_000})
+    population, placed, (lanes, _) = population_of(config, [0])
+    _, metrics = population.chunk(population.loop.warmup_steps, lanes, placed, np.arange(1))
+    assert metrics.finite.tolist() == [True]
+    assert np.isnan(metrics.loss).all()
+    assert metrics.updates[0, -1] == 0
+
+
 def test_exploration_follows_the_schedule():
     _, _, (_, warmup) = population_of(CARTPOLE, [0, 1])
     steps = 4 * np.arange(warmup.epsilon.shape[1])
