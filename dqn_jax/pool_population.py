@@ -197,6 +197,7 @@ class PoolPopulation:
             output = self._receive(env_steps)
             received = time.perf_counter()
             actions, epsilons = self.act_on(output, steps, lanes, hparams)
+            assert self.pool is not None
             self.pool.send(actions)
             acted = time.perf_counter()
             trainings = 0
