@@ -60,7 +60,7 @@ def write(name: str, run: Path) -> None:
     text = [
         f"# {name}",
         f"`.venv/bin/python -m experiments.atari.train {name}`, measured {machine()}. "
-        f"{summary['env_steps'] * frames:,} frames and {sum(summary['updates']):,} updates in "
+        f"{summary['env_steps'] * frames:,} frames and {sum(summary['updates']):,.0f} updates in "
         f"{summary['seconds']['run'] / 60:,.0f} minutes of wall time, evaluations included. "
         f"Last evaluation (mean of {settings.config.eval_episodes} games): {final}.",
         "![evaluation score](curve.png)",
