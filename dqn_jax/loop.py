@@ -137,7 +137,7 @@ def make_loop(config: Config) -> Loop:
         def warm(lane: LaneState, env_steps: jax.Array) -> tuple[LaneState, WarmupMetrics]:
             lane, out, _ = _interact(config, env, agent, replay, env_steps, lane, hparams)
             lane = _freeze(criterion, lane, out)
-            epsilon = _epsilon(config, hparams, env_steps + config.num_envs, lane)
+            epsilon = exploration(config, hparams, env_steps + config.num_envs, lane)
             return lane, WarmupMetrics(epsilon, _finished_returns(out))
 
         return jax.lax.scan(warm, lane, config.num_envs * jnp.arange(warmup_iterations))
@@ -145,16 +145,13 @@ def make_loop(config: Config) -> Loop:
     def chunk(env_steps: jax.Array, lane: LaneState, hparams: HParams) -> tuple[LaneState, ChunkMetrics]:
         def reading(carry: Any) -> tuple[jax.Array, jax.Array]:
             env_steps, lane, _ = carry
-            return _epsilon(config, hparams, env_steps, lane), lane.agent.updates
+            return exploration(config, hparams, env_steps, lane), lane.agent.updates
 
         def iteration(carry: Any) -> tuple[Any, Any]:
             env_steps, lane, sums = carry
             lane, out, learn_key = _interact(config, env, agent, replay, env_steps, lane, hparams)
             if config.train_unit == "env_steps":
-                # Counted from the end of the warm-up, by how many multiples of `train_every` the vector
-                # step crossed: nothing depends on one number dividing another.
-                since = env_steps - warmup_steps
-                trainings = (since + config.num_envs) // config.train_every - since // config.train_every
+                trainings = trainings_due(config, env_steps - warmup_steps)
                 if config.num_envs % config.train_every == 0:
                     trainings = config.num_envs // config.train_every
             else:
@@ -201,6 +198,14 @@ def make_loop(config: Config) -> Loop:
         )
 
     return Loop(start, chunk, env, agent, warmup_steps, steps_per_chunk, num_chunks)
+
+
+def trainings_due(config: Config, since: Any) -> Any:
+    """How often to train after the vector step that begins `since` environment steps after the warm-up.
+
+    As many times as it crosses multiples of `train_every`: nothing depends on one number dividing another.
+    """
+    return (since + config.num_envs) // config.train_every - since // config.train_every
 
 
 def fresh_learner(config: Config, agent: Agent, key: Key, hparams: HParams, weights: Params | None) -> AgentState:
@@ -264,7 +269,8 @@ def _freeze(criterion: Criterion | None, lane: LaneState, out: EnvOutput) -> Lan
     return lane._replace(freeze=jax.lax.scan(episode, lane.freeze, ended)[0])
 
 
-def _epsilon(config: Config, hparams: HParams, env_steps: jax.Array, lane: LaneState) -> jax.Array:
+def exploration(config: Config, hparams: HParams, env_steps: jax.Array, lane: Any) -> jax.Array:
+    """Epsilon of a lane (of either loop) after `env_steps`, `[]` float32."""
     counts = {
         "env_steps": env_steps,
         "updates": lane.agent.updates,
@@ -280,7 +286,7 @@ def _interact(
 ) -> tuple[LaneState, EnvOutput, Key]:
     """Act in all N environments once and store what happened; also gives the key to learn with."""
     key, act_key, env_key, learn_key = jax.random.split(lane.key, 4)
-    epsilon = _epsilon(config, hparams, env_steps, lane)
+    epsilon = exploration(config, hparams, env_steps, lane)
     actions = agent.act(lane.agent.params, lane.obs, epsilon, act_key)
     env_state, out = jax.vmap(env.step)(jax.random.split(env_key, config.num_envs), lane.env, actions)
     stored = replay.add(lane.replay, to_transition(lane.obs, actions, out))

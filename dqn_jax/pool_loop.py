@@ -19,9 +19,8 @@ from dqn_jax.agent import Agent, AgentState, UpdateInfo, make_agent
 from dqn_jax.config import Config, ConfigError, HParams
 from dqn_jax.envs import make_pool
 from dqn_jax.frame_replay import FrameReplayState, make_frame_replay, stack_push
-from dqn_jax.loop import fresh_learner
+from dqn_jax.loop import exploration, fresh_learner
 from dqn_jax.prng import make_key
-from dqn_jax.schedules import epsilon_at
 from dqn_jax.types import EnvSpec, FrameRow, Key, Obs, Params
 
 
@@ -91,13 +90,7 @@ def make_pool_loop(config: Config) -> PoolLoop:
         key, act_key = jax.random.split(lane.key)
         episodes = lane.episodes + jnp.sum(game_over, dtype=jnp.int32)
         obs = stack_push(lane.obs, row.frame, row.first)
-        counts = {
-            "env_steps": env_steps,
-            "updates": lane.agent.updates,
-            "trainings": lane.trainings,
-            "episodes": episodes,
-        }
-        epsilon = epsilon_at(config, hparams, counts[config.epsilon_unit])
+        epsilon = exploration(config, hparams, env_steps, lane._replace(episodes=episodes))
         actions = agent.act(lane.agent.params, obs, epsilon, act_key)
         stored = replay.add(lane.replay, row._replace(action=actions))
         return lane._replace(key=key, replay=stored, obs=obs, episodes=episodes), actions, epsilon

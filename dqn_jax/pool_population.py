@@ -21,7 +21,7 @@ from dqn_jax.config import Config, ConfigError, HParams
 from dqn_jax.devices import free_memory, size_text
 from dqn_jax.envs import Pool, PoolOutput, make_pool
 from dqn_jax.evaluate import Evaluation
-from dqn_jax.loop import ChunkMetrics, WarmupMetrics
+from dqn_jax.loop import ChunkMetrics, WarmupMetrics, trainings_due
 from dqn_jax.pool_loop import PoolLaneState, PoolLoop
 from dqn_jax.population import stack_hparams
 from dqn_jax.prng import key_data, make_key, wrap_key_data
@@ -61,14 +61,13 @@ class PoolLayout(NamedTuple):
 
 
 class Timeline:
-    """Where the host's seconds went in a loop of so many vector steps."""
+    """Where the host's seconds went."""
 
     def __init__(self) -> None:
         self.reset()
 
     def reset(self) -> None:
         """Count from here."""
-        self.steps = 0
         self.environment = 0.0  # waiting for the pool
         self.device = 0.0  # waiting for actions: for what is still being learnt, the frames' way there, and acting
         self.host = 0.0  # all else
@@ -85,7 +84,6 @@ class PoolPopulation:
         block = 1 if jax.default_backend() == "cpu" else lanes
         self.loop = loop
         self.layout = PoolLayout(lanes, block)
-        self.temporary_bytes = 0
         self.timeline = Timeline()
         self._seeds = tuple(int(seed) for seed in seeds)
         self.pool: Pool | None = None
@@ -135,7 +133,6 @@ class PoolPopulation:
         self, seeds: Sequence[int], hparams: HParams, weights: Params | None = None
     ) -> tuple[Blocks, WarmupMetrics]:
         """Fresh lanes from `seeds` (`[L]`), `hparams` (leaves `[L]`) and, if given, `weights`, and their warm-up."""
-        self._seeds = tuple(int(seed) for seed in seeds)
         inputs = self.layout.place((np.asarray(seeds, np.int32), stack_hparams(hparams, len(seeds)), weights))
         lanes = [self._start(*block) for block in inputs]
         placed = [block[1] for block in inputs]
@@ -148,16 +145,7 @@ class PoolPopulation:
         iterations = self.loop.steps_per_chunk // self.loop.config.num_envs
         lanes = list(lanes)
         records = self.advance(int(env_steps), iterations, lanes, hparams, learning=True)
-        weights = [jax.tree.leaves(block.agent.params) for block in lanes]
-        finite: Any = (
-            np.concatenate(
-                [
-                    np.all([np.isfinite(np.asarray(w)).all(axis=tuple(range(1, w.ndim))) for w in own], axis=0)
-                    for own in weights
-                ]
-            )
-            & records.finite
-        )
+        finite: Any = records.finite & np.concatenate([_all_finite(block.agent.params) for block in lanes])
         config = self.loop.config
         played = [
             evaluate_pool(
@@ -200,18 +188,13 @@ class PoolPopulation:
             assert self.pool is not None
             self.pool.send(actions)
             acted = time.perf_counter()
-            trainings = 0
-            if learning:
-                # Counted from the end of the warm-up, by how many multiples of `train_every` the vector step crossed.
-                since = steps - loop.warmup_steps
-                trainings = (since + config.num_envs) // config.train_every - since // config.train_every
+            trainings = trainings_due(config, steps - loop.warmup_steps) if learning else 0
             if trainings:
                 made += trainings * config.updates_per_train
                 for b, block in enumerate(lanes):  # the pool steps meanwhile
                     lanes[b], new = self.learn(np.int32(trainings), block, hparams[b])
                     sums[b] = sums[b] + new
             records.add(i, output, epsilons, learnt + made)
-            self.timeline.steps += 1
             self.timeline.environment += received - began
             self.timeline.device += acted - received
             self.timeline.host += time.perf_counter() - acted
@@ -252,6 +235,11 @@ class PoolPopulation:
             acted.append((chosen, epsilon))
         actions = np.concatenate([np.asarray(chosen).reshape(-1) for chosen, _ in acted])
         return actions, np.concatenate([np.asarray(epsilon) for _, epsilon in acted])
+
+
+def _all_finite(params: Params) -> np.ndarray:
+    """`[L]`, bool, for networks with leaves `[L, ...]`."""
+    return np.all([np.isfinite(np.asarray(w)).reshape(len(w), -1).all(axis=1) for w in jax.tree.leaves(params)], axis=0)
 
 
 def _check_memory(shapes: PoolLaneState, config: Config, lanes: int) -> None:
