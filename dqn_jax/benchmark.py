@@ -370,10 +370,10 @@ def _atari(repeats: int) -> list[Row]:
         resolve_preset("pong").config, num_envs=16, train_every=4, replay_capacity=20_000, min_replay=1_600
     )
     loop, envs, steps = make_pool_loop(config), config.num_envs, 100
-    population = PoolPopulation(loop, HParams(), [0])
+    population = PoolPopulation(loop, HParams(), 1)
     lanes, _ = population.start([0], HParams())
     placed = population.layout.place(stack_hparams(HParams(), 1))
-    pool: Any = population.pool
+    pool: Any = population.pools[0]
     rng = np.random.default_rng(0)
     env_steps = loop.warmup_steps
 
@@ -384,15 +384,15 @@ def _atari(repeats: int) -> list[Row]:
 
     def acting() -> None:
         for _ in range(steps):
-            population.act_on(output, env_steps, lanes, placed)
+            lanes[0], *_ = population.act_on(0, output, env_steps, lanes[0], placed[0])
 
     def learning() -> None:
         for _ in range(steps):
-            lanes[0], sums = population.learn(np.int32(envs // config.train_every), lanes[0], placed[0])
+            lanes[0], sums = population.learn(0, envs // config.train_every, lanes[0], placed[0])
             jax.block_until_ready(sums)
 
     def loop_of(learning: bool) -> None:
-        population.advance(env_steps, steps, lanes, placed, learning=learning)
+        population.advance(env_steps, steps, lanes, placed, [0], learning=learning)
         jax.block_until_ready(lanes)
 
     output = pool.recv()

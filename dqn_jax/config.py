@@ -178,8 +178,8 @@ class Config:
 
     # -- execution
     lane_block: int = 0
-    """Lanes batched together on a device; blocks run one after another (0: on CPU 4 for tiny networks, else 1;
-    all on GPU and TPU)."""
+    """Lanes batched together on a device; blocks run one after another (0: on CPU 4 for tiny networks, else 1, and 1
+    with pools; all on GPU and TPU)."""
 
 
 class HParams(NamedTuple):

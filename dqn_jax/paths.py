@@ -16,6 +16,7 @@ from dqn_jax.pool_loop import PoolLoop, make_pool_loop
 from dqn_jax.pool_population import PoolPopulation, evaluate_pool
 from dqn_jax.population import make_population, stack_hparams
 from dqn_jax.prng import make_key
+from dqn_jax.rows import appended
 from dqn_jax.types import Params
 
 AnyLoop = Loop | PoolLoop
@@ -29,6 +30,8 @@ class AnyPopulation(Protocol):
     chunk: Any
     lane_shapes: Any
     compile_seconds: float
+    temporary_bytes: int
+    close: Any
 
 
 def loop_for(config: Config) -> AnyLoop:
@@ -40,11 +43,19 @@ def loop_for(config: Config) -> AnyLoop:
     return make_pool_loop(config) if kind_of(config.env) == "pool" else make_loop(config)
 
 
-def population_for(loop: AnyLoop, config: Config, hparams: HParams, seeds: Sequence[int], *, from_weights: bool) -> Any:
-    """Compile the programs for one lane of each seed: an `AnyPopulation`."""
+def population_for(
+    loop: AnyLoop,
+    config: Config,
+    hparams: HParams,
+    lanes: int,
+    devices: Sequence[jax.Device] | None = None,
+    *,
+    from_weights: bool = False,
+) -> Any:
+    """Compile the programs for up to `lanes` lanes, as `make_population`: an `AnyPopulation`."""
     if isinstance(loop, PoolLoop):
-        return PoolPopulation(loop, hparams, seeds, from_weights=from_weights)
-    return make_population(config, loop, hparams, len(seeds), from_weights=from_weights)
+        return PoolPopulation(loop, hparams, lanes, devices, from_weights=from_weights)
+    return make_population(config, loop, hparams, lanes, devices, from_weights=from_weights)
 
 
 def lane_shapes(loop: AnyLoop, seeds: Sequence[int], hparams: HParams) -> Any:
@@ -52,6 +63,11 @@ def lane_shapes(loop: AnyLoop, seeds: Sequence[int], hparams: HParams) -> Any:
     inputs = jnp.asarray(seeds, jnp.int32), stack_hparams(hparams, len(seeds))
     shapes = jax.eval_shape(jax.vmap(loop.start), *inputs)
     return shapes if isinstance(loop, PoolLoop) else shapes[0]
+
+
+def rows_apart(loop: AnyLoop, config: Config) -> bool:
+    """Whether a run keeps the rows of its replays in files of their own: those of pools are large."""
+    return isinstance(loop, PoolLoop) and appended(config)
 
 
 def networks_of(lanes: Any) -> Any:

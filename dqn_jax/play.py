@@ -14,8 +14,9 @@ import numpy as np
 from dqn_jax import convergence, devices, film, runs
 from dqn_jax.config import ConfigError
 from dqn_jax.loop import Loop
-from dqn_jax.paths import AnyLoop, lane_shapes, loop_for, play_agents
+from dqn_jax.paths import AnyLoop, lane_shapes, loop_for, play_agents, rows_apart
 from dqn_jax.prng import make_key
+from dqn_jax.rows import without_rows
 from dqn_jax.types import Key, Obs, Params
 
 
@@ -29,6 +30,8 @@ def load_agents(run: Path) -> tuple[runs.RunSettings, AnyLoop, Params]:
     settings = runs.load_settings(run)
     loop = loop_for(settings.config)
     shapes = lane_shapes(loop, settings.seeds, settings.hparams)
+    if rows_apart(loop, settings.config):
+        shapes = without_rows(shapes)  # to play, no replay is needed
     saved = runs.load_checkpoint(run, shapes, warn=lambda line: print(f"dqn-jax: {line}", file=sys.stderr))
     if saved is None:
         raise ConfigError(f"run: {run} has no whole checkpoint; train for longer or choose another run.")

@@ -1,8 +1,7 @@
 """The training loop over a pool of host environments: it acts, sends, learns while the pool steps, and receives.
 
-The agent's functions are those of `loop`. All seeds share one pool; on an accelerator their agents act and learn
-together under `vmap`, on CPU one after another. The pool itself is the one thing here with a state of its own:
-emulators cannot be saved, so a run that is resumed starts fresh games.
+The agent's functions are those of `loop`. The pool itself is the one thing here with a state of its own: emulators
+cannot be saved, so a run that is resumed starts fresh games.
 """
 
 from __future__ import annotations
@@ -27,6 +26,7 @@ from dqn_jax.types import EnvSpec, FrameRow, Key, Obs, Params
 class PoolLaneState(NamedTuple):
     """Everything one agent carries from step to step; its environments are in the pool."""
 
+    seed: jax.Array  # [], int32
     key: Key
     agent: AgentState
     replay: FrameReplayState
@@ -82,7 +82,7 @@ def make_pool_loop(config: Config) -> PoolLoop:
         example = FrameRow(frame, jnp.zeros(envs, jnp.int32), jnp.zeros(envs), flag, flag, flag)
         obs = jnp.zeros((*envs, *spec.obs_shape), spec.obs_dtype)
         learner = fresh_learner(config, agent, net_key, hparams, weights)
-        return PoolLaneState(key, learner, replay.init(example), obs, count, count)
+        return PoolLaneState(seed, key, learner, replay.init(example), obs, count, count)
 
     def act(
         env_steps: jax.Array, lane: PoolLaneState, row: FrameRow, game_over: jax.Array, hparams: HParams

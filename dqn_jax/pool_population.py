@@ -1,11 +1,13 @@
-"""A population whose environments are in a host pool; to `train` it looks like any other.
+"""A population whose environments are in host pools; to `train` and sweeps it looks like any other.
 
-While the pool's threads step the environments, the device learns: receive, act, send, learn. Only the newest frame of
-each environment goes to the device, and one action comes back.
+While a pool's threads step its environments, the device learns: receive, act, send, learn. Only the newest frame of
+each environment goes to the device, and one action comes back. Lanes go in blocks. Those of a block share a pool, and
+act and learn together under `vmap`; blocks take turns, and the devices that they are spread over work side by side.
 """
 
 from __future__ import annotations
 
+import concurrent.futures
 import functools
 import math
 import time
@@ -15,6 +17,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import SingleDeviceSharding
 
 from dqn_jax.agent import UpdateInfo
 from dqn_jax.config import Config, ConfigError, HParams
@@ -23,7 +26,7 @@ from dqn_jax.envs import Pool, PoolOutput, make_pool
 from dqn_jax.evaluate import Evaluation
 from dqn_jax.loop import ChunkMetrics, WarmupMetrics, trainings_due
 from dqn_jax.pool_loop import PoolLaneState, PoolLoop
-from dqn_jax.population import stack_hparams
+from dqn_jax.population import first_hparams, stack_hparams, temporary_bytes
 from dqn_jax.prng import key_data, make_key, wrap_key_data
 from dqn_jax.types import FrameRow, Params
 
@@ -31,29 +34,47 @@ Blocks = list[Any]  # trees with leaves [block_size, ...], one after another
 
 
 class PoolLayout(NamedTuple):
-    """L lanes in blocks that act and learn under one `vmap`: all of them, or on CPU each on its own.
+    """Up to L lanes in blocks of one size, dealt out to the devices in turn.
 
-    Batched over lanes, a convolution has weights of its own for each, which is slow on CPU.
+    Batched over lanes, a convolution has weights of its own for each, which is slow on CPU: there every lane is a
+    block. On an accelerator there is one block for each device.
     """
 
     lanes: int
     block_size: int
+    devices: tuple[jax.Device, ...]
+
+    def device_of(self, block: int) -> jax.Device:
+        """Where a block is."""
+        return self.devices[block % len(self.devices)]
 
     def place(self, tree: Any) -> Blocks:
-        """Put leaves `[L, ...]` from the host on the device."""
-        cuts = range(0, self.lanes, self.block_size)
-        return [jax.tree.map(lambda x, cut=cut: jnp.asarray(x[cut : cut + self.block_size]), tree) for cut in cuts]
+        """Put leaves `[l, ...]` from the host, `l <= lanes`, on the devices; a last block is filled with lane l - 1."""
+        lanes = len(jax.tree.leaves(tree)[0])
+
+        def block(number: int) -> Any:
+            first, end = number * self.block_size, (number + 1) * self.block_size
+            # Replays are large: a slice is no copy.
+            own: Any = slice(first, end) if end <= lanes else np.minimum(np.arange(first, end), lanes - 1)
+            return jax.tree.map(lambda x: jax.device_put(x[own], self.device_of(number)), tree)
+
+        return [block(number) for number in range(-(-lanes // self.block_size))]
 
     def fetch(self, tree: Any, lanes: np.ndarray) -> Any:
         """Leaves `[n, ...]` of the lanes `[n]`, on the host, of blocks or of leaves `[L, ...]`; keys stay keys."""
+        if not isinstance(tree, list):
+            return jax.tree.map(lambda x: np.asarray(x)[lanes], tree)
+        blocks = np.unique(lanes // self.block_size)
+        places = np.searchsorted(blocks, lanes // self.block_size) * self.block_size + lanes % self.block_size
 
         def get(*parts: Any) -> Any:
             if jax.dtypes.issubdtype(parts[0].dtype, jax.dtypes.prng_key):
-                return wrap_key_data(np.concatenate([np.asarray(key_data(x)) for x in parts])[lanes])
+                return wrap_key_data(get(*(key_data(x) for x in parts)))
+            # One block in its order is given as it is, without a copy.
             whole = np.asarray(parts[0]) if len(parts) == 1 else np.concatenate([np.asarray(x) for x in parts])
-            return whole[lanes]
+            return whole if np.array_equal(places, np.arange(len(whole))) else whole[places]
 
-        return jax.tree.map(get, *tree) if isinstance(tree, list) else jax.tree.map(get, tree)
+        return jax.tree.map(get, *(tree[block] for block in blocks))
 
     def active(self, lanes: np.ndarray) -> np.ndarray:
         """The lanes `[n]` that a chunk advances."""
@@ -73,49 +94,77 @@ class Timeline:
         self.host = 0.0  # all else
 
 
-class PoolPopulation:
-    """The compiled programs for L lanes, and the pool that they share; used as `population.Population` is.
+class _Programs(NamedTuple):
+    """Those of a device, compiled for a block."""
 
-    The lanes' games differ by their seeds alone: a lane does not depend on its neighbours.
+    start: Any
+    act: Any
+    learn: Any
+
+
+class PoolPopulation:
+    """The compiled programs for up to L lanes, and their pools; used as `population.Population` is.
+
+    A lane does not depend on its neighbours. A block in which no lane is at work any more costs nothing.
     """
 
-    def __init__(self, loop: PoolLoop, hparams: HParams, seeds: Sequence[int], *, from_weights: bool = False):
-        lanes = len(seeds)
-        block = 1 if jax.default_backend() == "cpu" else lanes
-        self.loop = loop
-        self.layout = PoolLayout(lanes, block)
-        self.timeline = Timeline()
-        self._seeds = tuple(int(seed) for seed in seeds)
-        self.pool: Pool | None = None
+    def __init__(
+        self,
+        loop: PoolLoop,
+        hparams: HParams,
+        lanes: int,
+        devices: Sequence[jax.Device] | None = None,
+        *,
+        from_weights: bool = False,
+    ):
+        """Compile.
+
+        Args:
+          loop: `make_pool_loop(config)`.
+          hparams: says which hyperparameters there are (not None); their values are given when lanes start.
+          lanes: the most lanes at once.
+          devices: to spread over (default: all).
+          from_weights: whether lanes start from given networks.
+
+        Raises:
+          ConfigError: if the replays do not fit into memory.
+        """
         began = time.perf_counter()
-
-        def shaped(shape: tuple[int, ...], dtype: Any) -> Any:
-            return jax.ShapeDtypeStruct(shape, dtype)
-
-        example = jax.tree.map(lambda x: shaped((block, *x.shape[1:]), x.dtype), stack_hparams(hparams, lanes))
-        seed, count = shaped((block,), jnp.int32), shaped((), jnp.int32)
-        weights = None
-        if from_weights:
-            weights = jax.eval_shape(jax.vmap(lambda seed, h: loop.agent.init(make_key(seed), h).params), seed, example)
-        start = self._over_lanes(loop.start)
-        state = jax.eval_shape(start, seed, example, weights)
-        self.lane_shapes: PoolLaneState = jax.tree.map(lambda x: shaped((lanes, *x.shape[1:]), x.dtype), state)
+        devices = tuple(devices if devices is not None else jax.local_devices())[:lanes]
+        each = loop.config.lane_block or (1 if devices[0].platform == "cpu" else -(-lanes // len(devices)))
+        self.loop = loop
+        self.layout = layout = PoolLayout(lanes, each, devices[: -(-lanes // each)])
+        self.timeline = Timeline()
+        self.pools: dict[int, Pool] = {}  # of the blocks at work
+        example = jax.tree.map(lambda x: x[0], stack_hparams(first_hparams(hparams), 1))
+        seed = jax.ShapeDtypeStruct((), jnp.int32)
+        weights = jax.eval_shape(lambda h: loop.agent.init(make_key(0), h).params, example) if from_weights else None
+        lane = jax.eval_shape(loop.start, seed, example, weights)
+        self.lane_shapes: PoolLaneState = _shapes((lanes,), lane)
         _check_memory(self.lane_shapes, loop.config, lanes)
-        envs = (block, loop.config.num_envs)
-        flag = shaped(envs, bool)
-        row = FrameRow(
-            frame=shaped((*envs, *loop.frame_shape), loop.spec.obs_dtype),
-            action=shaped(envs, jnp.int32),
-            reward=shaped(envs, jnp.float32),
-            terminated=flag,
-            truncated=flag,
-            first=flag,
-        )
-        self._start = jax.jit(start).lower(seed, example, weights).compile()
-        act = jax.jit(self._over_lanes(loop.act, shared=1), donate_argnums=1)
-        self._act = act.lower(count, state, row, flag, example).compile()
-        learn = jax.jit(self._over_lanes(loop.learn, shared=1), donate_argnums=1)
-        self.learn = learn.lower(count, state, example).compile()
+
+        def of_envs(dtype: Any, shape: tuple[int, ...] = ()) -> Any:
+            return jax.ShapeDtypeStruct((loop.config.num_envs, *shape), dtype)
+
+        flag = of_envs(bool)
+        frame = of_envs(loop.spec.obs_dtype, loop.frame_shape)
+        row = FrameRow(frame, of_envs(jnp.int32), of_envs(jnp.float32), flag, flag, flag)
+
+        def compiled(device: jax.Device) -> _Programs:
+            own = functools.partial(_shapes, (each,), sharding=SingleDeviceSharding(device))
+            count = _shapes((), seed, SingleDeviceSharding(device))
+            start = jax.jit(self._over_lanes(loop.start))
+            act = jax.jit(self._over_lanes(loop.act, shared=1), donate_argnums=1)
+            learn = jax.jit(self._over_lanes(loop.learn, shared=1), donate_argnums=1)
+            return _Programs(
+                start.lower(own(seed), own(example), own(weights)).compile(),
+                act.lower(count, own(lane), own(row), own(flag), own(example)).compile(),
+                learn.lower(count, own(lane), own(example)).compile(),
+            )
+
+        with concurrent.futures.ThreadPoolExecutor() as pool:
+            self._programs = dict(zip(layout.devices, pool.map(compiled, layout.devices), strict=True))
+        self.temporary_bytes = max(temporary_bytes(program) for own in self._programs.values() for program in own)
         self.compile_seconds = time.perf_counter() - began
 
     def _over_lanes(self, function: Callable[..., Any], shared: int = 0) -> Callable[..., Any]:
@@ -129,42 +178,50 @@ class PoolPopulation:
 
         return one
 
+    def _of(self, block: int) -> _Programs:
+        return self._programs[self.layout.device_of(block)]
+
     def start(
         self, seeds: Sequence[int], hparams: HParams, weights: Params | None = None
     ) -> tuple[Blocks, WarmupMetrics]:
-        """Fresh lanes from `seeds` (`[L]`), `hparams` (leaves `[L]`) and, if given, `weights`, and their warm-up."""
+        """Fresh lanes from `seeds` (`[l]`), `hparams` (leaves `[l]`) and, if given, `weights`, and their warm-up."""
+        self.close()
         inputs = self.layout.place((np.asarray(seeds, np.int32), stack_hparams(hparams, len(seeds)), weights))
-        lanes = [self._start(*block) for block in inputs]
+        lanes = [self._of(b).start(*block) for b, block in enumerate(inputs)]
         placed = [block[1] for block in inputs]
         iterations = self.loop.warmup_steps // self.loop.config.num_envs
-        records = self.advance(0, iterations, lanes, placed, learning=False)
+        records = self.advance(0, iterations, lanes, placed, range(len(lanes)), learning=False)
         return lanes, WarmupMetrics(records.epsilon, records.episode_return)
 
     def chunk(self, env_steps: Any, lanes: Blocks, hparams: Blocks, active: np.ndarray) -> tuple[Blocks, ChunkMetrics]:
-        """Advance the lanes by one chunk, then evaluate; donates `lanes`."""
-        iterations = self.loop.steps_per_chunk // self.loop.config.num_envs
-        lanes = list(lanes)
-        records = self.advance(int(env_steps), iterations, lanes, hparams, learning=True)
-        finite: Any = records.finite & np.concatenate([_all_finite(block.agent.params) for block in lanes])
+        """Advance the lanes `active` (`[n]`, their numbers) by one chunk, then evaluate; donates `lanes`.
+
+        Metrics have leaves `[L, ...]`; those of others, and of lanes that only share a block with active ones, say
+        nothing.
+        """
         config = self.loop.config
-        played = [
-            evaluate_pool(
-                self.loop,
-                block.agent.params,
-                episodes=config.eval_episodes,
-                epsilon=config.eval_epsilon,
-                seed=config.eval_seed,
-            )
-            for block in lanes
-        ]
+        lanes = list(lanes)
+        at_work = np.unique(active // self.layout.block_size).tolist()
+        self._close(self.pools.keys() - set(at_work))
+        iterations = self.loop.steps_per_chunk // config.num_envs
+        records = self.advance(int(env_steps), iterations, lanes, hparams, at_work, learning=True)
+        shape = (records.finite.shape[0], config.eval_episodes)
+        returns: Any = np.full(shape, np.nan, np.float32)
+        lengths: Any = np.zeros(shape, np.int32)
+        params = [lanes[b].agent.params for b in at_work]
+        played = evaluate_blocks(
+            self.loop, params, episodes=config.eval_episodes, epsilon=config.eval_epsilon, seed=config.eval_seed
+        )
+        for b, networks, evaluation in zip(at_work, params, played, strict=True):
+            own = records.lanes_of(b)
+            records.finite[own] &= _all_finite(networks)
+            returns[own], lengths[own] = evaluation.returns, evaluation.lengths
         info = UpdateInfo(*records.means.T)
-        returns: Any = np.concatenate([one.returns for one in played])
-        lengths: Any = np.concatenate([one.lengths for one in played])
         return lanes, ChunkMetrics(
             loss=info.loss,
             td_error=info.td_error,
             q_mean=info.q_mean,
-            finite=finite,
+            finite=records.finite,  # type: ignore[arg-type]
             epsilon=records.epsilon,
             updates=records.updates,
             episode_return=records.episode_return,
@@ -172,69 +229,82 @@ class PoolPopulation:
             eval_lengths=lengths,
         )
 
-    def advance(self, env_steps: int, iterations: int, lanes: Blocks, hparams: Blocks, *, learning: bool) -> _Records:
-        """So many vector steps of all lanes, in place; the pool is left stepping its last actions."""
-        config, loop = self.loop.config, self.loop
-        records = _Records(self.layout.lanes, iterations, config.num_envs)
-        sums: Blocks = [0.0] * len(lanes)
+    def advance(
+        self, env_steps: int, iterations: int, lanes: Blocks, hparams: Blocks, at_work: Sequence[int], *, learning: bool
+    ) -> _Records:
+        """So many vector steps of the blocks `at_work`, in place; their pools are left stepping their last actions."""
+        config, loop, timeline = self.loop.config, self.loop, self.timeline
+        records = _Records(len(lanes), self.layout.block_size, iterations, config.num_envs)
+        sums: dict[int, Any] = dict.fromkeys(at_work, 0.0)
+        learnt = {b: np.asarray(lanes[b].agent.updates) for b in at_work}
         made = 0
-        learnt = np.concatenate([np.asarray(block.agent.updates) for block in lanes])
         for i in range(iterations):
             steps = env_steps + i * config.num_envs
-            began = time.perf_counter()
-            output = self._receive(env_steps)
-            received = time.perf_counter()
-            actions, epsilons = self.act_on(output, steps, lanes, hparams)
-            assert self.pool is not None
-            self.pool.send(actions)
-            acted = time.perf_counter()
             trainings = trainings_due(config, steps - loop.warmup_steps) if learning else 0
-            if trainings:
-                made += trainings * config.updates_per_train
-                for b, block in enumerate(lanes):  # the pool steps meanwhile
-                    lanes[b], new = self.learn(np.int32(trainings), block, hparams[b])
+            made += trainings * config.updates_per_train
+            for b in at_work:
+                began = time.perf_counter()
+                output = self._receive(b, lanes[b], env_steps)
+                received = time.perf_counter()
+                lanes[b], actions, epsilon = self.act_on(b, output, steps, lanes[b], hparams[b])
+                self.pools[b].send(actions)
+                acted = time.perf_counter()
+                if trainings:  # the pool steps meanwhile, and so do other blocks
+                    lanes[b], new = self.learn(b, trainings, lanes[b], hparams[b])
                     sums[b] = sums[b] + new
-            records.add(i, output, epsilons, learnt + made)
-            self.timeline.environment += received - began
-            self.timeline.device += acted - received
-            self.timeline.host += time.perf_counter() - acted
+                records.add(b, i, output, epsilon, learnt[b] + made)
+                timeline.environment += received - began
+                timeline.device += acted - received
+                timeline.host += time.perf_counter() - acted
         if made:
-            totals = np.concatenate([np.asarray(x) for x in sums])
-            records.finite, records.means = np.isfinite(totals).all(axis=1), totals / made
+            for b in at_work:
+                totals, own = np.asarray(sums[b]), records.lanes_of(b)
+                records.finite[own], records.means[own] = np.isfinite(totals).all(axis=1), totals / made
         return records
 
-    def _receive(self, env_steps: int) -> PoolOutput:
-        if self.pool is None:
-            # A run that is resumed starts fresh games, and not those that it began with.
-            seeds = [int(np.random.SeedSequence([seed, env_steps]).generate_state(1)[0]) for seed in self._seeds]
-            self.pool = make_pool(self.loop.config, self.loop.config.num_envs, seeds)
-            return self.pool.reset()
-        return self.pool.recv()
+    def _receive(self, block: int, lanes: PoolLaneState, env_steps: int) -> PoolOutput:
+        if block in self.pools:
+            return self.pools[block].recv()
+        # A run that is resumed starts fresh games, and not those that it began with.
+        words = [np.random.SeedSequence([int(seed), env_steps]) for seed in np.asarray(lanes.seed)]
+        seeds = [int(word.generate_state(1)[0]) for word in words]
+        self.pools[block] = make_pool(self.loop.config, self.loop.config.num_envs, seeds)
+        return self.pools[block].reset()
 
     def act_on(
-        self, output: PoolOutput, env_steps: int, lanes: Blocks, hparams: Blocks
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Store a row and act on it, in place: actions of all environments, and exploration `[L]`."""
-        envs = self.loop.config.num_envs
+        self, block: int, output: PoolOutput, env_steps: int, lanes: PoolLaneState, hparams: HParams
+    ) -> tuple[PoolLaneState, np.ndarray, np.ndarray]:
+        """Store a row of a block and act on it: its lanes, actions of all environments, exploration `[block_size]`."""
+        shape = (self.layout.block_size, self.loop.config.num_envs)
 
-        def of_block(x: np.ndarray, b: int) -> Any:
-            size = self.layout.block_size * envs
-            return x[b * size : (b + 1) * size].reshape(self.layout.block_size, envs, *x.shape[1:])
+        def of_lanes(x: np.ndarray) -> Any:
+            return x.reshape(*shape, *x.shape[1:])
 
-        frames = output.frame.reshape(-1, *self.loop.frame_shape)
-        action: Any = np.zeros((self.layout.block_size, envs), np.int32)  # chosen in the program
-        acted = []
-        for b, block in enumerate(lanes):
-            row = FrameRow(
-                of_block(frames, b),
-                action,
-                *(of_block(x, b) for x in (output.reward, output.terminated, output.truncated, output.first)),
-            )
-            over = of_block(output.game_over, b)
-            lanes[b], chosen, epsilon = self._act(np.int32(env_steps), block, row, over, hparams[b])
-            acted.append((chosen, epsilon))
-        actions = np.concatenate([np.asarray(chosen).reshape(-1) for chosen, _ in acted])
-        return actions, np.concatenate([np.asarray(epsilon) for _, epsilon in acted])
+        action: Any = np.zeros(shape, np.int32)  # chosen in the program
+        given = (output.reward, output.terminated, output.truncated, output.first)
+        row = FrameRow(of_lanes(output.frame), action, *map(of_lanes, given))
+        over = of_lanes(output.game_over)
+        lanes, actions, epsilon = self._of(block).act(np.int32(env_steps), lanes, row, over, hparams)
+        return lanes, np.asarray(actions).reshape(-1), np.asarray(epsilon)
+
+    def learn(
+        self, block: int, trainings: int, lanes: PoolLaneState, hparams: HParams
+    ) -> tuple[PoolLaneState, jax.Array]:
+        """Begin to train a block so many times: its lanes, and sums of `UpdateInfo` `[block_size, 3]`."""
+        return self._of(block).learn(np.int32(trainings), lanes, hparams)
+
+    def close(self) -> None:
+        """End the pools. Lanes that go on afterwards do so in fresh games."""
+        self._close(set(self.pools))
+
+    def _close(self, blocks: set[int]) -> None:
+        for block in blocks:
+            self.pools.pop(block).close()
+
+
+def _shapes(axes: tuple[int, ...], tree: Any, sharding: Any = None) -> Any:
+    """Shapes with further leading axes."""
+    return jax.tree.map(lambda x: jax.ShapeDtypeStruct((*axes, *x.shape), x.dtype, sharding=sharding), tree)
 
 
 def _all_finite(params: Params) -> np.ndarray:
@@ -255,19 +325,25 @@ def _check_memory(shapes: PoolLaneState, config: Config, lanes: int) -> None:
 
 
 class _Records:
-    """What the metrics of a chunk are made of."""
+    """What the metrics of a chunk are made of, block after block."""
 
-    def __init__(self, lanes: int, iterations: int, num_envs: int):
+    def __init__(self, blocks: int, block_size: int, iterations: int, num_envs: int):
+        lanes = blocks * block_size
+        self._block_size = block_size
         self.epsilon: Any = np.zeros((lanes, iterations), np.float32)
         self.updates: Any = np.zeros((lanes, iterations), np.int32)
         self.episode_return: Any = np.full((lanes, iterations, num_envs), np.nan, np.float32)
         self.means: Any = np.full((lanes, len(UpdateInfo._fields)), np.nan, np.float32)  # over the updates, if any
         self.finite = np.ones(lanes, bool)
 
-    def add(self, i: int, output: PoolOutput, epsilon: np.ndarray, updates: np.ndarray) -> None:
-        self.epsilon[:, i], self.updates[:, i] = epsilon, updates
+    def lanes_of(self, block: int) -> slice:
+        return slice(block * self._block_size, (block + 1) * self._block_size)
+
+    def add(self, block: int, i: int, output: PoolOutput, epsilon: np.ndarray, updates: np.ndarray) -> None:
+        own = self.lanes_of(block)
+        self.epsilon[own, i], self.updates[own, i] = epsilon, updates
         ended = np.where(output.game_over, output.episode_return, np.float32(np.nan))
-        self.episode_return[:, i] = ended.reshape(len(self.epsilon), -1)
+        self.episode_return[own, i] = ended.reshape(self._block_size, -1)
 
 
 def evaluate_pool(loop: PoolLoop, params: Params, *, episodes: int, epsilon: float, seed: int) -> Evaluation:
@@ -284,24 +360,58 @@ def evaluate_pool(loop: PoolLoop, params: Params, *, episodes: int, epsilon: flo
       Returns `[L, E]`, raw; lengths `[L, E]` in emulator frames.
     """
     lanes = len(jax.tree.leaves(params)[0])
-    pool = make_pool(loop.config, episodes, [seed] * lanes, evaluation=True)
-    key = make_key(seed)
-    shape = (lanes, episodes)
-    obs = jnp.zeros((*shape, *loop.spec.obs_shape), loop.spec.obs_dtype)
-    done = np.zeros(lanes * episodes, bool)
-    returns: Any = np.zeros(done.shape, np.float32)
-    lengths: Any = np.zeros(done.shape, np.int32)
-    output, step = pool.reset(), 0
-    while True:
-        ended = output.game_over & ~done
-        returns[ended], lengths[ended] = output.episode_return[ended], output.episode_length[ended]
-        done |= ended
-        if done.all():
-            break
-        frame = output.frame.reshape(*shape, *loop.frame_shape)
-        first, step_key = output.first.reshape(shape), jax.random.fold_in(key, step)
-        obs, actions = loop.play(params, obs, frame, first, np.float32(epsilon), step_key)
-        pool.send(np.asarray(actions).reshape(-1))
-        output, step = pool.recv(), step + 1
-    pool.close()
-    return Evaluation(returns.reshape(shape), lengths.reshape(shape))
+    devices = tuple(jax.local_devices())
+    block_size = 1 if devices[0].platform == "cpu" else lanes
+    blocks = PoolLayout(lanes, block_size, devices).place(params)
+    played = evaluate_blocks(loop, blocks, episodes=episodes, epsilon=epsilon, seed=seed)
+    returns: Any = np.concatenate([one.returns for one in played])
+    lengths: Any = np.concatenate([one.lengths for one in played])
+    return Evaluation(returns, lengths)
+
+
+def evaluate_blocks(loop: PoolLoop, blocks: Blocks, *, episodes: int, epsilon: float, seed: int) -> list[Evaluation]:
+    """As `evaluate_pool`, of networks in blocks; the devices that they are on play side by side."""
+    games = [_Games(loop, params, episodes, seed) for params in blocks]
+    key, step = make_key(seed), 0
+    while playing := [block for block in games if not block.done.all()]:
+        step_key = jax.random.fold_in(key, step)
+        for block in playing:
+            block.act(np.float32(epsilon), step_key)
+        for block in playing:
+            block.step()
+        step += 1
+    return [Evaluation(block.returns, block.lengths) for block in games]
+
+
+class _Games:
+    """First games of a block of L networks, in a pool of their own."""
+
+    def __init__(self, loop: PoolLoop, params: Params, episodes: int, seed: int):
+        lanes = len(jax.tree.leaves(params)[0])
+        self._loop, self._params, self._shape = loop, params, (lanes, episodes)
+        self._device = jax.tree.leaves(params)[0].device
+        obs = np.zeros((*self._shape, *loop.spec.obs_shape), loop.spec.obs_dtype)
+        self._obs: Any = jax.device_put(obs, self._device)
+        self._pool = make_pool(loop.config, episodes, [seed] * lanes, evaluation=True)
+        self._output = self._pool.reset()
+        self.done = np.zeros(self._shape, bool)
+        self.returns: Any = np.zeros(self._shape, np.float32)
+        self.lengths: Any = np.zeros(self._shape, np.int32)
+
+    def act(self, epsilon: Any, key: Any) -> None:
+        """Begin to choose actions."""
+        frame = self._output.frame.reshape(*self._shape, *self._loop.frame_shape)
+        first = self._output.first.reshape(self._shape)
+        key = jax.device_put(key, self._device)
+        self._obs, self._actions = self._loop.play(self._params, self._obs, frame, first, epsilon, key)
+
+    def step(self) -> None:
+        """Take them, and note the games that end; after the last one the pool is closed."""
+        self._pool.send(np.asarray(self._actions).reshape(-1))
+        self._output = output = self._pool.recv()
+        ended = output.game_over.reshape(self._shape) & ~self.done
+        self.returns[ended] = output.episode_return.reshape(self._shape)[ended]
+        self.lengths[ended] = output.episode_length.reshape(self._shape)[ended]
+        self.done |= ended
+        if self.done.all():
+            self._pool.close()

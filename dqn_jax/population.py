@@ -61,6 +61,11 @@ class Layout(NamedTuple):
         return self.padded // self.mesh.size
 
     @property
+    def devices(self) -> tuple[jax.Device, ...]:
+        """That lanes are spread over."""
+        return tuple(self.mesh.devices.flat)
+
+    @property
     def sharding(self) -> NamedSharding:
         """Of an array with the slots first."""
         return NamedSharding(self.mesh, LANES)
@@ -131,6 +136,9 @@ class Population(NamedTuple):
     lane_shapes: LaneState  # the state as shapes, leaves [padded, ...]
     temporary_bytes: int  # what the programs need on each device beside their inputs and outputs
 
+    def close(self) -> None:
+        """End what runs beside the programs: nothing here."""
+
 
 def stack_hparams(hparams: HParams, lanes: int) -> HParams:
     """One value per lane: leaves `[lanes]`, float32 (int32 for counts); None stays None.
@@ -148,6 +156,12 @@ def stack_hparams(hparams: HParams, lanes: int) -> HParams:
         return np.broadcast_to(array, (lanes,)).copy()
 
     return HParams(**{field: stack(field, value) for field, value in hparams._asdict().items()})
+
+
+def first_hparams(hparams: HParams) -> HParams:
+    """Those of the first lane: which there are, without the number of lanes."""
+    firsts: list[Any] = [None if value is None else np.ravel(value)[0] for value in hparams]
+    return HParams(*firsts)
 
 
 def make_layout(config: Config, lanes: int, weights: int, devices: Sequence[jax.Device] | None = None) -> Layout:
@@ -198,8 +212,7 @@ def make_population(
       from_weights: whether lanes start from given networks.
     """
     began = time.perf_counter()
-    firsts: list[Any] = [None if value is None else np.ravel(value)[0] for value in hparams]
-    example = jax.tree.map(lambda x: x[0], stack_hparams(HParams(*firsts), 1))
+    example = jax.tree.map(lambda x: x[0], stack_hparams(first_hparams(hparams), 1))
     layout = make_layout(config, lanes, count_weights(loop, example), devices)
     share, size = layout.share, layout.block_size
 
@@ -298,10 +311,11 @@ def make_population(
         compiled_chunk,
         time.perf_counter() - began,
         lane_shapes,
-        max(_temporary_bytes(program) for program in (compiled_start, compiled_chunk)),
+        max(temporary_bytes(program) for program in (compiled_start, compiled_chunk)),
     )
 
 
-def _temporary_bytes(program: Any) -> int:
+def temporary_bytes(program: Any) -> int:
+    """What a compiled program needs on each device beside its inputs and outputs, where it says."""
     analysis = program.memory_analysis()
     return int(analysis.temp_size_in_bytes) if analysis is not None else 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,9 @@ from dqn_jax import report, runs
 from dqn_jax.film import can_draw
 from dqn_jax.history import READINGS, History
 from dqn_jax.loop import Loop
-from dqn_jax.paths import AnyLoop
+from dqn_jax.paths import AnyLoop, AnyPopulation, rows_apart
 from dqn_jax.play import film_policy, median_lane
+from dqn_jax.rows import RowFiles, without_rows
 from dqn_jax.types import Params
 
 _FRESH_GAMES = "fresh_games_after_env_steps"
@@ -23,8 +25,21 @@ _FRESH_GAMES = "fresh_games_after_env_steps"
 class Recorder:
     """The files of one run. Everything it writes can be written again from the history in a checkpoint."""
 
-    def __init__(self, run: Path, settings: runs.RunSettings, *, save_episodes: bool = False):
+    def __init__(
+        self,
+        run: Path,
+        settings: runs.RunSettings,
+        loop: AnyLoop,
+        population: AnyPopulation,
+        *,
+        save_episodes: bool = False,
+    ):
         self.run = run
+        self._loop = loop
+        self._population = population
+        self._everyone = np.arange(len(settings.seeds))
+        apart = rows_apart(loop, settings.config)
+        self._rows = RowFiles(runs.checkpoints_of(run) / "rows", population) if apart else None
         self.settings = settings
         self.save_episodes = save_episodes
         self._writers: list[Any] = []
@@ -47,11 +62,28 @@ class Recorder:
             self._events(history)
 
     def checkpoint(self, env_steps: int, lanes: Any, history: History) -> None:
-        """Save everything that going on needs (`lanes` on the host, leaves `[L, ...]`)."""
+        """Save everything that going on needs (`lanes` as the population has them)."""
+        saved = self._population.layout.fetch(lanes if self._rows is None else without_rows(lanes), self._everyone)
         with runs.clear_errors(self.run):
-            runs.save_checkpoint(self.run, env_steps, lanes, history.arrays())
+            if self._rows is None:
+                runs.save_checkpoint(self.run, env_steps, saved, history.arrays())
+                return
+            before = self._rows.saved
+            self._rows.append(lanes, int(saved.replay[0]), self._everyone)
+            runs.save_checkpoint(self.run, env_steps, saved, history.arrays())
+            self._rows.forget(before)  # the checkpoint before this one is kept too
 
-    def finish(self, summary: dict[str, Any], history: History, loop: AnyLoop, params: Params) -> None:
+    def load(self, warn: Callable[[str], None]) -> tuple[int, Any, dict[str, np.ndarray]] | None:
+        """What the run goes on from, as `runs.load_checkpoint`."""
+        shapes = self._population.lane_shapes
+        if self._rows is None:
+            return runs.load_checkpoint(self.run, shapes, warn)
+        rows = self._rows
+        return runs.load_checkpoint(
+            self.run, without_rows(shapes), warn, lambda lanes: rows.restore(lanes, self._everyone)
+        )
+
+    def finish(self, summary: dict[str, Any], history: History, params: Params) -> None:
         """Write the summary, the figure and, where the environment can be drawn, the median seed's film."""
         with runs.clear_errors(self.run):
             self._tables(history)
@@ -61,6 +93,7 @@ class Recorder:
                     report.plot_runs([report.RunData.of(self.settings, history.metrics_table(), summary)], path)
             for writer in self._writers:
                 writer.close()
+            loop = self._loop
             if summary["complete"] and isinstance(loop, Loop) and can_draw(loop.env):
                 lane = median_lane(summary["final_eval_return"])
                 own = jax.tree.map(lambda x: x[lane], params)

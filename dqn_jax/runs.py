@@ -270,13 +270,18 @@ def _git_commit() -> str | None:
 # -- checkpoints -------------------------------------------------------------------------------------------
 
 
+def checkpoints_of(run: Path) -> Path:
+    """Where a run's checkpoints are."""
+    return run / "checkpoints"
+
+
 def save_checkpoint(run: Path, env_steps: int, lanes: Any, history: dict[str, np.ndarray]) -> None:
     """Save a population (leaves `[L, ...]`) and its history after `env_steps`; keep the last two.
 
     A checkpoint counts only once its manifest, written last, lists the size and checksum of every file.
     """
     checkpointer = _checkpointer()
-    folder = run / "checkpoints"
+    folder = checkpoints_of(run)
     path = (folder / f"{env_steps:012d}").absolute()
     leaves = [np.asarray(key_data(x) if _is_key(x) else x) for x in jax.tree.leaves(lanes)]
     folder.mkdir(exist_ok=True)
@@ -293,7 +298,7 @@ def save_checkpoint(run: Path, env_steps: int, lanes: Any, history: dict[str, np
 
 
 def load_checkpoint(
-    run: Path, template: Any, warn: Callable[[str], None]
+    run: Path, template: Any, warn: Callable[[str], None], complete: Callable[[Any], Any] = lambda lanes: lanes
 ) -> tuple[int, Any, dict[str, np.ndarray]] | None:
     """The newest whole checkpoint: env_steps, lanes (host arrays, leaves `[L, ...]`) and history; None without any.
 
@@ -303,9 +308,10 @@ def load_checkpoint(
       run: the run's folder.
       template: the population's state as shapes (`jax.eval_shape`); the lane count may differ.
       warn: called with one line for each checkpoint that is skipped.
+      complete: adds to the lanes what is kept elsewhere; one in which that raises OSError or ValueError is skipped.
     """
     checkpointer = _checkpointer()
-    folder = run / "checkpoints"
+    folder = checkpoints_of(run)
     paths = sorted(folder.iterdir(), reverse=True) if folder.is_dir() else []
     for path in (p for p in paths if p.name.isdigit()):
         if (reason := _damage(path)) is not None:
@@ -322,7 +328,12 @@ def load_checkpoint(
             if value.shape[1:] != new.shape[1:] or value.dtype != new.dtype:
                 raise ConfigError(f"run: the checkpoint {path} does not fit this version of dqn_jax; start a new run.")
             restored.append(value)
-        return int(path.name), jax.tree.unflatten(structure, restored), saved["history"]
+        try:
+            lanes = complete(jax.tree.unflatten(structure, restored))
+        except (OSError, ValueError) as error:
+            warn(f"checkpoint {path} is damaged ({error}) and is skipped")
+            continue
+        return int(path.name), lanes, saved["history"]
     return None
 
 

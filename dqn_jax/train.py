@@ -141,12 +141,12 @@ def train(
     report("compile", 0)
     everyone = np.arange(len(lane_seeds))
     population: AnyPopulation = population_for(
-        loop, settings.config, settings.hparams, lane_seeds, from_weights=learnt is not None
+        loop, settings.config, settings.hparams, len(lane_seeds), from_weights=learnt is not None
     )
     layout = population.layout
     hparams, active = layout.place(stack_hparams(settings.hparams, len(everyone))), layout.active(everyone)
-    recorder = Recorder(run, settings, save_episodes=save_episodes) if run else None
-    resumed = runs.load_checkpoint(run, population.lane_shapes, warn) if run and resume else None
+    recorder = Recorder(run, settings, loop, population, save_episodes=save_episodes) if run else None
+    resumed = recorder.load(warn) if recorder and resume else None
     began = time.perf_counter()
     if resumed is None:
         lanes, warmup = population.start(lane_seeds, settings.hparams, learnt)
@@ -180,15 +180,16 @@ def train(
                 recorder.chunk(history)
                 if allowance.left():
                     with allowance.spend():
-                        recorder.checkpoint(env_steps, layout.fetch(lanes, everyone), history)
+                        recorder.checkpoint(env_steps, lanes, history)
                     saved_at = env_steps
             report("train", env_steps)
         if recorder and saved_at != env_steps:
-            recorder.checkpoint(env_steps, layout.fetch(lanes, everyone), history)
+            recorder.checkpoint(env_steps, lanes, history)
+    population.close()
     params = layout.fetch(networks_of(lanes), everyone)
     summary = _summary(settings, parsed, history, population, complete=not interrupt.requested)
     if recorder:
-        recorder.finish(summary, history, loop, params)
+        recorder.finish(summary, history, params)
     return TrainResult(
         summary=summary,
         history=history,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import sys
 
@@ -91,23 +92,26 @@ def log(monkeypatch):
 
 
 def population_of(config, seeds, hparams=HParams(epsilon_decay_steps=400)):  # noqa: B008 - immutable
-    population = PoolPopulation(make_pool_loop(config), hparams, seeds)
+    population = PoolPopulation(make_pool_loop(config), hparams, len(seeds))
     placed = population.layout.place(stack_hparams(hparams, len(seeds)))
     return population, placed, population.start(seeds, hparams)
 
 
 @pytest.mark.parametrize("config", [CARTPOLE, PONG], ids=["vectors", "pixels"])
-def test_the_replay_holds_what_the_pool_gave_and_the_actions_it_got(config, log):
+@pytest.mark.parametrize("block_size", [1, 2])
+def test_the_replay_holds_what_the_pool_gave_and_the_actions_it_got(config, block_size, log):
+    config = dataclasses.replace(config, lane_block=block_size)
     population, placed, (lanes, _) = population_of(config, [3, 5])
     lanes, _ = population.chunk(population.loop.warmup_steps, lanes, placed, np.arange(2))
-    outputs = [output for what, output in log if what == "recv"]
-    actions = [sent for what, sent in log if what == "send"]
-    assert [what for what, _ in log] == ["recv", "send"] * len(outputs)
+    pools = 2 // block_size
+    assert [what for what, _ in log] == ["recv", "send"] * (len(log) // 2)
+    passed = log[::2], log[1::2]
     count = (population.loop.warmup_steps + population.loop.steps_per_chunk) // config.num_envs
-    assert len(outputs) == count
+    assert [len(notes) for notes in passed] == [count * pools] * 2
     state = population.layout.fetch(lanes, np.arange(2))
     for lane in (0, 1):
-        own = slice(lane * config.num_envs, (lane + 1) * config.num_envs)
+        outputs, actions = ([x for _, x in notes[lane // block_size :: pools]] for notes in passed)
+        own = slice(lane % block_size * config.num_envs, (lane % block_size + 1) * config.num_envs)
         assert state.replay.rows_added[lane] == count
         for name in ("frame", "reward", "terminated", "truncated", "first"):
             stored = getattr(state.replay.storage, name)[lane][:count]
@@ -115,14 +119,14 @@ def test_the_replay_holds_what_the_pool_gave_and_the_actions_it_got(config, log)
         np.testing.assert_array_equal(
             state.replay.storage.action[lane][:count], np.stack([sent[own] for sent in actions])
         )
-    assert any(output.first[1:].any() for output in outputs[1:])  # games ended and began
-    assert len({tuple(sent) for sent in actions}) > 2
+        assert any(output.first[1:].any() for output in outputs[1:])  # games ended and began
+        assert len({tuple(sent) for sent in actions}) > 2
 
 
 def test_training_happens_while_the_pool_steps(log, monkeypatch):
     population, placed, (lanes, _) = population_of(CARTPOLE, [0])
     learn = population.learn
-    monkeypatch.setattr(population, "learn", lambda *a: log.append(("learn", int(a[0]))) or learn(*a))
+    monkeypatch.setattr(population, "learn", lambda *a: log.append(("learn", a[1])) or learn(*a))
     log.clear()
     lanes, metrics = population.chunk(population.loop.warmup_steps, lanes, placed, np.arange(1))
     order = [what for what, _ in log]
@@ -154,16 +158,46 @@ def test_what_is_logged_are_whole_raw_games(log):
 
 
 def test_a_seed_does_not_depend_on_its_neighbours():
-    def numbers(seeds, lane):
-        population, placed, (lanes, warmup) = population_of(CARTPOLE, seeds)
+    def numbers(seeds, lane, block_size=1):
+        config = dataclasses.replace(CARTPOLE, lane_block=block_size)
+        population, placed, (lanes, warmup) = population_of(config, seeds)
         lanes, metrics = population.chunk(population.loop.warmup_steps, lanes, placed, np.arange(len(seeds)))
-        state = population.layout.fetch(lanes, np.arange(len(seeds)))
-        return jax.tree.map(lambda x: np.asarray(x)[lane], (warmup, metrics, state.agent, state.replay))
+        state = population.layout.fetch(lanes, np.array([lane]))
+        own = jax.tree.map(lambda x: np.asarray(x)[[lane]], (warmup, metrics))
+        return *own, state.agent, state.replay
 
     alone, together = numbers([7], 0), numbers([2, 7, 4], 1)
     jax.tree.map(np.testing.assert_array_equal, alone, together)
     other = numbers([8], 0)
     assert not np.array_equal(alone[3].storage.frame, other[3].storage.frame)
+    # Under one `vmap`, and in a block that is filled up: the same but for rounding, which acting does not see here.
+    batched = numbers([2, 4, 7], 2, block_size=2)
+    np.testing.assert_array_equal(alone[3].storage.action, batched[3].storage.action)
+    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, atol=1e-5), alone[:3], batched[:3])
+
+
+@pytest.mark.parametrize("block_size", [1, 2])
+def test_lanes_that_have_left_cost_nothing_and_change_nothing(block_size, log):
+    config = dataclasses.replace(CARTPOLE, lane_block=block_size)
+
+    def rest_of(active):
+        population, placed, (lanes, _) = population_of(config, [1, 2, 3])
+        steps = population.loop.warmup_steps
+        lanes, _ = population.chunk(steps, lanes, placed, np.arange(3))
+        log.clear()
+        lanes, metrics = population.chunk(steps + population.loop.steps_per_chunk, lanes, placed, active)
+        state = population.layout.fetch(lanes, active)
+        population.close()
+        assert population.pools == {}
+        return len(log), population.layout.fetch(metrics, active), state.agent, state.replay
+
+    passed, *whole = rest_of(np.array([0, 1, 2]))
+    blocks = {1: 3, 2: 2}[block_size]
+    for active in (np.array([2]), np.array([0, 2])):
+        fewer, *rest = rest_of(active)
+        assert fewer == passed * len(np.unique(active // block_size)) // blocks
+        for part, kept in zip(whole, rest, strict=True):
+            jax.tree.map(lambda x, y, own=active: np.testing.assert_array_equal(x[own], y), part, kept)
 
 
 def test_without_an_update_nothing_has_diverged():
@@ -266,7 +300,7 @@ def test_a_replay_larger_than_memory_says_what_fits(monkeypatch):
     with pytest.raises(
         ConfigError, match=r"replay_capacity: 300 .* 2 seeds take [\d.]+ kB, .* 100 kB .* about \d+ fit"
     ):
-        PoolPopulation(make_pool_loop(PONG), HParams(), [0, 1])
+        PoolPopulation(make_pool_loop(PONG), HParams(), 2)
 
 
 def test_what_only_the_device_has_is_refused():

@@ -44,8 +44,8 @@ from dqn_jax.history import History
 from dqn_jax.loop import ChunkMetrics, Loop, WarmupMetrics, make_loop
 from dqn_jax.population import make_layout, stack_hparams
 from dqn_jax.prng import key_data
+from dqn_jax.rows import read_arrays, write_arrays
 from dqn_jax.runs import Allowance
-from dqn_jax.sweep import checkpoint as checkpoints
 from dqn_jax.sweep import sweep, worker
 from dqn_jax.sweep.checkpoint import WaveCheckpoint
 from dqn_jax.sweep.plan import describe, fitted, lane_bytes, make_plan
@@ -586,14 +586,14 @@ def test_rows_without_the_state_that_goes_with_them_do_no_harm(tmp_path, monkeyp
 def test_no_flipped_bit_goes_unnoticed(tmp_path):
     path = tmp_path / "file.npz"
     arrays = {"alive": np.arange(3), "steps": np.asarray(7), "lane0000": np.ones((2, 2), np.float32)}
-    checkpoints._write(path, arrays)
+    write_arrays(path, arrays)
     content = path.read_bytes()
     noticed = 0
     for place in range(len(content)):
         path.write_bytes(content[:place] + bytes([content[place] ^ 1 << place % 8]) + content[place + 1 :])
         try:
-            found = checkpoints._read(path)
-        except checkpoints._DAMAGE:
+            found = read_arrays(path)
+        except ValueError:
             noticed += 1
             continue
         assert found.keys() == arrays.keys()

@@ -13,8 +13,8 @@ import numpy as np
 
 from dqn_jax.config import Config, ConfigError, HParams, show
 from dqn_jax.devices import free_memory, size_text
-from dqn_jax.envs import kind_of
-from dqn_jax.loop import make_loop
+from dqn_jax.loop import Loop
+from dqn_jax.paths import loop_for
 from dqn_jax.population import stack_hparams
 from dqn_jax.presets import Preset
 from dqn_jax.sweep.space import Group, Space, compile_groups
@@ -143,7 +143,7 @@ def make_plan(
 
 def fitted(config: Config) -> Config:
     """The same run with a replay no larger than it can ever fill: the numbers are the same, the memory is less."""
-    loop = make_loop(config)
+    loop = loop_for(config)
     steps = loop.warmup_steps + loop.num_chunks * loop.steps_per_chunk
     return dataclasses.replace(config, replay_capacity=min(config.replay_capacity, max(steps, config.batch_size)))
 
@@ -153,15 +153,9 @@ def fitted_groups(
 ) -> list[Group]:
     """Compile groups of points, under their numbers; replays no larger than they can fill."""
     numbers = range(len(drawn)) if numbers is None else numbers
-    groups = compile_groups(preset, space, drawn)
-    for group in groups:
-        if kind_of(group.config.env) == "pool":
-            raise ConfigError(
-                f"env: sweeps run on on-device environments, and {group.config.env} is a pool's; use train."
-            )
     return [
         Group(fitted(group.config), tuple(trial._replace(number=numbers[trial.number]) for trial in group.trials))
-        for group in groups
+        for group in compile_groups(preset, space, drawn)
     ]
 
 
@@ -172,9 +166,11 @@ def lane_bytes(config: Config, hparams: HParams) -> int:
 
 @functools.cache  # tracing takes half a second, and a sweep is planned more than once
 def _lane_bytes(config: Config, left_out: tuple[bool, ...]) -> int:
-    loop, hparams = make_loop(config), HParams(*[None if out else 0 for out in left_out])  # type: ignore[arg-type]
+    loop, hparams = loop_for(config), HParams(*[None if out else 0 for out in left_out])  # type: ignore[arg-type]
     scalars = jax.tree.map(lambda x: x[0], stack_hparams(hparams, 1))
     count = jax.ShapeDtypeStruct((), np.int32)
+    if not isinstance(loop, Loop):
+        return _bytes(jax.eval_shape(loop.start, count, scalars))  # beside it, the readings of a chunk are nothing
     state, _ = jax.eval_shape(loop.start, count, scalars)
     _, metrics = jax.eval_shape(loop.chunk, count, state, scalars)
     return _bytes(state) + 2 * _bytes(metrics)

@@ -18,8 +18,8 @@ import numpy as np
 from dqn_jax.config import Config, ConfigError, HParams
 from dqn_jax.convergence import Criterion, Curve, Moment, stability, time_to
 from dqn_jax.history import History
-from dqn_jax.loop import LaneState, Loop, make_loop
-from dqn_jax.population import Layout, Population, make_population, stack_hparams
+from dqn_jax.paths import AnyLoop, AnyPopulation, loop_for, population_for
+from dqn_jax.population import stack_hparams
 from dqn_jax.sweep.checkpoint import WaveCheckpoint
 from dqn_jax.sweep.results import CURVE_COLUMNS
 
@@ -78,8 +78,8 @@ class Programs(NamedTuple):
     """The compiled programs of a compile group."""
 
     config: Config
-    loop: Loop
-    population: Population
+    loop: AnyLoop
+    population: AnyPopulation
 
 
 class WaveProgress(NamedTuple):
@@ -97,8 +97,8 @@ def make_programs(
     config: Config, hparams: HParams, lanes: int, devices: Sequence[jax.Device] | None = None
 ) -> Programs:
     """Compile for up to `lanes` lanes; `hparams` says which hyperparameters there are."""
-    loop = make_loop(config)
-    return Programs(config, loop, make_population(config, loop, hparams, lanes, devices))
+    loop = loop_for(config)
+    return Programs(config, loop, population_for(loop, config, hparams, lanes, devices))
 
 
 def run_wave(
@@ -135,7 +135,7 @@ def run_wave(
     stacked = stack_hparams(_stack([lane.hparams for lane in lanes]), len(lanes))
     hparams = layout.place(stacked)
     judge = _Judge(rules, lanes, loop, config)
-    clock = _device_clock(layout)
+    clock = _device_clock(layout.devices)
     done = recorded()
     alive = np.array([i for i, lane in enumerate(lanes) if (phase, lane.trial, lane.seed) not in done], int)
     if len(alive) == 0:
@@ -145,7 +145,7 @@ def run_wave(
     if rules.prune is not None:
         alive = np.arange(len(lanes))  # trials are compared: whoever left after the last checkpoint does so again
     saved = checkpoint.load(warn) if checkpoint is not None else None
-    state: LaneState
+    state: Any  # lanes as the population has them
     began, device_began, warmup_seconds = time.perf_counter(), clock(), 0.0
     if saved is None:
         everyone = np.arange(len(lanes))
@@ -206,11 +206,11 @@ def run_wave(
     return True
 
 
-def _device_clock(layout: Layout) -> Callable[[], float]:
+def _device_clock(devices: Sequence[jax.Device]) -> Callable[[], float]:
     """Seconds that all devices together have worked: on CPU as the system counts them, whoever else is busy there."""
-    if layout.mesh.devices.flat[0].platform == "cpu":
+    if devices[0].platform == "cpu":
         return time.process_time
-    return lambda: layout.mesh.size * time.perf_counter()
+    return lambda: len(devices) * time.perf_counter()
 
 
 def _stack(hparams: Sequence[HParams]) -> HParams:
@@ -221,7 +221,7 @@ def _stack(hparams: Sequence[HParams]) -> HParams:
 class _Judge:
     """Decides after every chunk who leaves, and why."""
 
-    def __init__(self, rules: Rules, lanes: Sequence[WaveLane], loop: Loop, config: Config):
+    def __init__(self, rules: Rules, lanes: Sequence[WaveLane], loop: AnyLoop, config: Config):
         self.rules = rules
         self.lanes = lanes
         self.trials = np.array([lane.trial for lane in lanes])
