@@ -141,7 +141,7 @@ class PoolPopulation:
         weights = jax.eval_shape(lambda h: loop.agent.init(make_key(0), h).params, example) if from_weights else None
         lane = jax.eval_shape(loop.start, seed, example, weights)
         self.lane_shapes: PoolLaneState = _shapes((lanes,), lane)
-        _check_memory(self.lane_shapes, loop.config, lanes)
+        _check_memory(self.lane_shapes, loop.config, layout)
 
         def of_envs(dtype: Any, shape: tuple[int, ...] = ()) -> Any:
             return jax.ShapeDtypeStruct((loop.config.num_envs, *shape), dtype)
@@ -312,9 +312,10 @@ def _all_finite(params: Params) -> np.ndarray:
     return np.all([np.isfinite(np.asarray(w)).reshape(len(w), -1).all(axis=1) for w in jax.tree.leaves(params)], axis=0)
 
 
-def _check_memory(shapes: PoolLaneState, config: Config, lanes: int) -> None:
+def _check_memory(shapes: PoolLaneState, config: Config, layout: PoolLayout) -> None:
+    lanes = layout.lanes
     needed = sum(math.prod(x.shape) * x.dtype.itemsize for x in jax.tree.leaves(shapes.replay))
-    free = free_memory(jax.local_devices()[:1])
+    free = free_memory(layout.devices)
     if needed > free:
         fits = int(config.replay_capacity * 0.9 * free / needed)
         each = f" for each of {lanes} seeds" if lanes > 1 else ""

@@ -7,6 +7,7 @@ from typing import Any
 
 from dqn_jax.config import Config, ConfigError, HParams, UnknownEnvError, suggest
 from dqn_jax.envs import resolve_env
+from dqn_jax.envs.pool import PREFIX
 from dqn_jax.protocols import PROTOCOLS
 
 
@@ -382,7 +383,7 @@ def resolve_preset(name: str) -> Preset:
             ) from None
         preset = Preset(env, f"default settings on {env}", Config(env=env))
     if not preset.criteria:
-        criteria = _ENV_CRITERIA.get(resolve_env(preset.config.env), ())
+        criteria = _ENV_CRITERIA.get(resolve_env(preset.config.env).removeprefix(PREFIX), ())
         preset = dataclasses.replace(preset, criteria=criteria)
     return preset
 

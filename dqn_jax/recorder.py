@@ -19,8 +19,6 @@ from dqn_jax.play import film_policy, median_lane
 from dqn_jax.rows import RowFiles, without_rows
 from dqn_jax.types import Params
 
-_FRESH_GAMES = "fresh_games_after_env_steps"
-
 
 class Recorder:
     """The files of one run. Everything it writes can be written again from the history in a checkpoint."""
@@ -44,16 +42,10 @@ class Recorder:
         self.save_episodes = save_episodes
         self._writers: list[Any] = []
         self._events_written = 0
-        self._provenance = run / "provenance.json"
-        earlier = runs.read_json(self._provenance) if self._provenance.is_file() else {}
-        kept = {_FRESH_GAMES: earlier[_FRESH_GAMES]} if _FRESH_GAMES in earlier else {}
-        runs.write_json(self._provenance, {**runs.provenance(settings.seeds), **kept})
-
-    def fresh_games(self, env_steps: int) -> None:
-        """Note that games began anew after `env_steps`, for emulators cannot be saved."""
-        noted = runs.read_json(self._provenance)
-        noted.setdefault(_FRESH_GAMES, []).append(env_steps)
-        runs.write_json(self._provenance, noted)
+        provenance = run / "provenance.json"
+        earlier = runs.read_json(provenance) if provenance.is_file() else {}
+        kept = {runs.FRESH_GAMES: earlier[runs.FRESH_GAMES]} if runs.FRESH_GAMES in earlier else {}
+        runs.write_json(provenance, {**runs.provenance(settings.seeds), **kept})
 
     def chunk(self, history: History) -> None:
         """Write the tables and events as of now."""

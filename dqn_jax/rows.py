@@ -58,11 +58,20 @@ class RowFiles:
     def append(self, population_lanes: Any, rows_added: int, lanes: np.ndarray) -> None:
         """Write the rows added since the last time, up to `rows_added`, of the lanes `[n]` of the population's."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        blocks = population_lanes if isinstance(population_lanes, list) else [population_lanes]
         count = min(_ROWS_AT_ONCE, self.capacity)
+
+        def read(row: int) -> Any:
+            first = jnp.int32(row)
+            if not isinstance(population_lanes, list):
+                return _rows(population_lanes.replay.storage, first, count)
+            wanted = set((lanes // self._layout.block_size).tolist())
+            return [
+                _rows(block.replay.storage, first, count) if b in wanted else None
+                for b, block in enumerate(population_lanes)
+            ]
+
         for row in range(max(self.saved, rows_added - self.capacity), rows_added, count):
-            read: Any = [_rows(block.replay.storage, jnp.int32(row), count) for block in blocks]
-            fetched = self._layout.fetch(read if isinstance(population_lanes, list) else read[0], lanes)
+            fetched = self._layout.fetch(read(row), lanes)
             arrays = {f"leaf{i:04d}": leaf[:, : rows_added - row] for i, leaf in enumerate(jax.tree.leaves(fetched))}
             path = self.folder / f"rows-{row:012d}-{min(row + count, rows_added):012d}.npz"
             write_arrays(path, {"lanes": lanes, **arrays})

@@ -253,6 +253,20 @@ def provenance(seeds: Sequence[int]) -> dict[str, Any]:
     }
 
 
+FRESH_GAMES = "fresh_games_after_env_steps"
+"""Where provenance.json notes that emulators, which cannot be saved, began anew."""
+
+
+def note_fresh_games(folder: Path, at: Any) -> str:
+    """Note in the provenance that games began anew `at` some environment steps; gives the line to warn with."""
+    path = folder / "provenance.json"
+    with clear_errors(folder):
+        noted = read_json(path)
+        noted.setdefault(FRESH_GAMES, []).append(at)
+        write_json(path, noted)
+    return "emulators cannot be saved: going on in fresh games, with all else as it was"
+
+
 def _git_commit() -> str | None:
     try:
         out = subprocess.run(

@@ -158,9 +158,8 @@ def train(
         env_steps, saved, arrays = resumed
         history.restore(arrays)
         lanes = layout.place(saved)
-        if recorder and isinstance(loop, PoolLoop):
-            recorder.fresh_games(env_steps)
-            warn("emulators cannot be saved: going on in fresh games, with all else as it was")
+        if run and isinstance(loop, PoolLoop):
+            warn(runs.note_fresh_games(run, env_steps))
         began -= history.seconds[-1]
     last_step = loop.warmup_steps + loop.num_chunks * loop.steps_per_chunk
     allowance, saved_at = runs.Allowance(_CHECKPOINT_SHARE), env_steps

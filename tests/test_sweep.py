@@ -513,7 +513,14 @@ SOME_LEAVE = [(1, np.arange(12)), (1, np.arange(12)), (1, np.array([0, 3, 4, 7, 
 SOME_LEAVE += [(1, np.array([3, 7])), (1, np.array([7]))]
 
 
-@pytest.mark.parametrize("changes", [{}, BLOCK_OF_ONE], ids=["a ring that wraps", "a ring that is never full"])
+POOL = {"env": "envpool:CartPole-v1", "lane_block": 5, "eval_episodes": 2, "pool_threads": 1, "max_episode_steps": 30}
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{}, BLOCK_OF_ONE, POOL],
+    ids=["a ring that wraps", "a ring that is never full", "pools of five lanes"],
+)
 def test_a_checkpoint_is_the_state_in_memory_and_writes_each_row_once(tmp_path, changes):
     config = fitted(dataclasses.replace(CONFIG, **changes))
     wave = Wave(config)
@@ -533,7 +540,7 @@ def test_a_checkpoint_is_the_state_in_memory_and_writes_each_row_once(tmp_path, 
         assert len(files.keys() - before.keys()) == 1
         assert len(list(tmp_path.glob("state-*.npz"))) == 1
         before = files
-    assert (added > 5 * rows) == (changes == {})
+    assert (added > 5 * rows) == (changes is not BLOCK_OF_ONE)
     # A process that takes over appends in the same way.
     other = wave.checkpoint(tmp_path)
     other.load(pytest.fail)

@@ -112,6 +112,7 @@ def run_wave(
     record: Callable[[list[dict[str, Any]], pd.DataFrame], bool],
     on_progress: Callable[[WaveProgress], bool],
     warn: Callable[[str], None],
+    resumed: Callable[[int], None] = lambda env_steps: None,
 ) -> bool:
     """Run the lanes until all have left; a wave that was stopped before goes on from its last checkpoint.
 
@@ -125,6 +126,7 @@ def run_wave(
       record: takes rows and curves of lanes that leave; False if the wave is no longer ours.
       on_progress: called after every chunk; False asks to stop after it.
       warn: called with one line for anything to know about.
+      resumed: called with the environment steps of the checkpoint that it goes on from, if it does.
 
     Returns:
       Whether all lanes have left.
@@ -159,6 +161,7 @@ def run_wave(
         history.restore(saved.arrays)
         alive = np.intersect1d(alive, saved.alive)
         judge.restore(history, saved.arrays)
+        resumed(env_steps)
     last_step = loop.warmup_steps + loop.num_chunks * loop.steps_per_chunk
     active = layout.active(alive)
     # What each lane took of the devices: lanes of one program cost the same.
@@ -201,6 +204,7 @@ def run_wave(
             if checkpoint is not None and checkpoint.saved_at != env_steps:
                 checkpoint.save(env_steps, state, alive, {**history.arrays(), **judge.arrays()})
             return False
+    population.close()
     if checkpoint is not None:
         checkpoint.clear()
     return True

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dqn_jax import devices, runs
+from dqn_jax.envs import kind_of
 from dqn_jax.interrupt import Interrupt
 from dqn_jax.sweep import store as stores
 from dqn_jax.sweep.checkpoint import WaveCheckpoint
@@ -169,6 +170,10 @@ def run_unit(worker: Worker, unit: Unit) -> bool:
         meter.chunk(progress)
         return not worker.stopping
 
+    def resumed(env_steps: int) -> None:
+        if worker.directory is not None and kind_of(group.config.env) == "pool":
+            worker.warn(runs.note_fresh_games(worker.directory, {"wave": unit.id, "env_steps": env_steps}))
+
     with _lease(store, unit, worker.owner) as held:
         meter.show("compile")
         programs = worker.programs(group, unit)
@@ -187,6 +192,7 @@ def run_unit(worker: Worker, unit: Unit) -> bool:
             record=record,
             on_progress=on_progress,
             warn=worker.warn,
+            resumed=resumed,
         )
     if ended:
         store.finish(unit.id)
