@@ -363,7 +363,7 @@ def memory_facts() -> dict[str, float]:
 def _atari(repeats: int) -> list[Row]:
     """The loop over a pool against its parts, in turn in one process. One seed, Pong, Nature network."""
     from dqn_jax.pool_loop import make_pool_loop
-    from dqn_jax.pool_population import PoolPopulation
+    from dqn_jax.pool_population import PoolPopulation, Timeline
 
     devices.configure()
     config = dataclasses.replace(
@@ -416,10 +416,9 @@ def _atari(repeats: int) -> list[Row]:
     def rate(what: str, name: str) -> Row:
         return _row(what, [frames / t for t in took[name]], "frames/s")
 
-    population.timeline.reset()
+    population.timeline = timeline = Timeline()
     loop_of(True)
-    line = population.timeline
-    total = line.environment + line.device + line.host
+    shares = {what: seconds / sum(timeline.seconds.values()) for what, seconds in timeline.seconds.items()}
     return [
         rate("frames/s, EnvPool alone, random actions, 16 Pong games", "environment"),
         rate("frames/s, acting loop (policy on, learner off)", "acting loop"),
@@ -431,11 +430,19 @@ def _atari(repeats: int) -> list[Row]:
              "<= 1.15 on CPU"),
         _row("full loop: speed / the slower of the two", [1 / x for x in ratios("full loop", slower)], "ratio",
              ">= 0.9 on an accelerator"),
-        _row("  of its time waiting for the pool", [line.environment / total], "share"),
-        _row("  waiting for the device (learning still under way, transfer, acting)", [line.device / total], "share"),
+        *(_row(f"  {text}", [shares[what]], "share") for what, text in _TIMELINE.items()),
         _row("bytes to the device per agent step and environment", [loop.frame_bytes], "bytes", f"<= {84 * 84 + 16}"),
         *_frame_replay(repeats),
     ]  # fmt: skip
+
+
+_TIMELINE = {
+    "environment": "of its time bound by the environment: waiting for the pool",
+    "learning": "bound by the learner: waiting for what is still being learnt",
+    "transfer": "waiting for the frames' transfer to the device",
+    "acting": "acting, and the actions' way back",
+    "host": "the host's own part, in which pool and device may be idle",
+}
 
 
 def _frame_replay(repeats: int) -> list[Row]:

@@ -82,16 +82,23 @@ class PoolLayout(NamedTuple):
 
 
 class Timeline:
-    """Where the host's seconds went."""
+    """Where the host's seconds go, between one `lap` and the next.
+
+    Attributes:
+      seconds: by what they were spent on: "environment", waiting for the pool; "learning", for what is still being
+        learnt; "transfer", for the frames' way to the device; "acting", for actions; "host", all else.
+    """
 
     def __init__(self) -> None:
-        self.reset()
+        self.seconds = dict.fromkeys(("environment", "learning", "transfer", "acting", "host"), 0.0)
+        self._last = time.perf_counter()
 
-    def reset(self) -> None:
-        """Count from here."""
-        self.environment = 0.0  # waiting for the pool
-        self.device = 0.0  # waiting for actions: for what is still being learnt, the frames' way there, and acting
-        self.host = 0.0  # all else
+    def lap(self, what: str, wait_for: Any = None) -> None:
+        """Put down what has passed since the last time, after waiting for arrays that are on their way."""
+        jax.block_until_ready(wait_for)
+        now = time.perf_counter()
+        self.seconds[what] += now - self._last
+        self._last = now
 
 
 class _Programs(NamedTuple):
@@ -134,7 +141,7 @@ class PoolPopulation:
         each = loop.config.lane_block or (1 if devices[0].platform == "cpu" else -(-lanes // len(devices)))
         self.loop = loop
         self.layout = layout = PoolLayout(lanes, each, devices[: -(-lanes // each)])
-        self.timeline = Timeline()
+        self.timeline: Timeline | None = None  # set to one to have it kept; the host then waits for every part in turn
         self.pools: dict[int, Pool] = {}  # of the blocks at work
         example = jax.tree.map(lambda x: x[0], stack_hparams(first_hparams(hparams), 1))
         seed = jax.ShapeDtypeStruct((), jnp.int32)
@@ -233,7 +240,7 @@ class PoolPopulation:
         self, env_steps: int, iterations: int, lanes: Blocks, hparams: Blocks, at_work: Sequence[int], *, learning: bool
     ) -> _Records:
         """So many vector steps of the blocks `at_work`, in place; their pools are left stepping their last actions."""
-        config, loop, timeline = self.loop.config, self.loop, self.timeline
+        config, loop = self.loop.config, self.loop
         records = _Records(len(lanes), self.layout.block_size, iterations, config.num_envs)
         sums: dict[int, Any] = dict.fromkeys(at_work, 0.0)
         learnt = {b: np.asarray(lanes[b].agent.updates) for b in at_work}
@@ -243,19 +250,15 @@ class PoolPopulation:
             trainings = trainings_due(config, steps - loop.warmup_steps) if learning else 0
             made += trainings * config.updates_per_train
             for b in at_work:
-                began = time.perf_counter()
+                self._lap("host")
                 output = self._receive(b, lanes[b], env_steps)
-                received = time.perf_counter()
+                self._lap("environment")
                 lanes[b], actions, epsilon = self.act_on(b, output, steps, lanes[b], hparams[b])
                 self.pools[b].send(actions)
-                acted = time.perf_counter()
                 if trainings:  # the pool steps meanwhile, and so do other blocks
                     lanes[b], new = self.learn(b, trainings, lanes[b], hparams[b])
                     sums[b] = sums[b] + new
                 records.add(b, i, output, epsilon, learnt[b] + made)
-                timeline.environment += received - began
-                timeline.device += acted - received
-                timeline.host += time.perf_counter() - acted
         if made:
             for b in at_work:
                 totals, own = np.asarray(sums[b]), records.lanes_of(b)
@@ -283,9 +286,18 @@ class PoolPopulation:
         action: Any = np.zeros(shape, np.int32)  # chosen in the program
         given = (output.reward, output.terminated, output.truncated, output.first)
         row = FrameRow(of_lanes(output.frame), action, *map(of_lanes, given))
-        over = of_lanes(output.game_over)
+        row, over = jax.device_put((row, of_lanes(output.game_over)), self.layout.device_of(block))
+        self._lap("host")
+        self._lap("learning", lanes.agent)
+        self._lap("transfer", row)
         lanes, actions, epsilon = self._of(block).act(np.int32(env_steps), lanes, row, over, hparams)
-        return lanes, np.asarray(actions).reshape(-1), np.asarray(epsilon)
+        chosen = np.asarray(actions).reshape(-1), np.asarray(epsilon)
+        self._lap("acting")
+        return lanes, *chosen
+
+    def _lap(self, what: str, wait_for: Any = None) -> None:
+        if self.timeline is not None:
+            self.timeline.lap(what, wait_for)
 
     def learn(
         self, block: int, trainings: int, lanes: PoolLaneState, hparams: HParams
