@@ -161,6 +161,7 @@ def _train(arguments: Sequence[str]) -> int:
             seed=args.seed,
             criteria=args.criteria,
             stop=args.stop,
+            max_minutes=args.max_minutes,
             out=args.out,
             root=Path("runs"),
             resume=args.resume,

@@ -78,6 +78,7 @@ def train(
     seed: int = 0,
     criteria: Sequence[str] | None = None,
     stop: Literal["budget", "converged"] = "budget",
+    max_minutes: float | None = None,
     out: str | Path | None = None,
     root: str | Path | None = None,
     resume: bool = False,
@@ -96,6 +97,8 @@ def train(
       seed: the first seed, if `seeds` is a number.
       criteria: convergence criteria as text (default: the preset's); the first one decides `stop`.
       stop: "converged" ends the run once every lane has converged or diverged.
+      max_minutes: the run ends with the chunk in which it has taken so long, compilation apart; a run that is resumed
+        counts on.
       out: folder of this run. Without `out` and `root` nothing is written.
       root: folder under which `<name>/<stamp>/` is made.
       resume: go on with the run in `out`, or the newest of this preset in `root`.
@@ -117,6 +120,9 @@ def train(
     parsed = [convergence.parse_criterion(text) for text in (chosen.criteria if criteria is None else criteria)]
     if stop == "converged" and not parsed:
         raise ConfigError("stop: 'converged' needs a criterion; add one, e.g. --criteria eval>=475x3.")
+    if max_minutes is not None and not max_minutes > 0:
+        raise ConfigError(f"max_minutes: {max_minutes} is not possible; use a positive number, or leave it out.")
+    budget_seconds = np.inf if max_minutes is None else 60 * max_minutes
     validate(chosen.config, chosen.hparams)
     source = None if weights is None else _weights_run(Path(weights), out if resume else None)
     settings = runs.RunSettings(
@@ -136,7 +142,7 @@ def train(
 
     def report(phase: Literal["compile", "train"], env_steps: int) -> None:
         if on_progress:
-            on_progress(_progress(phase, settings.config, loop, history, parsed, env_steps))
+            on_progress(_progress(phase, settings.config, loop, history, parsed, env_steps, budget_seconds))
 
     report("compile", 0)
     everyone = np.arange(len(lane_seeds))
@@ -167,7 +173,7 @@ def train(
         while env_steps < last_step and not interrupt.requested:
             if stop == "converged" and history.env_steps and np.all(_settled(parsed, history)):
                 break
-            if np.all(history.at_rest()):
+            if np.all(history.at_rest()) or (history.seconds and history.seconds[-1] >= budget_seconds):
                 break
             lanes, metrics = population.chunk(jnp.int32(env_steps), lanes, hparams, active)
             host = layout.fetch(metrics, everyone)
@@ -288,6 +294,7 @@ def _progress(
     history: History,
     criteria: Sequence[convergence.Criterion],
     env_steps: int,
+    budget_seconds: float,
 ) -> Progress:
     lanes = len(history.seeds)
     seconds = history.seconds[-1] if history.seconds else 0.0
@@ -296,7 +303,7 @@ def _progress(
         return history.readings[name][-1] if history.env_steps else np.full(lanes, np.nan)
 
     total_steps = loop.warmup_steps + loop.num_chunks * loop.steps_per_chunk
-    share_done = env_steps / total_steps
+    share_done = max(env_steps / total_steps, min(1.0, seconds / budget_seconds))
     if config.total_episodes is not None and history.env_steps:
         share_done = max(share_done, min(1.0, last("episodes").min() / config.total_episodes))
     return Progress(

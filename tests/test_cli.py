@@ -60,6 +60,8 @@ def run(tmp_path_factory):
         ("train cartpole --criteria eval475", ["criteria", "eval475", "eval>=475x3"]),
         ("train cartpole --criteria train>=195", ["criteria", "train100>=195"]),
         ("train cartpole --stop converged --criteria", ["stop", "criterion"]),
+        ("train cartpole --max-minutes 0", ["max_minutes", "positive"]),
+        ("train cartpole --max-minutes nan", ["max_minutes", "positive"]),
         ("train cartpole --action-bins 5", ["action_bins", "discrete actions"]),
         ("train Pendulum-v1", ["action_bins", "continuous"]),
         ("train Pendulum-v1 --action-bins 1", ["action_bins", "at least 2"]),

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
 import os
 import signal
 import subprocess
 import sys
 import time
+import types
 
 import jax
 import jax.numpy as jnp
@@ -207,6 +209,27 @@ def test_stop_converged_ends_the_run_once_every_lane_has(tmp_path):
     result = dqn_jax.train("cartpole", stop="converged", **{**TINY, "criteria": ("eval>=5",)})
     assert result.converged.all()
     assert result.summary["env_steps"] == 250
+
+
+def test_a_run_ends_with_its_minutes_and_counts_on_when_resumed(tmp_path, monkeypatch):
+    monkeypatch.setattr("dqn_jax.recorder.can_draw", lambda env: False)  # films take longer than the rest
+    shares = []
+
+    def minutes(allowed, **arguments):
+        """The minutes at which each chunk ended; one passes between any two looks at the clock."""
+        clock = types.SimpleNamespace(perf_counter=map(float, itertools.count(0, 60)).__next__)
+        monkeypatch.setattr(sys.modules["dqn_jax.train"], "time", clock)
+        result = dqn_jax.train("cartpole", max_minutes=allowed, out=tmp_path / "run", **arguments, **long)
+        assert result.summary["complete"]
+        assert not result.interrupted
+        return [seconds / 60 for seconds in result.history.seconds]
+
+    long = {**TINY, "total_steps": 1_050, "on_progress": lambda progress: shares.append(progress.share_done)}
+    assert minutes(1.5) == [1, 2]
+    assert shares == [0, pytest.approx(1 / 1.5), 1]
+    assert minutes(1.5, resume=True) == [1, 2]
+    assert minutes(2.5, resume=True) == [1, 2, 3]
+    assert minutes(None, resume=True) == [1, 2, 3, 4, 5]
 
 
 def test_diverged_lane_is_flagged_and_leaves_the_others_untouched():
