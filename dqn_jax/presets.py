@@ -270,7 +270,7 @@ _ATARI_HPARAMS = HParams(
 )
 # Raw scores of random play and of a human, in the set that comes with dqn_zoo (Quan & Ostrovski 2020), which is that of
 # most papers since 2016; the human of Mnih et al. 2015 differs (Pong 9.3, MsPacman 15,693, ...).
-_GAMES = {
+GAMES = {
     "pong": ("Pong-v5", -20.7, 14.6),
     "breakout": ("Breakout-v5", 1.7, 30.5),
     "ms-pacman": ("MsPacman-v5", 307.3, 6951.6),
@@ -296,7 +296,7 @@ _ATARI_PRESETS = tuple(
         human_normalised(random, human),
         seeds=1,
     )
-    for name, (env, random, human) in _GAMES.items()
+    for name, (env, random, human) in GAMES.items()
 )
 
 _PONG_FAST = Preset(
@@ -347,7 +347,7 @@ _PAPER_PRESETS = (
         "DQN of Mnih et al. 2015 (Nature 518:529); any game by --env Breakout-v5",
         _PAPER,
         _PAPER_HPARAMS,
-        human_normalised(*_GAMES["pong"][1:]),
+        human_normalised(*GAMES["pong"][1:]),
         seeds=1,
     ),
     Preset(
@@ -355,7 +355,7 @@ _PAPER_PRESETS = (
         "Double DQN of van Hasselt et al. 2016 (arXiv 1509.06461), tuned as there; any game by --env Breakout-v5",
         dataclasses.replace(_PAPER, double=True, eval_epsilon=0.01),
         _PAPER_HPARAMS._replace(epsilon_end=0.01, target_period=7_500),
-        human_normalised(*_GAMES["pong"][1:]),
+        human_normalised(*GAMES["pong"][1:]),
         seeds=1,
     ),
 )

@@ -1,53 +1,67 @@
-"""Train an Atari preset and record what came out: curve, score, frames and time.
+"""Train an Atari preset and record what came out: curves, score, frames and time.
 
     .venv/bin/python -m experiments.atari.train pong-fast
+    .venv/bin/python -m experiments.atari.train pong-fast --name breakout-hour --env Breakout-v5 --minutes 60
 
-The run is kept in runs/atari/NAME and goes on where it was stopped (in fresh games).
+Any option of `dqn-jax train` may follow. Without --minutes a run ends once it has converged. It is kept in
+runs/atari/NAME and goes on where it was stopped (in fresh games).
 """
 
 from __future__ import annotations
 
+import argparse
+import dataclasses
+import shlex
 import shutil
 import sys
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 
-import dqn_jax
-from dqn_jax import report, runs
-from dqn_jax.display import TrainDisplay
+from dqn_jax import cli, report, runs
+from dqn_jax.config import Config, HParams, show
+from dqn_jax.presets import GAMES, human_normalised, resolve_preset
 from experiments.common import machine, markdown_table
 
 RESULTS = Path(__file__).parent / "results"
+SCORES = {env: (random, human) for env, random, human in GAMES.values()}
+BIN = 100_000  # frames; ten make one of the published curves' million
+_LIVES = {"ignore": "lives not told", "bootstrap": "a lost life ends the bootstrap", "episode": "a life is an episode"}
 
 
 def main() -> None:
     """Train and write results/NAME."""
-    name, *seeds = sys.argv[1:]
-    out = Path("runs/atari") / name
-    with TrainDisplay(name, int(seeds[0]) if seeds else 1, enabled=sys.stderr.isatty()) as display:
-        result = dqn_jax.train(
-            name,
-            seeds=int(seeds[0]) if seeds else 1,
-            out=out,
-            resume=(out / "config.json").is_file(),
-            stop="converged",
-            on_progress=display.update,
-            warn=display.warn,
-        )
-    if result.interrupted:
-        sys.exit(130)
-    write(name, out)
+    parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
+    parser.add_argument("preset")
+    parser.add_argument("--name", help="of the result (default: the preset's)")
+    parser.add_argument("--env", help="another game; the criteria are then 50, 25 and 100 %% of its human")
+    parser.add_argument("--minutes", help="train for so long, converged or not")
+    args, options = parser.parse_known_args()
+    name = args.name or args.preset
+    run = Path("runs/atari") / name
+    given = ["--stop", "converged"] if args.minutes is None else ["--max-minutes", args.minutes]
+    if args.env is not None:
+        given += ["--env", args.env, "--criteria", *(human_normalised(*SCORES[args.env]) if args.env in SCORES else ())]
+    if (run / "config.json").is_file():
+        given.append("--resume")
+    code = cli.main(["train", args.preset, "--save-episodes", "--out", str(run), *given, *options])
+    if code:
+        sys.exit(code)
+    write(name, run, shlex.join(sys.argv[1:]))
 
 
-def write(name: str, run: Path) -> None:
-    """Write results/NAME from a finished run."""
+def write(name: str, run: Path, arguments: str) -> None:
+    """Write results/NAME from a finished run that kept its episodes."""
     folder = RESULTS / name
     folder.mkdir(parents=True, exist_ok=True)
     summary = runs.read_json(run / "summary.json")
     settings = runs.load_settings(run)
-    frames = settings.config.action_repeat
-    shutil.copyfile(run / "metrics.csv", folder / "metrics.csv")
+    config, frames = settings.config, settings.config.action_repeat
+    for file in ("config.json", "metrics.csv"):
+        shutil.copyfile(run / file, folder / file)
+    with runs.atomic(folder / "training.csv") as path:
+        training_returns(pd.read_csv(run / "episodes.csv"), frames).to_csv(path, index=False, float_format="%.7g")
     with runs.atomic(folder / "curve.png") as path:
         report.plot_runs([report.RunData.load(run)], path, x="env_steps", y="eval_return", aggregate="mean")
     rows = []
@@ -56,13 +70,15 @@ def write(name: str, run: Path) -> None:
             steps, seconds = criterion["env_steps"][i], criterion["seconds"][i]
             reached = "not reached" if steps is None else f"{steps * frames:,} frames, {seconds / 60:,.0f} minutes"
             rows.append([seed, criterion["name"], reached])
-    final = ", ".join(f"{x:.1f}" for x in np.asarray(summary["final_eval_return"], float))
+    final = np.asarray(summary["final_eval_return"], float)
     text = [
         f"# {name}",
-        f"`.venv/bin/python -m experiments.atari.train {name}`, measured {machine()}. "
-        f"{summary['env_steps'] * frames:,} frames and {sum(summary['updates']):,.0f} updates in "
+        f"`.venv/bin/python -m experiments.atari.train {arguments}`, measured {machine()}. "
+        f"{summary['env_steps'] * frames:,} frames a seed and {sum(summary['updates']):,.0f} updates in "
         f"{summary['seconds']['run'] / 60:,.0f} minutes of wall time, evaluations included. "
-        f"Last evaluation (mean of {settings.config.eval_episodes} games): {final}.",
+        f"Last evaluation (mean of {config.eval_episodes} games): {', '.join(f'{x:.1f}' for x in final)}"
+        f"{_normalised(config.env, final)}.",
+        f"{config.env}: {rules(config, settings.hparams)}. Settings: {_settings(settings)}.",
         "![evaluation score](curve.png)",
         markdown_table(["seed", "criterion", "reached after"], rows),
     ]
@@ -71,6 +87,41 @@ def write(name: str, run: Path) -> None:
         text.append(note.read_text().strip())
     with runs.atomic(folder / "README.md") as path:
         path.write_text("\n\n".join(text) + "\n")
+
+
+def training_returns(episodes: pd.DataFrame, frames_per_step: int) -> pd.DataFrame:
+    """Training games in bins of `BIN` frames (a bin ends with its frames): seed, frames, games, mean_return.
+
+    A game is in the bin that it ended in; returns are raw. Bins in which none ended are left out.
+    """
+    ends = -(-episodes.env_steps * frames_per_step // BIN) * BIN
+    grouped = episodes.train_return.groupby([episodes.seed, ends.rename("frames")])
+    return grouped.agg(games="count", mean_return="mean").reset_index()
+
+
+def rules(config: Config, hparams: HParams) -> str:
+    """What training scores depend on beside the agent: the game's rules and the exploration."""
+    decay = hparams.epsilon_decay_steps * config.action_repeat / 1e6
+    return (
+        f"sticky actions {config.sticky_actions:g}, {_LIVES[config.life_loss]}, exploration to "
+        f"{hparams.epsilon_end:g} over {decay:g}M frames"
+    )
+
+
+def _normalised(env: str, final: np.ndarray) -> str:
+    if env not in SCORES:
+        return ""
+    random, human = SCORES[env]
+    shares = ", ".join(f"{x:.0%}" for x in (final - random) / (human - random))
+    return f"; random play {random:g}, human {human:g} (dqn_zoo's), human-normalised {shares}"
+
+
+def _settings(settings: runs.RunSettings) -> str:
+    """The preset and what was changed in it."""
+    preset = resolve_preset(settings.name)
+    own, as_given = ({**dataclasses.asdict(x.config), **x.hparams._asdict()} for x in (settings, preset))
+    changed = [f"`{field} {show(own[field])}`" for field in own if show(own[field]) != show(as_given[field])]
+    return f"preset `{settings.name}`" + (f" with {', '.join(changed)}" if changed else "")
 
 
 if __name__ == "__main__":
