@@ -5,13 +5,15 @@ from __future__ import annotations
 import json
 import sys
 
+import numpy as np
 import pandas as pd
 import pytest
 
 import dqn_jax
 from dqn_jax import cli, runs
+from dqn_jax.config import ConfigError
 from dqn_jax.presets import resolve_preset, with_overrides
-from experiments.atari import train
+from experiments.atari import compare, train
 
 
 def test_training_games_count_in_the_bin_they_ended_in():
@@ -31,6 +33,7 @@ def test_training_games_count_in_the_bin_they_ended_in():
 def test_a_run_on_another_game_is_recorded_with_its_score_and_what_was_changed(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(train, "RESULTS", tmp_path / "results")
+    monkeypatch.setattr("dqn_jax.recorder.can_draw", lambda env: False)  # a film of CartPole takes longer than all else
     asked = []
 
     def trained(arguments):
@@ -93,3 +96,92 @@ def test_a_run_that_was_stopped_is_not_recorded(tmp_path, monkeypatch):
         train.main()
     assert asked[0][asked[0].index("--stop") + 1] == "converged"
     assert not (tmp_path / "results").exists()
+
+
+def record(folder, name, bins, *, env_steps, **settings):
+    """A result as `train` writes it: `bins` are rows of seed, frames, games and mean_return."""
+    (folder / name).mkdir(parents=True)
+    preset = with_overrides(resolve_preset("pong-fast"), settings)
+    seeds = tuple(sorted({row[0] for row in bins}))
+    runs.save_settings(folder / name, runs.RunSettings(preset.name, seeds, preset.config, preset.hparams, ()))
+    pd.DataFrame({"seed": seeds, "env_steps": env_steps}).to_csv(folder / name / "metrics.csv", index=False)
+    pd.DataFrame(bins, columns=["seed", "frames", "games", "mean_return"]).to_csv(
+        folder / name / "training.csv", index=False
+    )
+
+
+@pytest.fixture
+def results(tmp_path, monkeypatch):
+    monkeypatch.setattr(compare, "RESULTS", tmp_path)
+    monkeypatch.setattr(compare, "FOLDER", tmp_path / "comparison")
+    record(
+        tmp_path, "two-seeds",
+        [
+            (0, 100_000, 3, 1.0), (0, 1_000_000, 1, 5.0),  # (3 + 5) / 4 = 2
+            (0, 1_100_000, 2, 6.0), (0, 2_000_000, 1, 9.0),  # (12 + 9) / 3 = 7
+            (1, 900_000, 2, 4.0), (1, 1_500_000, 5, 9.0),  # 4 and 9
+            (0, 2_100_000, 1, 50.0), (1, 2_100_000, 1, 50.0),  # of a million that has not been played to its end
+        ],
+        env_steps=530_000, env="Breakout-v5",
+    )  # fmt: skip
+    like = {"sticky_actions": 0.25, "life_loss": "ignore", "epsilon_end": 0.01, "epsilon_decay_steps": 250_000}
+    record(tmp_path, "one-seed", [(7, 600_000, 4, -20.0)], env_steps=250_000, **like)
+    return tmp_path
+
+
+def test_training_returns_stand_beside_published_ones_at_the_frames_both_have(results, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["compare", "two-seeds", "one-seed"])
+    compare.main()
+    table = pd.read_csv(results / "comparison" / "comparison.csv")
+    assert list(table.game) == ["Breakout", "Breakout", "Pong"]
+    assert list(table.frames) == [1_000_000, 2_000_000, 1_000_000]
+    assert list(table.seeds) == [2, 2, 1]
+    np.testing.assert_allclose(table.ours, [3, 8, -20])
+    # A mean of two resampled seeds is one of them (a quarter of the times each) or half-way.
+    np.testing.assert_allclose(table.low, [2, 7, np.nan])
+    np.testing.assert_allclose(table.high, [4, 9, np.nan])
+    # As Dopamine published: Breakout 1.81 and 7.11, Pong -20.19.
+    np.testing.assert_allclose(table.published, [1.81, 7.11, -20.19])
+    np.testing.assert_allclose(table.difference, [1.19, 0.89, 0.19])
+    page = (results / "comparison" / "README.md").read_text()
+    assert "| Breakout | two-seeds | 2M | 8 [7, 9] | 7.11 ± 0.93 | +0.89 | no |" in page
+    assert "| Pong | one-seed | 1M | -20 (one seed) | -20.19 ± 0.09 | +0.19 | yes |" in page
+    assert (
+        "| two-seeds | sticky actions 0, a lost life ends the bootstrap, exploration to 0.02 over 0.4M frames |" in page
+    )
+    assert "| published | sticky actions 0.25, lives not told, exploration to 0.01 over 1M frames |" in page
+    assert (results / "comparison" / "comparison.png").stat().st_size > 20_000
+
+
+def test_a_run_is_compared_as_its_record_is(results, monkeypatch):
+    # The same games one by one: 4 of -20 that end with frame 600,000.
+    run = results / "run"
+    run.mkdir()
+    for file in ("config.json", "metrics.csv"):
+        (run / file).write_text((results / "one-seed" / file).read_text())
+    with pytest.raises(ConfigError, match=r"kept no training games; .*--save-episodes"):
+        compare.Run.load(str(run))
+    pd.DataFrame({"seed": 7, "env_steps": [149_900] * 4, "train_return": -20.0}).to_csv(run / "episodes.csv")
+    pd.testing.assert_frame_equal(compare.Run.load(str(run)).returns, compare.Run.load("one-seed").returns)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"env_steps": 249_999}, "has no million frames yet"),
+        ({"env": "Tetris-v5"}, "Tetris has no published curve; there are curves of Pong, Breakout"),
+    ],
+)
+def test_what_cannot_be_compared_is_one_line(results, monkeypatch, changes, message):
+    record(results, "odd", [(0, 100_000, 1, 1.0)], **{"env_steps": 250_000, **changes})
+    monkeypatch.setattr(sys, "argv", ["compare", "odd"])
+    with pytest.raises(SystemExit, match=message):
+        compare.main()
+    assert not (results / "comparison").exists()
+
+
+def test_the_published_curves_are_those_of_our_presets():
+    table = pd.read_csv(compare.PUBLISHED)
+    assert {f"{game}-v5" for game in table.game} == set(train.SCORES)
+    assert (table.groupby("game").frames_millions.apply(list).str[:20].apply(lambda x: x == list(range(1, 21)))).all()
+    assert set(table.runs) == {5}
