@@ -397,7 +397,7 @@ def test_what_cannot_be_compared_is_not(folder):
 # -- runs and folders --------------------------------------------------------------------------------------
 
 
-def write_run(run, *, complete=True):
+def write_run(run, *, complete=True, devices=2):
     run.mkdir()
     settings = runs.RunSettings(
         "cartpole", (3, 4), Config(total_steps=2_000, eval_every=1_000), HParams(), ("eval>=475",)
@@ -426,7 +426,7 @@ def write_run(run, *, complete=True):
     }  # fmt: skip
     runs.write_json(run / "summary.json", summary)
     runs.write_json(
-        run / "provenance.json", {"devices": {"platform": "cpu", "kind": "cpu", "count": 2}, "seeds": [3, 4]}
+        run / "provenance.json", {"devices": {"platform": "cpu", "kind": "cpu", "count": devices}, "seeds": [3, 4]}
     )
     return run
 
@@ -446,6 +446,18 @@ def test_a_run_is_a_sweep_with_one_trial(tmp_path):
     assert "1 of 2 seeds" in page.text
     assert "6.5 s (programs: 1)" in page.text
     assert json.loads(report_command([run], json=True))["trials"][0]["share"] == 0.5
+
+
+# Two lanes in a run of 8 seconds. Of four devices they leave two idle; on one they share its seconds.
+@pytest.mark.parametrize(("devices", "at_work"), [(1, 1), (2, 2), (4, 2)])
+def test_only_devices_with_a_lane_of_the_run_count(tmp_path, devices, at_work):
+    data = results.load(write_run(tmp_path / "run", devices=devices))
+    assert data.lanes["device_seconds"].tolist() == [8.0 * at_work / 2] * 2
+    assert data.curves["seconds"].tolist() == [4.0 * at_work / 2, 8.0 * at_work / 2] * 2
+    assert data.lanes["converged_seconds"].tolist()[0] == 4.0 * at_work / 2
+    assert json.loads(data.lanes["moments"][0]) == [[1000, 0, 10, 4.0 * at_work / 2]]
+    cost = f"{8 * at_work} device-seconds on {at_work} x cpu"
+    assert cost in page_of([tmp_path]).text
 
 
 def test_what_cannot_be_reported_is_said_in_one_line(tmp_path):

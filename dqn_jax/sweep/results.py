@@ -125,7 +125,8 @@ def of_run(run: Path) -> SweepData:
         metrics = pd.read_csv(run / "metrics.csv")
         if not summary["complete"]:
             raise ValueError("it was stopped")
-        lanes, curves = _lanes_of_run(summary, provenance, metrics)
+        devices = min(provenance["devices"]["count"], len(settings.seeds))  # at work: a lane is on one device
+        lanes, curves = _lanes_of_run(summary, devices, metrics)
     except (OSError, ValueError, KeyError) as error:
         raise ConfigError(f"report: {run} has no finished lanes yet ({error}); go on with --resume.") from error
     config = dataclasses.asdict(settings.config)
@@ -140,29 +141,26 @@ def of_run(run: Path) -> SweepData:
         "config": config,
         "hparams": settings.hparams._asdict(),
     }
-    devices = provenance["devices"]
     plan = {
-        "devices": devices["count"],
-        "device_kind": devices["kind"],
+        "devices": devices,
+        "device_kind": provenance["devices"]["kind"],
         "compiled": [{"seconds": summary["seconds"]["compile"]}],
     }
     trials = pd.DataFrame(index=pd.RangeIndex(1, name="trial"))
     return SweepData(settings.name, asked, plan, provenance, trials, lanes, curves)
 
 
-def _lanes_of_run(
-    summary: dict[str, Any], provenance: dict[str, Any], metrics: pd.DataFrame
-) -> tuple[pd.DataFrame, pd.DataFrame]:
+def _lanes_of_run(summary: dict[str, Any], devices: int, metrics: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
     import pandas as pd
 
     seeds = summary["seeds"]
-    share = provenance["devices"]["count"] / len(seeds)  # of the run's seconds: all lanes worked for all of them
+    share = devices / len(seeds)  # of the run's seconds: all lanes worked for all of them
     curves = metrics.assign(trial=0, phase="search", seconds=metrics["seconds"] * share)
     curves = curves[list(CURVE_COLUMNS)].astype(CURVE_COLUMNS)
     last = curves.groupby("seed", sort=False).last()
     if list(last.index) != seeds:
         raise ValueError("metrics.csv and summary.json disagree on the seeds")
-    criteria = summary["criteria"]
+    criteria = [c | {"seconds": [None if s is None else s * share for s in c["seconds"]]} for c in summary["criteria"]]
     nothing = {key: [None] * len(seeds) for key in ("env_steps", "updates", "episodes", "seconds", "stability")}
     first = criteria[0] if criteria else nothing
     times = {f"converged_{key}": pd.Series(first[key], dtype="float64").to_numpy() for key in CLOCKS}
@@ -170,7 +168,6 @@ def _lanes_of_run(
         [None if c["env_steps"][i] is None else [c[key][i] for key in CLOCKS] for c in criteria]
         for i in range(len(seeds))
     ]
-    times["converged_seconds"] = times["converged_seconds"] * share
     table = {
         "trial": 0,
         "seed": seeds,
