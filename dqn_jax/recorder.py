@@ -42,10 +42,13 @@ class Recorder:
         self.save_episodes = save_episodes
         self._writers: list[Any] = []
         self._events_written = 0
-        provenance = run / "provenance.json"
-        earlier = runs.read_json(provenance) if provenance.is_file() else {}
+
+    def provenance(self) -> None:
+        """Write where the numbers come from; what was noted of an earlier part of the run stays."""
+        path = self.run / "provenance.json"
+        earlier = runs.read_json(path) if path.is_file() else {}
         kept = {runs.FRESH_GAMES: earlier[runs.FRESH_GAMES]} if runs.FRESH_GAMES in earlier else {}
-        runs.write_json(provenance, {**runs.provenance(settings.seeds), **kept})
+        runs.write_json(path, {**runs.provenance(self.settings.seeds), **kept})
 
     def chunk(self, history: History) -> None:
         """Write the tables and events as of now."""

@@ -323,6 +323,9 @@ def load_checkpoint(
       template: the population's state as shapes (`jax.eval_shape`); the lane count may differ.
       warn: called with one line for each checkpoint that is skipped.
       complete: adds to the lanes what is kept elsewhere; one in which that raises OSError or ValueError is skipped.
+
+    Raises:
+      ConfigError: if it is of another version of dqn_jax: its leaves are not those of `template`.
     """
     checkpointer = _checkpointer()
     folder = checkpoints_of(run)
@@ -333,15 +336,14 @@ def load_checkpoint(
             continue
         saved = checkpointer.restore(path.absolute())
         leaves, structure = jax.tree.flatten(template)
-        stored = [saved["lanes"][name] for name in sorted(saved["lanes"])]
-        if len(stored) != len(leaves):
-            raise ConfigError(f"run: the checkpoint {path} does not fit this version of dqn_jax; start a new run.")
-        restored = []
-        for old, new in zip(stored, leaves, strict=True):
-            value = wrap_key_data(old) if _is_key(new) else np.asarray(old)
-            if value.shape[1:] != new.shape[1:] or value.dtype != new.dtype:
-                raise ConfigError(f"run: the checkpoint {path} does not fit this version of dqn_jax; start a new run.")
-            restored.append(value)
+        stored: list[Any] = [np.asarray(saved["lanes"][name]) for name in sorted(saved["lanes"])]
+        wanted = jax.eval_shape(lambda xs: [key_data(x) if _is_key(x) else x for x in xs], leaves)
+        if [(x.shape[1:], x.dtype) for x in stored] != [(x.shape[1:], x.dtype) for x in wanted]:
+            raise ConfigError(
+                f"run: the checkpoint {path} does not fit this version of dqn_jax; "
+                "use the one that wrote it (provenance.json says which), or start a new run."
+            )
+        restored = [wrap_key_data(old) if _is_key(new) else old for old, new in zip(stored, leaves, strict=True)]
         try:
             lanes = complete(jax.tree.unflatten(structure, restored))
         except (OSError, ValueError) as error:

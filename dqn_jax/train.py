@@ -153,6 +153,8 @@ def train(
     hparams, active = layout.place(stack_hparams(settings.hparams, len(everyone))), layout.active(everyone)
     recorder = Recorder(run, settings, loop, population, save_episodes=save_episodes) if run else None
     resumed = recorder.load(warn) if recorder and resume else None
+    if recorder:
+        recorder.provenance()  # only now: a run that is refused keeps its own
     began = time.perf_counter()
     if resumed is None:
         lanes, warmup = population.start(lane_seeds, settings.hparams, learnt)

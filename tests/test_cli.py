@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from dqn_jax import runs
 from dqn_jax.cli import main
 
 TINY = (
@@ -213,6 +214,56 @@ def test_unreadable_or_foreign_run_is_one_clear_line(run, tmp_path, damage, caps
     err = capsys.readouterr().err
     assert err.startswith("dqn-jax: run: ")
     assert len(err.strip().splitlines()) == 1
+
+
+def kernels(leaf):
+    """Every `[i, o]` kernel of a population of two as `[1, i, o]`: other shapes in the same order."""
+    return leaf[:, None] if leaf.ndim == 3 else leaf
+
+
+def halves(leaf):
+    return leaf.astype(np.float16) if leaf.dtype == np.float32 else leaf
+
+
+def longer_keys(leaf):
+    return np.concatenate([leaf, leaf], axis=1) if leaf.dtype == np.uint32 else leaf
+
+
+@pytest.mark.parametrize(
+    "change",
+    [lambda leaves: leaves[1:], *(lambda leaves, f=f: [f(x) for x in leaves] for f in (kernels, halves, longer_keys))],
+    ids=["a leaf less", "kernels", "halves", "keys"],
+)
+def test_a_checkpoint_of_another_version_is_refused_in_one_line_and_nothing_is_lost(run, tmp_path, change, capsys):
+    older = tmp_path / "older"
+    shutil.copytree(run, older)
+    newest = max((older / "checkpoints").iterdir())
+    saved = runs._checkpointer().restore(newest)
+    leaves = [np.asarray(saved["lanes"][name]) for name in sorted(saved["lanes"])]
+    changed = change(leaves)
+    assert len(changed) < len(leaves) or any(
+        x.shape != y.shape or x.dtype != y.dtype for x, y in zip(leaves, changed, strict=True)
+    )
+    runs.save_checkpoint(older, int(newest.name), changed, saved["history"])
+    before = runs._checksums(older)
+    new = ["train", "cartpole", "--seeds", "2", *TINY, "--out"]
+    for arguments in (
+        [*new, str(older), "--resume"],
+        ["evaluate", str(older)],
+        ["record", str(older), "-o", str(tmp_path / "film.gif")],
+        [*new, str(tmp_path / "new"), "--weights", str(older)],
+    ):
+        capsys.readouterr()
+        assert main(arguments) == 2
+        out, err = capsys.readouterr()
+        assert out == ""
+        assert f"dqn-jax: run: the checkpoint {older}/checkpoints/{newest.name} does not fit this version" in err
+        assert err.splitlines()[-1].endswith(
+            "use the one that wrote it (provenance.json says which), or start a new run."
+        )
+        assert len([line for line in err.splitlines() if line != "cartpole x 2 seeds: compiling"]) == 1
+    assert runs._checksums(older) == before
+    assert [path.name for path in tmp_path.iterdir()] == ["older"]
 
 
 def test_wandb_stays_off_and_says_what_it_needs(tmp_path, capsys, monkeypatch):
