@@ -127,7 +127,10 @@ def _with_preset(
     if not named and not {"-h", "--help"} & set(arguments):
         raise ConfigError(f"preset: name a preset or an environment first, e.g. 'dqn-jax {name} cartpole'.")
     preset = presets.resolve_preset(arguments[0] if named else "cartpole")
-    protocol = _value_of(arguments, "--protocol")  # first too, for the same reason
+    # First too, for the same reason.
+    env, protocol = _value_of(arguments, "--env"), _value_of(arguments, "--protocol")
+    if env is not None:
+        preset = presets.with_overrides(preset, {"env": env})
     if protocol is not None:
         preset = apply_protocol(preset, protocol)
     default = default_of(preset)

@@ -23,6 +23,25 @@ class Preset:
     seeds: int = 16
 
 
+# Raw scores of random play and of a human, in the set that comes with dqn_zoo (Quan & Ostrovski 2020), which is that of
+# most papers since 2016; the human of Mnih et al. 2015 differs (Pong 9.3, MsPacman 15,693, ...).
+GAMES = {
+    "pong": ("Pong-v5", -20.7, 14.6),
+    "breakout": ("Breakout-v5", 1.7, 30.5),
+    "ms-pacman": ("MsPacman-v5", 307.3, 6951.6),
+    "space-invaders": ("SpaceInvaders-v5", 148.0, 1668.7),
+    "beam-rider": ("BeamRider-v5", 363.9, 16926.5),
+    "seaquest": ("Seaquest-v5", 68.4, 42054.7),
+    "enduro": ("Enduro-v5", 0.0, 860.5),
+    "qbert": ("Qbert-v5", 163.9, 13455.0),
+}
+
+
+def human_normalised(random: float, human: float) -> tuple[str, ...]:
+    """Criteria at 50, 25 and 100 % of the way from random play to the human; the first one decides."""
+    return tuple(f"eval>={random + share * (human - random):g}" for share in (0.5, 0.25, 1.0))
+
+
 _ENV_CRITERIA = {
     "CartPole-v0": ("eval>=195x3", "train100>=195"),
     "CartPole-v1": ("eval>=475x3", "train100>=475", "train100>=195"),
@@ -30,6 +49,7 @@ _ENV_CRITERIA = {
     "MountainCar-v0": ("eval>=-110x3", "train100>=-110"),
     "Pendulum-v1": ("eval>=-200", "eval>=-160", "train100>=-200"),
     "MountainCarContinuous-v0": ("eval>=90", "train100>=90"),
+    **{env: human_normalised(random, human) for env, random, human in GAMES.values()},
 }
 
 # What the classic-control presets share: Double DQN on rewards scaled to Q-values of about 10, a soft target, and a
@@ -268,35 +288,16 @@ _ATARI_HPARAMS = HParams(
     epsilon_decay_steps=250_000,
     target_period=2_000,
 )
-# Raw scores of random play and of a human, in the set that comes with dqn_zoo (Quan & Ostrovski 2020), which is that of
-# most papers since 2016; the human of Mnih et al. 2015 differs (Pong 9.3, MsPacman 15,693, ...).
-GAMES = {
-    "pong": ("Pong-v5", -20.7, 14.6),
-    "breakout": ("Breakout-v5", 1.7, 30.5),
-    "ms-pacman": ("MsPacman-v5", 307.3, 6951.6),
-    "space-invaders": ("SpaceInvaders-v5", 148.0, 1668.7),
-    "beam-rider": ("BeamRider-v5", 363.9, 16926.5),
-    "seaquest": ("Seaquest-v5", 68.4, 42054.7),
-    "enduro": ("Enduro-v5", 0.0, 860.5),
-    "qbert": ("Qbert-v5", 163.9, 13455.0),
-}
-
-
-def human_normalised(random: float, human: float) -> tuple[str, ...]:
-    """Criteria at 50, 25 and 100 % of the way from random play to the human; the first one decides."""
-    return tuple(f"eval>={random + share * (human - random):g}" for share in (0.5, 0.25, 1.0))
-
-
 _ATARI_PRESETS = tuple(
     Preset(
         name,
         f"{env} from pixels, 10 million frames: Nature DQN with Adam; converged at 50 % of human",
         dataclasses.replace(_ATARI, env=env),
         _ATARI_HPARAMS,
-        human_normalised(random, human),
+        _ENV_CRITERIA[env],
         seeds=1,
     )
-    for name, (env, random, human) in GAMES.items()
+    for name, (env, *_) in GAMES.items()
 )
 
 _PONG_FAST = Preset(
@@ -347,7 +348,7 @@ _PAPER_PRESETS = (
         "DQN of Mnih et al. 2015 (Nature 518:529); any game by --env Breakout-v5",
         _PAPER,
         _PAPER_HPARAMS,
-        human_normalised(*GAMES["pong"][1:]),
+        _ENV_CRITERIA["Pong-v5"],
         seeds=1,
     ),
     Preset(
@@ -355,7 +356,7 @@ _PAPER_PRESETS = (
         "Double DQN of van Hasselt et al. 2016 (arXiv 1509.06461), tuned as there; any game by --env Breakout-v5",
         dataclasses.replace(_PAPER, double=True, eval_epsilon=0.01),
         _PAPER_HPARAMS._replace(epsilon_end=0.01, target_period=7_500),
-        human_normalised(*GAMES["pong"][1:]),
+        _ENV_CRITERIA["Pong-v5"],
         seeds=1,
     ),
 )
@@ -383,13 +384,16 @@ def resolve_preset(name: str) -> Preset:
             ) from None
         preset = Preset(env, f"default settings on {env}", Config(env=env))
     if not preset.criteria:
-        criteria = _ENV_CRITERIA.get(resolve_env(preset.config.env).removeprefix(PREFIX), ())
-        preset = dataclasses.replace(preset, criteria=criteria)
+        preset = dataclasses.replace(preset, criteria=_criteria_of(preset.config.env))
     return preset
 
 
+def _criteria_of(env: str) -> tuple[str, ...]:
+    return _ENV_CRITERIA.get(resolve_env(env).removeprefix(PREFIX), ())
+
+
 def with_overrides(preset: Preset, overrides: dict[str, Any]) -> Preset:
-    """The preset with Config or HParams fields changed by name.
+    """The preset with Config or HParams fields changed by name; on another environment, with that one's criteria.
 
     Raises:
       ConfigError: for a name that is neither.
@@ -399,8 +403,11 @@ def with_overrides(preset: Preset, overrides: dict[str, Any]) -> Preset:
     if unknown:
         nearest = suggest(unknown[0], [*config_fields, *HParams._fields])
         raise ConfigError(f"{unknown[0]}: there is no such setting.{nearest} 'dqn-jax train --help' shows all.")
+    env = overrides.get("env", preset.config.env)
+    another = env != preset.config.env and resolve_env(env) != resolve_env(preset.config.env)
     return dataclasses.replace(
         preset,
+        criteria=_criteria_of(env) if another else preset.criteria,
         config=dataclasses.replace(preset.config, **{k: v for k, v in overrides.items() if k in config_fields}),
         hparams=preset.hparams._replace(**{k: v for k, v in overrides.items() if k in HParams._fields}),
     )

@@ -61,12 +61,12 @@ def test_a_run_on_another_game_is_recorded_with_its_score_and_what_was_changed(t
     for option, values in {
         "--max-minutes": ["60"],
         "--env": ["Breakout-v5"],
-        "--criteria": ["eval>=16.1", "eval>=8.9", "eval>=30.5"],
         "--learning-rate": ["3e-4"],
     }.items():
         place = arguments.index(option) + 1
         assert arguments[place : place + len(values)] == values
     assert "--stop" not in arguments
+    assert "--criteria" not in arguments  # those of the game
     assert "--resume" not in arguments
     folder = tmp_path / "results" / "hour"
     assert {path.name for path in folder.iterdir()} == {

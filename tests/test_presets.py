@@ -12,7 +12,7 @@ import pytest
 import dqn_jax
 from dqn_jax.config import validate
 from dqn_jax.convergence import parse_criterion
-from dqn_jax.presets import PRESETS, resolve_preset
+from dqn_jax.presets import PRESETS, resolve_preset, with_overrides
 
 SHORT = dict(seeds=1, total_steps=80, eval_every=40, min_replay=16, batch_size=8, eval_episodes=2, max_episode_steps=20)
 
@@ -78,3 +78,15 @@ def test_variants_of_the_agent_train(variant):
     result = dqn_jax.train(plain, **{**SHORT, **variant})
     assert np.isfinite(result.metrics.loss.iloc[-1])
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(result.params))
+
+
+def test_on_another_environment_a_preset_has_the_criteria_of_that_one():
+    def criteria(preset, **overrides):
+        return with_overrides(resolve_preset(preset), overrides).criteria
+
+    assert criteria("cartpole", env="Acrobot-v1") == ("eval>=-100x3", "train100>=-100")
+    assert criteria("cartpole", env="cartpole", num_envs=2) == resolve_preset("cartpole").criteria
+    assert criteria("cartpole", env="envpool:CartPole-v1")[0] == "eval>=475x3"
+    assert criteria("pong-fast", num_envs=2) == ("eval>=15", "eval>=18")
+    assert criteria("pong-fast", env="breakout-v5") == ("eval>=16.1", "eval>=8.9", "eval>=30.5")  # 1.7 to 30.5
+    assert criteria("pong-fast", env="Asterix-v5") == ()

@@ -21,7 +21,7 @@ import pandas as pd
 
 from dqn_jax import cli, report, runs
 from dqn_jax.config import Config, HParams, show
-from dqn_jax.presets import GAMES, human_normalised, resolve_preset
+from dqn_jax.presets import GAMES, resolve_preset
 from experiments.common import machine, markdown_table
 
 RESULTS = Path(__file__).parent / "results"
@@ -35,14 +35,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
     parser.add_argument("preset")
     parser.add_argument("--name", help="of the result (default: the preset's)")
-    parser.add_argument("--env", help="another game; the criteria are then 50, 25 and 100 %% of its human")
+    parser.add_argument("--env", help="another game")
     parser.add_argument("--minutes", help="train for so long, converged or not")
     args, options = parser.parse_known_args()
     name = args.name or args.preset
     run = Path("runs/atari") / name
     given = ["--stop", "converged"] if args.minutes is None else ["--max-minutes", args.minutes]
     if args.env is not None:
-        given += ["--env", args.env, "--criteria", *(human_normalised(*SCORES[args.env]) if args.env in SCORES else ())]
+        given += ["--env", args.env]
     if (run / "config.json").is_file():
         given.append("--resume")
     code = cli.main(["train", args.preset, "--save-episodes", "--out", str(run), *given, *options])
