@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 
 from dqn_jax.prng import random_index
+from dqn_jax.replay import check_sizes
 from dqn_jax.types import Batch, FrameRow, Key, Transition
 
 
@@ -96,18 +97,7 @@ def make_frame_replay(
     Reference: Mnih et al. 2015 (Nature 518:529), Methods; zeros before the episode as in Dopamine (Castro et
     al. 2018, arXiv 1812.06110).
     """
-    arguments = {
-        "capacity": capacity,
-        "batch_size": batch_size,
-        "num_envs": num_envs,
-        "frame_stack": frame_stack,
-        "n_step": n_step,
-    }
-    for name, value in arguments.items():
-        if value < 1:
-            raise ValueError(f"{name} must be at least 1, not {value}")
-    if batch_size > capacity:
-        raise ValueError(f"batch_size {batch_size} is larger than capacity {capacity}")
+    check_sizes(capacity=capacity, batch_size=batch_size, num_envs=num_envs, frame_stack=frame_stack, n_step=n_step)
     rows_before, rows_after = frame_stack - 1, n_step
     num_rows = -(-capacity // num_envs) + rows_before + rows_after
 

@@ -58,6 +58,19 @@ class Replay(NamedTuple):
     clear: ReplayClear
 
 
+def check_sizes(*, capacity: int, batch_size: int, **others: int) -> None:
+    """Check what a replay is made of.
+
+    Raises:
+      ValueError: if a size is not positive, or a batch is larger than the buffer.
+    """
+    for name, value in {"capacity": capacity, "batch_size": batch_size, **others}.items():
+        if value < 1:
+            raise ValueError(f"{name} must be at least 1, not {value}")
+    if batch_size > capacity:
+        raise ValueError(f"batch_size {batch_size} is larger than capacity {capacity}")
+
+
 def make_replay(capacity: int, batch_size: int, num_envs: int, sampling: Sampling = "with_replacement") -> Replay:
     """A replay of at least `capacity` transitions, written `num_envs` at a time.
 
@@ -77,11 +90,7 @@ def make_replay(capacity: int, batch_size: int, num_envs: int, sampling: Samplin
 
     Reference: Lin 1992; Mnih et al. 2013 (arXiv 1312.5602), Algorithm 1.
     """
-    for name, value in (("capacity", capacity), ("batch_size", batch_size), ("num_envs", num_envs)):
-        if value < 1:
-            raise ValueError(f"{name} must be at least 1, not {value}")
-    if batch_size > capacity:
-        raise ValueError(f"batch_size {batch_size} is larger than capacity {capacity}")
+    check_sizes(capacity=capacity, batch_size=batch_size, num_envs=num_envs)
     rows = -(-capacity // num_envs)
 
     def init(example: Transition) -> ReplayState:
