@@ -294,7 +294,9 @@ def _evaluate(arguments: Sequence[str]) -> int:
 
 def _record(arguments: Sequence[str]) -> int:
     args = _parse(Record, "record", arguments)
-    episode_return, frames = record_run(args.run, args.output, seed=args.seed, random=args.random, start=args.start)
+    episode_return, frames = record_run(
+        args.run, args.output, seed=args.seed, random=args.random, start=args.start, q_values=args.q_values
+    )
     print(f"{args.output}: return {episode_return:g}, {frames} frames")
     return 0
 

@@ -6,11 +6,12 @@ looks longer); mazes, and whatever observes a grid, are drawn as coloured tiles.
 
 from __future__ import annotations
 
+import itertools
 import math
 import os
 import subprocess
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,7 +25,7 @@ from dqn_jax.envs import Env
 from dqn_jax.runs import atomic
 from dqn_jax.types import Key, Obs
 
-_GYMNASIUM = {  # frames per second, as in Gymnasium
+GYMNASIUM_FPS = {  # frames per second, as in Gymnasium
     "Acrobot-v1": 15,
     "CartPole-v1": 50,
     "MountainCar-v0": 30,
@@ -33,8 +34,8 @@ _GYMNASIUM = {  # frames per second, as in Gymnasium
 }
 _WIDTH = 400  # pixels of a frame
 _MOST_DRAWN = 600  # frames drawn of an episode
-_MOST_IN_GIF = 300  # frames of a GIF, which compresses less well than a video
-_BACKGROUND, _EMPTY_TILE, _INK = (22, 24, 31), (37, 40, 50), (226, 228, 233)
+MOST_IN_GIF = 300  # frames of a GIF, which compresses less well than a video
+BACKGROUND, _EMPTY_TILE, INK = (22, 24, 31), (37, 40, 50), (226, 228, 233)
 _TILES = (  # by plane; in most games 0 is the player, 1 what it meets, and 2 a trail
     *((88, 214, 141), (236, 87, 76), (112, 122, 143), (247, 205, 77), (236, 132, 214)),
     *((255, 150, 64), (150, 112, 240), (66, 150, 245), (244, 244, 244), (80, 220, 230)),
@@ -92,12 +93,12 @@ def play(env: Env, choose: Callable[[Obs, Key], jax.Array], key: Key, *, max_fra
 def can_draw(env: Env) -> bool:
     """Whether `draw` can draw this environment."""
     shape = env.spec.obs_shape
-    return env.inner.name in _GYMNASIUM or _is_maze(env) or (len(shape) in (2, 3) and min(shape[:2]) > 1)
+    return env.inner.name in GYMNASIUM_FPS or _is_maze(env) or (len(shape) in (2, 3) and min(shape[:2]) > 1)
 
 
 def frames_per_second(env: Env) -> int:
     """A pleasant speed for a film of this environment."""
-    return _GYMNASIUM.get(env.inner.name, 10)
+    return GYMNASIUM_FPS.get(env.inner.name, 10)
 
 
 def draw(env: Env, episode: Episode, *, title: str = "") -> list[np.ndarray]:
@@ -112,13 +113,13 @@ def draw(env: Env, episode: Episode, *, title: str = "") -> list[np.ndarray]:
     """
     if not can_draw(env):
         raise ConfigError(f"env: {env.spec.name} cannot be drawn; classic control, mazes and grids can.")
-    steps = _thin(len(episode.actions) + 1, _MOST_DRAWN)
+    steps = thin(len(episode.actions) + 1, _MOST_DRAWN)
     states = jax.tree.map(lambda x: x[steps], episode.states)
-    pictures = (_gymnasium if env.inner.name in _GYMNASIUM else _tiled)(env, states)
+    pictures = (_gymnasium if env.inner.name in GYMNASIUM_FPS else _tiled)(env, states)
     returns = np.concatenate([[0.0], np.cumsum(episode.rewards, dtype=np.float64)])
     digits = 0 if np.all(returns == np.round(returns)) else 2
     return [
-        _with_caption(picture, title, f"step {t}", f"return {returns[t]:z.{digits}f}")
+        with_caption(picture, title, f"step {t}", f"return {returns[t]:z.{digits}f}")
         for t, picture in zip(steps, pictures, strict=True)
     ]
 
@@ -133,7 +134,7 @@ def check_suffix(path: str | Path) -> None:
         raise ConfigError(f"output: '{path}' is neither a GIF nor a video; use .gif or .mp4")
 
 
-def write_film(path: str | Path, frames: Sequence[np.ndarray], fps: float) -> None:
+def write_film(path: str | Path, frames: Iterable[np.ndarray], fps: float) -> None:
     """Write frames `[H, W, 3]` uint8 as a film; whatever was at `path` stays until the film is complete.
 
     A GIF keeps at most 300 frames and shows each for longer. A video needs even H and W.
@@ -147,8 +148,9 @@ def write_film(path: str | Path, frames: Sequence[np.ndarray], fps: float) -> No
         (_write_gif if path.suffix.lower() == ".gif" else _write_mp4)(partial, frames, fps)
 
 
-def _write_gif(path: Path, frames: Sequence[np.ndarray], fps: float) -> None:
-    kept = [frames[i] for i in _thin(len(frames), _MOST_IN_GIF)]
+def _write_gif(path: Path, frames: Iterable[np.ndarray], fps: float) -> None:
+    frames = list(frames)
+    kept = [frames[i] for i in thin(len(frames), MOST_IN_GIF)]
     hundredths = max(2, round(100 * len(frames) / len(kept) / fps))  # GIF's unit; viewers slow down a single one
     # One palette for all, so that a frame stores only where it differs from the last. The octree leaves white white.
     sample = Image.fromarray(np.concatenate([frame[::3, ::3] for frame in kept]))
@@ -157,18 +159,25 @@ def _write_gif(path: Path, frames: Sequence[np.ndarray], fps: float) -> None:
     first.save(path, save_all=True, append_images=rest, duration=10 * hundredths, loop=0, optimize=False)
 
 
-def _write_mp4(path: Path, frames: Sequence[np.ndarray], fps: float) -> None:
+def _write_mp4(path: Path, frames: Iterable[np.ndarray], fps: float) -> None:
     import imageio_ffmpeg
 
-    height, width, _ = frames[0].shape
+    frames = iter(frames)
+    first = next(frames)
+    height, width, _ = first.shape
     source = f"-f rawvideo -pix_fmt rgb24 -s {width}x{height} -r {fps} -i -"
     target = "-c:v libx264 -crf 20 -pix_fmt yuv420p -movflags +faststart"  # what browsers play
     # imageio's own writer starts ffmpeg with a preexec_fn, which can deadlock beside JAX's threads.
     command = [imageio_ffmpeg.get_ffmpeg_exe(), "-y", "-v", "error", *source.split(), *target.split(), str(path)]
-    subprocess.run(command, input=b"".join(frame.tobytes() for frame in frames), check=True)
+    with subprocess.Popen(command, stdin=subprocess.PIPE) as encoder:
+        assert encoder.stdin is not None
+        for frame in itertools.chain([first], frames):
+            encoder.stdin.write(frame.tobytes())
+    if encoder.returncode:
+        raise subprocess.CalledProcessError(encoder.returncode, command)
 
 
-def _thin(count: int, most: int) -> list[int]:
+def thin(count: int, most: int) -> list[int]:
     """At most `most` indices into `count` things: every k-th and the last."""
     return [*range(0, count - 1, max(1, math.ceil((count - 1) / (most - 1)))), count - 1]
 
@@ -231,7 +240,7 @@ def _tiles(planes: np.ndarray, cell: int) -> Image.Image:
     edge = np.minimum(np.arange(cell), np.arange(cell)[::-1])
     depth = np.tile(np.minimum.outer(edge, edge), (height, width))  # of a pixel below its tile's edge
     margin = np.ones_like(depth)
-    colours = np.array([_BACKGROUND, _EMPTY_TILE, *_TILES], np.uint8)
+    colours = np.array([BACKGROUND, _EMPTY_TILE, *_TILES], np.uint8)
     colour = np.where(depth >= margin, 1, 0)
     for channel in reversed(range(channels)):
         colour[shown[..., channel] & (depth >= margin)] = 2 + channel % len(_TILES)
@@ -239,15 +248,15 @@ def _tiles(planes: np.ndarray, cell: int) -> Image.Image:
     return Image.fromarray(colours[colour])
 
 
-def _with_caption(picture: Image.Image, title: str, left: str, right: str) -> np.ndarray:
+def with_caption(picture: Image.Image, title: str, left: str, right: str) -> np.ndarray:
     """The picture in the middle of an even-sized frame, below its lines of text."""
     line, pad = 20, 6
     top = line * (2 if title else 1) + pad
     width, height = _even(max(_WIDTH, picture.width)), _even(picture.height + top)
-    frame = Image.new("RGB", (width, height), _BACKGROUND)
+    frame = Image.new("RGB", (width, height), BACKGROUND)
     frame.paste(picture, ((width - picture.width) // 2, top))
     pen, font = ImageDraw.Draw(frame), ImageFont.load_default(14)
-    pen.text((pad, pad // 2), title, _INK, font)
-    pen.text((pad, top - line), left, _INK, font)
-    pen.text((width - pad, top - line), right, _INK, font, anchor="ra")
+    pen.text((pad, pad // 2), title, INK, font)
+    pen.text((pad, top - line), left, INK, font)
+    pen.text((width - pad, top - line), right, INK, font, anchor="ra")
     return np.asarray(frame)

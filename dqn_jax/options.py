@@ -166,6 +166,8 @@ class Record:
     """Film a policy that chooses at random."""
     start: int = 0
     """Seed of the episode's start."""
+    q_values: bool = False
+    """Draw the Q-values of all actions beside the picture (EnvPool's environments only)."""
 
 
 @dataclasses.dataclass

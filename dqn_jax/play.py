@@ -11,10 +11,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dqn_jax import convergence, devices, film, runs
+from dqn_jax import convergence, devices, film, pool_film, runs
 from dqn_jax.config import ConfigError
 from dqn_jax.loop import Loop
 from dqn_jax.paths import AnyLoop, lane_shapes, loop_for, play_agents, rows_apart
+from dqn_jax.pool_loop import PoolLoop
 from dqn_jax.prng import make_key
 from dqn_jax.rows import without_rows
 from dqn_jax.types import Key, Obs, Params
@@ -70,15 +71,33 @@ def median_lane(final_returns: Any) -> int:
     return int(np.argsort(final)[(len(final) - 1) // 2])
 
 
-def record_run(path: Path, output: Path, *, seed: int | None, random: bool, start: int) -> tuple[float, int]:
+def can_draw(loop: AnyLoop) -> bool:
+    """Whether `film_policy` can film this loop's environment."""
+    return film.can_draw(loop.env) if isinstance(loop, Loop) else pool_film.can_draw(loop)
+
+
+def film_title(loop: AnyLoop, who: str) -> str:
+    """What is above a film of `who`."""
+    return f"{(loop.env.spec if isinstance(loop, Loop) else loop.spec).name}, {who}"
+
+
+def record_run(
+    path: Path, output: Path, *, seed: int | None, random: bool, start: int, q_values: bool
+) -> tuple[float, int]:
     """Film one episode of a run's agent (or of a random policy); gives its return and the number of frames."""
     film.check_suffix(output)
+    if q_values and random:
+        raise ConfigError("q_values: a random policy has none; leave out one of the two.")
     run = runs.find_run(path)
     settings, loop, params = load_agents(run)
     if seed is not None and seed not in settings.seeds:
         raise ConfigError(f"seed: {run} has no seed {seed}; it has {settings.seeds[0]} to {settings.seeds[-1]}.")
-    if not isinstance(loop, Loop) or not film.can_draw(loop.env):
-        raise ConfigError(f"run: {settings.config.env} cannot be drawn; classic control, MinAtar and grids can.")
+    if not can_draw(loop):
+        raise ConfigError(
+            f"run: {settings.config.env} cannot be drawn; classic control, MinAtar, grids and what EnvPool renders can."
+        )
+    if q_values and isinstance(loop, Loop):
+        raise ConfigError("q_values: only films of EnvPool's environments show them; leave it out.")
     if seed is None:
         summary = run / "summary.json"
         final = json.loads(summary.read_text())["final_eval_return"] if summary.is_file() else [0.0]
@@ -88,11 +107,22 @@ def record_run(path: Path, output: Path, *, seed: int | None, random: bool, star
     own = None if random else jax.tree.map(lambda x: x[lane], params)
     who = "random policy" if random else f"seed {settings.seeds[lane]}"
     with runs.clear_errors(output.parent):
-        return film_policy(loop, own, output, start=start, title=f"{loop.env.spec.name}, {who}")
+        return film_policy(loop, own, output, start=start, title=film_title(loop, who), q_values=q_values)
 
 
-def film_policy(loop: Loop, params: Params | None, output: Path, *, start: int, title: str) -> tuple[float, int]:
-    """Film one greedy episode (random, if `params` is None) from start `start`; gives return and frame count."""
+def film_policy(
+    loop: AnyLoop, params: Params | None, output: Path, *, start: int, title: str, q_values: bool = False
+) -> tuple[float, int]:
+    """Film one episode (random, if `params` is None) from start `start`; gives return and frame count.
+
+    Agents are greedy, and in a pool explore as its evaluations do. Only there `q_values` may be shown.
+    """
+    if isinstance(loop, PoolLoop):
+        game = pool_film.play(loop, params, start=start)
+        steps = pool_film.steps_shown(game, output)
+        drawn = pool_film.draw(loop, game, steps, title=title, q_values=q_values)
+        film.write_film(output, drawn, fps=pool_film.frames_per_second(loop))
+        return game.score, len(steps)
 
     def choose(obs: Obs, key: Key) -> jax.Array:
         if params is None:

@@ -11,11 +11,10 @@ import jax
 import numpy as np
 
 from dqn_jax import report, runs
-from dqn_jax.film import can_draw
 from dqn_jax.history import READINGS, History
 from dqn_jax.loop import Loop
 from dqn_jax.paths import AnyLoop, AnyPopulation, rows_apart
-from dqn_jax.play import film_policy, median_lane
+from dqn_jax.play import can_draw, film_policy, film_title, median_lane
 from dqn_jax.rows import RowFiles, without_rows
 from dqn_jax.types import Params
 
@@ -89,11 +88,13 @@ class Recorder:
             for writer in self._writers:
                 writer.close()
             loop = self._loop
-            if summary["complete"] and isinstance(loop, Loop) and can_draw(loop.env):
+            if summary["complete"] and can_draw(loop):
                 lane = median_lane(summary["final_eval_return"])
                 own = jax.tree.map(lambda x: x[lane], params)
-                title = f"{loop.env.spec.name}, seed {self.settings.seeds[lane]}"
-                film_policy(loop, own, self.run / "film.gif", start=0, title=title)
+                title = film_title(loop, f"seed {self.settings.seeds[lane]}")
+                # A game in a pool is long, and a video shows the whole of it at its own speed.
+                name = "film.gif" if isinstance(loop, Loop) else "film.mp4"
+                film_policy(loop, own, self.run / name, start=0, title=title)
 
     def _tables(self, history: History) -> None:
         with runs.atomic(self.run / "metrics.csv") as path:

@@ -146,7 +146,7 @@ def test_tiles_show_every_plane():
 
 @pytest.mark.parametrize(("count", "most"), [(1, 10), (2, 10), (10, 10), (11, 10), (10, 5), (601, 600), (2501, 600)])
 def test_thinning_keeps_first_and_last(count, most):
-    kept = film._thin(count, most)
+    kept = film.thin(count, most)
     assert kept[0] == 0
     assert kept[-1] == count - 1
     assert len(kept) <= most

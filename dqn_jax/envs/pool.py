@@ -58,6 +58,8 @@ _SET_BY = {
     "task": "env",
     "env_name": "env",
 }
+# Of a game that a person looks at: as the emulator draws it.
+_FOR_EYES = {"gray_scale": False, "img_height": 210, "img_width": 160}
 _NOT_FREE = ("gray_scale", "channel_first", "batch_size", "max_num_players", "gym_reset_return_info", "base_path")
 
 
@@ -197,7 +199,9 @@ def pool_seeds(seed: int, num_envs: int) -> list[int]:
     return [max(int(word), 1) for word in words]
 
 
-def make_pool(config: Config, num_envs: int, seed: int | Sequence[int], *, evaluation: bool = False) -> Pool:
+def make_pool(
+    config: Config, num_envs: int, seed: int | Sequence[int], *, evaluation: bool = False, pictures: bool = False
+) -> Pool:
     """Start a pool of `num_envs` environments for each seed. Those of equal seeds give the same rows.
 
     Args:
@@ -205,6 +209,7 @@ def make_pool(config: Config, num_envs: int, seed: int | Sequence[int], *, evalu
       num_envs: environments of each seed; `config.num_envs` is not read.
       seed: 0 or more, or several, whose environments follow one another; see `pool_seeds`.
       evaluation: play whole games, whatever `life_loss` says.
+      pictures: for `Pool.picture`; the frames are no observations then, all else is as without.
 
     Raises:
       ConfigError: for an unknown name or option, or one that the environment does not have.
@@ -214,6 +219,8 @@ def make_pool(config: Config, num_envs: int, seed: int | Sequence[int], *, evalu
     options = _options(config, name, _defaults(task))
     if evaluation and "episodic_life" in options:
         options["episodic_life"] = False
+    if pictures:
+        options |= _FOR_EYES if is_atari(name) else {"render_mode": "rgb_array"}
     words = [word for s in ([seed] if isinstance(seed, int) else seed) for word in pool_seeds(s, num_envs)]
     threads = min(len(words), config.pool_threads or cpu_cores())
     try:
@@ -375,6 +382,22 @@ class Pool:
             obs, reward, ended, limit, info = self._env.recv()
         return self._output(obs, reward, ended, limit, info)
 
+    def picture(self) -> np.ndarray:
+        """The first environment of a pool made with `pictures`, at the newest row: `[H, W, 3]` uint8.
+
+        Atari's are the maximum of the last two emulator frames, for many games draw a thing in every second one only:
+        the laser of Space Invaders is in none of those that EnvPool's own `render` shows.
+
+        Raises:
+          ConfigError: if EnvPool cannot draw it.
+        """
+        if self._atari:
+            return self._newest[0].transpose(1, 2, 0)
+        try:
+            return self._env.render()[0]
+        except Exception as error:
+            raise ConfigError(f"env: {self.spec.name} cannot be drawn: {_first_line(error)}.") from error
+
     def close(self) -> None:
         """End the threads."""
         self._env.close()
@@ -392,6 +415,7 @@ class Pool:
     ) -> PoolOutput:
         """The row in EnvPool's arrays; `ended` is an end before the time limit, `limit` any end at it."""
         first, new_game = self._done, self._game_over
+        self._newest = obs
         # What ended at the limit EnvPool calls truncated, whatever else happened; only Atari says if the game is over.
         over = info["terminated"].astype(bool) if self._atari else ended
         terminated = over
