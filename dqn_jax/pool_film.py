@@ -20,7 +20,7 @@ from dqn_jax.envs.action_names import action_names
 from dqn_jax.envs.pool import PREFIX, is_atari
 from dqn_jax.film import BACKGROUND, GYMNASIUM_FPS, INK, MOST_IN_GIF, thin, with_caption
 from dqn_jax.pool_loop import PoolLoop
-from dqn_jax.prng import make_key, random_index
+from dqn_jax.prng import make_key
 from dqn_jax.types import Params
 
 _ATARI_HERTZ = 60  # emulator frames per second
@@ -66,7 +66,7 @@ def play(loop: PoolLoop, params: Params | None, *, start: int) -> Game:
     """
     lane = jax.tree.map(lambda x: jnp.asarray(x)[None], params)
     q_values = jax.jit(loop.agent.q_values)
-    key = make_key(start)
+    key, random = make_key(start), np.random.default_rng(start)
     obs = jnp.zeros((1, 1, *loop.spec.obs_shape), loop.spec.obs_dtype)
     epsilon = np.float32(loop.config.eval_epsilon)
     rows: list[Row] = []
@@ -74,10 +74,10 @@ def play(loop: PoolLoop, params: Params | None, *, start: int) -> Game:
     pool = make_pool(loop.config, 1, start, evaluation=True)
     output = pool.reset()
     while not output.game_over[0]:
-        step_key = jax.random.fold_in(key, len(rows))
         if params is None:
-            action = random_index(step_key, (1,), loop.spec.num_actions)
+            action = jnp.asarray(random.integers(loop.spec.num_actions))
         else:
+            step_key = jax.random.fold_in(key, len(rows))
             obs, action = loop.play(lane, obs, output.frame[None], output.first[None], epsilon, step_key)
             values.append(np.asarray(q_values(params, obs[0]))[0])
         rows.append(_row(output))
@@ -137,6 +137,7 @@ def draw(loop: PoolLoop, game: Game, steps: list[int], *, title: str, q_values: 
     names = action_names(loop.spec, full=loop.config.full_action_space)
     panel = _Panel(names, game.actions, game.q_values) if q_values and game.q_values is not None else None
     wanted = set(steps)
+    digits = 0 if all(row.episode_return.is_integer() for row in game.rows) else 2
     pool = make_pool(loop.config, 1, game.start, evaluation=True, pictures=True)
     try:
         output = pool.reset()
@@ -152,7 +153,7 @@ def draw(loop: PoolLoop, game: Game, steps: list[int], *, title: str, q_values: 
                 picture = _magnified(pool.picture(), is_atari(loop.spec.name))
                 if panel is not None:
                     picture = panel.beside(picture, t)
-                yield with_caption(picture, title, f"step {t}", f"return {row.episode_return:zg}")
+                yield with_caption(picture, title, f"step {t}", f"return {row.episode_return:z.{digits}f}")
     finally:
         pool.close()
 

@@ -1,6 +1,6 @@
 """A run on disk: its folder, its settings and provenance, and checkpoints that survive a kill.
 
-    runs/<name>/<stamp>/  config.json  provenance.json  metrics.csv  summary.json  curve.png  film.gif
+    runs/<name>/<stamp>/  config.json  provenance.json  metrics.csv  summary.json  curve.png  film.gif (or .mp4)
                           tensorboard/  checkpoints/<env_steps>/
 
 Every file is written whole or not at all: to a temporary name, then renamed.

@@ -172,8 +172,9 @@ def test_record_films_trained_and_random_policies(run, tmp_path, name, capsys):
                 assert film.n_frames == frames
         else:
             assert (tmp_path / name).read_bytes()[4:8] == b"ftyp"
-    assert main(["record", str(run), "-o", str(tmp_path / name), "--seed", "7"]) == 2
-    assert "seed" in capsys.readouterr().err
+    for extra, field in ((["--seed", "7"], "seed"), (["--q-values"], "q_values")):
+        assert main(["record", str(run), "-o", str(tmp_path / name), *extra]) == 2
+        assert capsys.readouterr().err.startswith(f"dqn-jax: {field}: ")
 
 
 def test_plot_overlays_several_runs(run, tmp_path, capsys):

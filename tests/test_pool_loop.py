@@ -249,8 +249,7 @@ def test_a_run_is_trained_saved_resumed_and_evaluated(tmp_path, monkeypatch, cap
     played = json.loads(capsys.readouterr().out)
     assert np.shape(played["mean_return"]) == (2,)
     assert min(played["mean_length"]) >= 8
-    assert main(["record", str(run)]) == 2
-    assert "cannot be drawn" in capsys.readouterr().err
+    assert (run / "film.mp4").stat().st_size > 5_000
 
 
 def test_pixels_train_from_the_command_line_under_a_protocol(tmp_path, monkeypatch, capsys):
