@@ -169,7 +169,8 @@ class _Panel:
 
     def __init__(self, names: list[str], actions: np.ndarray, q_values: np.ndarray):
         self._names, self._actions, self._q_values = names, actions, q_values
-        self._low, self._high = float(q_values.min()), float(q_values.max())
+        finite = q_values[np.isfinite(q_values)]  # a diverged agent has none
+        self._low, self._high = finite.min(initial=np.inf), finite.max(initial=-np.inf)
         self._font = ImageFont.load_default(12)
         self._name_width = max(round(self._font.getlength(name)) for name in names)
 
@@ -190,9 +191,9 @@ class _Panel:
             pen.text((left, middle), name, ink, self._font, anchor="lm")
             if t < len(self._actions):
                 value = float(self._q_values[t, action])
-                length = bar * (value - self._low) / max(self._high - self._low, 1e-6)
-                pen.rectangle(
-                    (start, middle - line // 4, start + length, middle + line // 4), _CHOSEN if chosen else _BAR
-                )
+                if np.isfinite(value):
+                    length = bar * (value - self._low) / max(self._high - self._low, 1e-6)
+                    box = (start, middle - line // 4, start + length, middle + line // 4)
+                    pen.rectangle(box, _CHOSEN if chosen else _BAR)
                 pen.text((size[0] - pad, middle), f"{value:.3f}", ink, self._font, anchor="rm")
         return both

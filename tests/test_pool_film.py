@@ -187,6 +187,12 @@ def test_the_panel_shows_the_values_and_the_choice():
     assert [count(1, colour, 1) for colour in (pool_film._CHOSEN, pool_film._BAR)] == [0, 0]  # nothing left to choose
 
 
+def test_the_values_of_a_diverged_agent_have_no_bars():
+    panel = pool_film._Panel(["NOOP", "LEFT"], np.array([0]), np.full((1, 2), np.nan, np.float32))
+    shown = np.asarray(panel.beside(Image.new("RGB", (100, 60)), 0))
+    assert not (shown == pool_film._BAR).all(axis=-1).any()
+
+
 def test_q_values_stand_beside_the_picture(game):
     plain, beside = drawn(LOOP, game)[9], drawn(LOOP, game, q_values=True)[9]
     assert beside.shape[0] == plain.shape[0]
