@@ -174,14 +174,15 @@ class History:
         return table.drop(columns="lane").astype({"env_steps": "int64", "updates": "int64"})
 
     def arrays(self) -> dict[str, np.ndarray]:
-        """Everything as named arrays, for a checkpoint."""
+        """Everything as named arrays, for a checkpoint. None is empty: its format has no such arrays."""
+        some = any(map(len, self.episodes))
         return {
             "env_steps": np.asarray(self.env_steps, np.int64),
             "seconds": np.asarray(self.seconds, np.float64),
             "finite": self.finite,
             "chunks": self.chunks,
             "final_eval": self.final_eval,
-            "episodes": np.concatenate(self.episodes) if self.episodes else np.empty((0, len(EPISODE_FIELDS))),
+            **({"episodes": np.concatenate(self.episodes)} if some else {}),
             **{f"reading_{name}": self.reading(name) for name in READINGS},
         }
 
@@ -192,7 +193,7 @@ class History:
         self.finite = np.asarray(arrays["finite"], bool).copy()
         self.chunks = np.asarray(arrays["chunks"], np.int64).copy()
         self.final_eval = np.asarray(arrays["final_eval"])
-        self.episodes = [np.asarray(arrays["episodes"])]
+        self.episodes = [np.asarray(arrays["episodes"])] if "episodes" in arrays else []
         self.readings = {name: list(np.asarray(arrays[f"reading_{name}"]).T) for name in READINGS}
         curves = self.curves()
         self._finished = np.array([len(curve.episode_return) for curve in curves])

@@ -231,6 +231,19 @@ def test_a_run_ends_with_its_minutes_and_counts_on_when_resumed(tmp_path, monkey
     assert minutes(None, resume=True) == [1, 2, 3, 4, 5]
 
 
+def test_a_run_is_saved_and_goes_on_before_any_episode_has_ended(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys.modules["dqn_jax.train"], "_CHECKPOINT_SHARE", 1e9)  # after every chunk
+    asked = dict(seeds=1, min_replay=16, num_envs=2, batch_size=4, eval_every=40, eval_episodes=2, hidden=(4,))
+    run = tmp_path / "run"
+    first = dqn_jax.train("pendulum", out=run, total_steps=80, **asked)
+    assert len(first.episodes) == 0
+    rest = dqn_jax.train("pendulum", out=run, resume=True, warn=pytest.fail, total_steps=480, **asked)
+    whole = dqn_jax.train("pendulum", total_steps=480, **asked)
+    assert len(whole.episodes) == 2
+    pd.testing.assert_frame_equal(rest.episodes, whole.episodes)
+    pd.testing.assert_frame_equal(without_seconds(rest.metrics), without_seconds(whole.metrics))
+
+
 def test_diverged_lane_is_flagged_and_leaves_the_others_untouched():
     rates = np.array([1e-3, 1e30, 1e-3])
     result = dqn_jax.train("cartpole", **{**TINY, "learning_rate": rates, "optimizer": "sgd"})
