@@ -121,7 +121,8 @@ def _draw_curves(axis: Any, run: RunData, label: str, colour: str, x: str, y: st
     known = ~np.isnan(ys).any(axis=0)  # a statistic over some of the seeds only would not be comparable
     middle_x, middle = xs[:, known].mean(axis=0), statistic(ys[:, known], axis=0)
     name = {"mean": "mean", "iqm": "interquartile mean"}[aggregate]
-    axis.plot(middle_x, middle, color=colour, lw=2, zorder=4, label=f"{label}: {name} of {run.seeds} seeds")
+    whose = f"{name} of {run.seeds} seeds" if run.seeds > 1 else "one seed"
+    axis.plot(middle_x, middle, color=colour, lw=2, zorder=4, label=f"{label}: {whose}")
     if run.seeds > 1 and known.any():
         low, high = convergence.bootstrap_interval(ys[:, known], statistic)
         axis.fill_between(middle_x, low, high, color=colour, alpha=0.25, lw=0, zorder=3)
