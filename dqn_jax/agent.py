@@ -104,7 +104,7 @@ def make_agent(config: Config, spec: EnvSpec) -> Agent:
     """
     torso = choose_torso(spec.obs_shape, spec.obs_dtype) if config.torso == "auto" else config.torso
     least = smallest_image(torso)
-    if torso != "mlp" and (len(spec.obs_shape) != 3 or min(spec.obs_shape[:2]) < least):
+    if torso != "mlp" and (len(spec.obs_shape) not in (3, 4) or min(spec.obs_shape[:2]) < least):
         raise ConfigError(
             f"torso: '{torso}' needs [H, W, C] observations of at least {least}x{least}, and {spec.name} gives "
             f"{list(spec.obs_shape)}; use another torso, such as mlp."

@@ -89,10 +89,14 @@ class Config:
     """Environments each seed steps at once."""
 
     # -- Atari and other environments of a pool (EnvPool)
+    obs_key: str | None = None
+    """Of a task that gives several arrays, the one to observe (default: 'image', where there is one)."""
     frame_stack: int = 1
     """Newest frames that make one observation; they are stacked on the device."""
     frame_size: int = 84
     """Height and width that Atari frames are resized to, in pixels."""
+    grayscale: bool = True
+    """Atari frames in grey; false: in colour, three channels each."""
     life_loss: Literal["ignore", "bootstrap", "episode"] = "ignore"
     """What losing a life does: nothing, stop the bootstrap while the game goes on, or end the episode and reset."""
     noop_max: int = 30

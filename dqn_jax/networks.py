@@ -49,8 +49,11 @@ def smallest_image(torso: str) -> int:
 
 
 def choose_torso(obs_shape: tuple[int, ...], obs_dtype: Any) -> str:
-    """What 'auto' stands for: nature for images of bytes large enough, minatar for other `[H, W, C]`, else mlp."""
-    if len(obs_shape) != 3:
+    """What 'auto' stands for: nature for images of bytes large enough, minatar for others, else mlp.
+
+    Images are `[H, W, C]`, or `[H, W, C, frame_stack]`.
+    """
+    if len(obs_shape) not in (3, 4):
         return "mlp"
     pixels = jnp.dtype(obs_dtype) == jnp.uint8 and min(obs_shape[:2]) >= smallest_image("nature")
     return "nature" if pixels else "minatar"
@@ -176,10 +179,11 @@ class ImpalaStage(nn.Module):
 class QNetwork(nn.Module):
     """Observations to Q-values: `[B, *obs_shape]` to `[B, num_actions]`, float32.
 
-    torso "mlp" flattens the observation; the others are convolutions of `[H, W, C]` observations: "minatar" of
-    Young & Tian 2019 (arXiv 1903.03176), "dqn2013" of Mnih et al. 2013 (arXiv 1312.5602), "nature" of Mnih et al.
-    2015 (Nature 518:529), "impala" the residual one of Espeholt et al. 2018 (arXiv 1802.01561, figure 3, without
-    the LSTM). `hidden` are the dense layers behind any of them.
+    torso "mlp" flattens the observation; the others are convolutions of `[H, W, C]` observations, or of
+    `[H, W, C, frame_stack]`, all frames' channels taken together: "minatar" of Young & Tian 2019 (arXiv 1903.03176),
+    "dqn2013" of Mnih et al. 2013 (arXiv 1312.5602), "nature" of Mnih et al. 2015 (Nature 518:529), "impala" the
+    residual one of Espeholt et al. 2018 (arXiv 1802.01561, figure 3, without the LSTM). `hidden` are the dense
+    layers behind any of them.
     `dueling` splits the head into a value and an advantage stream, each with a last hidden layer of its
     own: Wang et al. 2016 (arXiv 1511.06581), equation 9. `weight_init` is that of the dense layers.
     `compute_dtype` is what all layers compute in; weights are float32.
@@ -203,6 +207,8 @@ class QNetwork(nn.Module):
         if self.torso in PIXEL_TORSOS and obs.dtype == jnp.uint8:
             x = x / 255.0
         x = x.astype(dtype)
+        if self.torso != "mlp":
+            x = x.reshape(*x.shape[:3], -1)
         for features, size, stride in CONVOLUTIONS.get(self.torso, ()):
             x = activate(Conv(features, size, stride, dtype=dtype)(x))
         if self.torso == "impala":

@@ -40,6 +40,7 @@ _COMMON: dict[str, Any] = {
     "action_repeat": 4,
     "frame_stack": 4,
     "frame_size": 84,
+    "grayscale": True,
     "sticky_actions": 0.0,
     "life_loss": "ignore",
     "noop_max": 30,

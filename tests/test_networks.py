@@ -353,10 +353,28 @@ def test_smallest_image_leaves_one_position(torso, least):
         ((84, 84, 4), jnp.float32, "minatar"),
         ((84, 84), jnp.uint8, "mlp"),
         ((128,), jnp.uint8, "mlp"),
+        ((84, 84, 3, 4), jnp.uint8, "nature"),  # four frames in colour
+        ((7, 7, 3, 2), jnp.uint8, "minatar"),
+        ((5, 5), jnp.float32, "mlp"),
     ],
 )
 def test_torso_follows_from_the_observation(shape, dtype, torso):
     assert choose_torso(shape, dtype) == torso
+
+
+@pytest.mark.parametrize("torso", TORSOS)
+def test_channels_of_all_frames_of_a_stack_are_seen(torso):
+    image = pixels(torso)
+    stack = np.stack([image, image[::-1], 255 - image], axis=-1)
+    network = QNetwork(4, torso, (16,))
+    params = network.init(jax.random.key(0), stack)
+    flat = stack.reshape(*image.shape[:3], 9)
+    q_values = network.apply(params, stack)
+    np.testing.assert_array_equal(q_values, network.apply(params, flat))
+    for i in range(3):
+        changed = stack.copy()
+        changed[..., i] = 0
+        assert not np.allclose(network.apply(params, changed), q_values)
 
 
 # -- precision

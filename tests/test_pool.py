@@ -23,6 +23,7 @@ PONG = Config(env="Pong-v5", action_repeat=4, frame_stack=4)
 BREAKOUT = Config(env="Breakout-v5", action_repeat=4, fire_reset=True)  # random play ends a game in about 200 steps
 ASTERIX = Config(env="Asterix-v5", action_repeat=4)  # 50 points at a time
 CARTPOLE = Config(env="envpool:CartPole-v1")
+EMPTY = "MiniGrid-Empty-5x5-v0"
 
 
 def random_actions(num_actions, steps, num_envs, seed=0):
@@ -306,6 +307,44 @@ def test_the_agent_sees_a_stack_with_channels_last():
     pool.close()
 
 
+def test_frames_in_colour_hold_the_three_channels_of_each():
+    actions = random_actions(4, 12, 2)
+    rows = drive(dataclasses.replace(BREAKOUT, grayscale=False, frame_size=60), actions)
+    options = {"img_height": 60, "img_width": 60, "num_threads": 1, "seed": pool_seeds(0, 2)}
+    env = envpool.make("Breakout-v5", env_type="gymnasium", num_envs=2, gray_scale=False, stack_num=2, **options)
+    stacks = np.stack([env.reset()[0], *(env.step(action)[0] for action in actions)])  # [T + 1, N, 2 * 3, 60, 60]
+    for channel in range(3):
+        np.testing.assert_array_equal(rows.frame[..., channel], stacks[:, :, 3 + channel])
+    assert np.any(rows.frame[..., 0] != rows.frame[..., 2])
+
+
+def test_one_of_several_arrays_is_observed():
+    actions = random_actions(3, 30, 2)
+    env = envpool.make(EMPTY, env_type="gymnasium", num_envs=2, num_threads=1, seed=pool_seeds(0, 2))
+    given = [env.reset()[0], *(env.step(action)[0] for action in actions)]
+    seen = drive(Config(env=EMPTY), actions).frame
+    np.testing.assert_array_equal(seen, np.stack([row["image"] for row in given]))
+    assert len(np.unique(seen.reshape(62, -1), axis=0)) > 5
+    heading = drive(Config(env=EMPTY, obs_key="direction"), actions).frame
+    np.testing.assert_array_equal(heading.argmax(-1), np.stack([row["direction"] for row in given]))
+    elsewhere = Config(env=EMPTY, pool_options=(("agent_start_pos", "(2, 2)"),))
+    assert not np.array_equal(drive(elsewhere, actions).frame, seen)
+
+
+def test_doom(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # where ViZDoom leaves its settings
+    config = Config(env="Basic-v1", action_repeat=4, frame_stack=4, frame_size=60, max_episode_steps=80)
+    pool = make_pool(config, 1, 0)
+    assert (pool.spec.obs_shape, pool.spec.num_actions) == ((60, 60, 3, 4), 6)
+    pool.close()
+    rows = drive(config, random_actions(6, 45, 2))
+    assert rows.game_over.sum() >= 4
+    np.testing.assert_array_equal(rows.first[1:], rows.game_over[:-1])
+    assert not np.any(rows.reward[rows.first])
+    assert np.any(rows.reward)
+    assert len(np.unique(rows.frame.reshape(92, -1), axis=0)) > 40
+
+
 def first_frames(config, num_envs=4):
     pool = make_pool(config, num_envs, 0)
     frame = pool.reset().frame
@@ -423,6 +462,15 @@ def test_discrete_observations_are_one_hot():
         (Config(env="Play2048-v1"), (4, 4, 31), jnp.uint8, 4),  # planes of zeros and ones
         (Config(env="LunarLander-v3"), (8,), jnp.float32, 4),
         (Config(env="highway-v0"), (5, 5), jnp.float32, 5),
+        (Config(env=EMPTY), (7, 7, 3), jnp.uint8, 7),
+        (Config(env=EMPTY, frame_stack=2), (7, 7, 3, 2), jnp.uint8, 7),
+        (Config(env=EMPTY, obs_key="direction"), (4,), jnp.float32, 7),
+        (Config(env="Snake-v1", obs_key="grid"), (12, 12, 5), jnp.float32, 4),
+        (Config(env="Maze-v0", obs_key="agent_position.row"), (10,), jnp.float32, 4),
+        (Config(env="Knapsack-v1", obs_key="packed_items"), (50,), jnp.uint8, 50),
+        (Config(env="Breakout-v5", frame_size=50), (50, 50, 1), jnp.uint8, 4),
+        (Config(env="Breakout-v5", frame_size=50, grayscale=False), (50, 50, 3), jnp.uint8, 4),
+        (Config(env="Breakout-v5", frame_size=50, grayscale=False, frame_stack=4), (50, 50, 3, 4), jnp.uint8, 4),
     ],
 )
 def test_tasks_of_every_kind_of_observation(config, obs_shape, dtype, num_actions):
@@ -475,9 +523,7 @@ def test_unknown_names_suggest_the_nearest(written, near):
     [
         ("Ant-v5", "continuous"),
         ("envpool:Pendulum-v1", "continuous"),
-        ("TakeCover-v1", "continuous"),
         ("TicTacToe-v1", "several players"),
-        ("MiniGrid-Empty-5x5-v0", "several arrays"),
         ("BinPack-v2", "several actions"),
     ],
 )
@@ -566,6 +612,17 @@ def test_without_envpool_the_rest_works(monkeypatch):
         (dataclasses.replace(PONG, pool_options=(("stack_num", "2"),)), r"pool_options.*stack_num.*frame_stack"),
         (dataclasses.replace(PONG, pool_options=(("seed", "2"),)), r"pool_options.*seed"),
         (dataclasses.replace(PONG, pool_options=(("batch_size", "2"),)), r"pool_options.*batch_size.*fixed"),
+        (dataclasses.replace(PONG, pool_options=(("gray_scale", "false"),)), r"pool_options.*the setting grayscale"),
+        (
+            dataclasses.replace(PONG, pool_options=(("base_path", "x"),)),
+            r"base_path is fixed, for EnvPool finds its own",
+        ),
+        (dataclasses.replace(PONG, obs_key="image"), r"obs_key: Pong-v5 gives one array; leave it out"),
+        (Config(env=EMPTY, obs_key="imag"), r"obs_key: .* gives no 'imag'; use one of direction, image, mission\."),
+        (Config(env="PacMan-v1"), r"obs_key: .* several arrays; use one of grid, player_locations\.y, .*, score\."),
+        (Config(env=EMPTY, pool_options=(("agent_start_pos", "2;2"),)), r"'2;2'; use a tuple as Python writes it"),
+        (Config(env="Basic-v1", life_loss="bootstrap"), r"life_loss.*Basic-v1"),
+        (Config(env="Basic-v1", pool_options=(("use_combined_action", "0"),)), r"use_combined_action is fixed"),
         (dataclasses.replace(PONG, max_episode_steps=10), r"max_episode_steps: 10 frames.*action_repeat 4; use 8"),
         (dataclasses.replace(PONG, max_episode_steps=3), r"max_episode_steps: 3 frames.*use 4"),
         (dataclasses.replace(PONG, env_params=(("gravity", 9.0),)), r"env_params.*pool_options"),

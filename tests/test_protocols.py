@@ -18,6 +18,7 @@ OTHER = Config(
     action_repeat=2,
     frame_stack=3,
     frame_size=42,
+    grayscale=False,
     sticky_actions=0.5,
     noop_max=7,
     max_episode_steps=400,
@@ -30,6 +31,7 @@ OTHER = Config(
 SHARED = {
     "frame_stack": 4,
     "frame_size": 84,
+    "grayscale": True,
     "reward_clip": 1.0,
     "reward_scale": 1.0,
     "terminal_reward": None,

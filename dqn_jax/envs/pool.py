@@ -8,10 +8,12 @@ work in between.
 
 from __future__ import annotations
 
+import ast
 import contextlib
 import functools
 import importlib
 import importlib.util
+import operator
 import re
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -26,9 +28,11 @@ from dqn_jax.types import EnvSpec
 
 PREFIX = "envpool:"
 _ATARI = "envpool.atari"
+_CHANNELS_FIRST = (_ATARI, "envpool.vizdoom")  # as which these give images; others have an option or need none
 _IN_GYMNAX_TOO = "envpool.classic_control"  # these keep the prefix in their full names
 _ATARI_FRAMES = 108_000  # half an hour of play, the cap of most papers
 _NO_LIMIT = 2**31 - 1  # EnvPool's max_episode_steps for tasks whose code knows no limit
+_USUAL_KEY = "image"  # of several arrays: what MiniGrid's agent sees, codes of objects, colours and states
 _OWN_LIMIT = "envpool.procgen"  # its games end by a clock of their own, whatever max_episode_steps says
 
 # EnvPool's options that fields of Config set, where the task has them.
@@ -41,9 +45,10 @@ _FIELDS = {
     "full_action_space": "full_action_space",
     "img_height": "frame_size",
     "img_width": "frame_size",
+    "gray_scale": "grayscale",
 }
-# Those that hold for every pool: frames are grey, alone and with channels last; rewards are raw.
-_FIXED = {"stack_num": 1, "reward_clip": False, "gray_scale": True, "channel_first": False}
+# Those that hold for every pool: frames come alone and with channels last, rewards are raw, actions discrete.
+_FIXED = {"stack_num": 1, "reward_clip": False, "channel_first": False, "use_combined_action": True}
 # Those that `pool_options` may not set besides, and what sets them.
 _SET_BY = {
     **_FIELDS,
@@ -58,9 +63,17 @@ _SET_BY = {
     "task": "env",
     "env_name": "env",
 }
+# And those that cannot be otherwise, and why.
+_NOT_FREE = {
+    "channel_first": "channels come last here",
+    "use_combined_action": "DQN chooses one of several actions",
+    "batch_size": "all environments step together",
+    "max_num_players": "one agent plays each environment",
+    "gym_reset_return_info": "the rows are made of what it returns",
+    "base_path": "EnvPool finds its own files",
+}
 # Of a game that a person looks at: as the emulator draws it.
 _FOR_EYES = {"gray_scale": False, "img_height": 210, "img_width": 160}
-_NOT_FREE = ("gray_scale", "channel_first", "batch_size", "max_num_players", "gym_reset_return_info", "base_path")
 
 
 class PoolOutput(NamedTuple):
@@ -107,7 +120,7 @@ def _full_name(task: str, family: str) -> str:
 
 
 def pool_names() -> list[str]:
-    """Names that `make_pool` takes: tasks with one discrete action and one array to observe."""
+    """Names that `make_pool` takes: tasks with one discrete action. Some need an `obs_key`."""
     return sorted(_full_name(task, family) for task, family in _families().items() if _refusal(task, family) is None)
 
 
@@ -167,18 +180,16 @@ def _refusal(task: str, family: str) -> str | None:
     if _continuous(family):
         return continuous
     try:
-        spec = _envpool().make_spec(task)
+        spec = _envpool().make_spec(task, **_fixed(_defaults(task)))
     except Exception as error:
         return f"EnvPool cannot describe it ({_first_line(error)})"
-    actions, observations = _spaces(spec)
+    actions, _ = _spaces(spec)
     if spec.config.max_num_players > 1:
         return "it is a game of several players"
     if isinstance(actions, spaces.Box) and np.issubdtype(actions.dtype, np.floating):
         return continuous
     if not isinstance(actions, spaces.Discrete):
         return "each step takes several actions; DQN chooses one"
-    if not isinstance(observations, spaces.Box | spaces.Discrete | spaces.MultiBinary):
-        return "it observes several arrays; a Q-network takes one"
     return None
 
 
@@ -243,26 +254,30 @@ def _defaults(task: str) -> dict[str, Any]:
     return getattr(importlib.import_module(module), spec_class).gen_config(**registered)._asdict()
 
 
+def _fixed(defaults: dict[str, Any]) -> dict[str, Any]:
+    return {option: value for option, value in _FIXED.items() if option in defaults}
+
+
 def _options(config: Config, name: str, defaults: dict[str, Any]) -> dict[str, Any]:
     """EnvPool's options as `config` has them; `defaults` are all that the task has."""
     for field in ("env_params", "action_bins"):
         if getattr(config, field) != getattr(Config, field):
             raise ConfigError(f"{field}: {name} is an EnvPool environment and has none; see pool_options.")
-    options: dict[str, Any] = {option: value for option, value in _FIXED.items() if option in defaults}
+    options = _fixed(defaults)
     for option, field in _FIELDS.items():
-        if option in defaults:
+        if option in defaults and (field != "life_loss" or is_atari(name)):  # lives are known of Atari alone
             options[option] = getattr(config, field)
         elif getattr(config, field) != getattr(Config, field):
             raise ConfigError(f"{field}: EnvPool has nothing of the kind for {name}; leave it out.")
     if "episodic_life" in options:
         options["episodic_life"] = config.life_loss == "episode"
     options["max_episode_steps"] = _step_limit(config, name, defaults["max_episode_steps"])
-    free = sorted(defaults.keys() - _SET_BY.keys() - {*_NOT_FREE})
+    free = sorted(defaults.keys() - _SET_BY.keys() - _NOT_FREE.keys())
     for option, text in config.pool_options:
         if option in _SET_BY:
             raise ConfigError(f"pool_options: {option} is what the setting {_SET_BY[option]} says; use that.")
         if option in _NOT_FREE:
-            raise ConfigError(f"pool_options: {option} is fixed here; leave it out.")
+            raise ConfigError(f"pool_options: {option} is fixed, for {_NOT_FREE[option]}; leave it out.")
         if option not in defaults:
             raise ConfigError(
                 f"pool_options: {name} has no option '{option}'.{suggest(option, free)} It has: {', '.join(free)}."
@@ -294,16 +309,37 @@ def _parse(option: str, text: str, kind: type) -> Any:
         float: (float, "a number"),
         str: (str, "text"),
     }
-    if kind not in forms:
-        raise ConfigError(f"pool_options: {option} cannot be given in one word; leave it out.")
-    parse, form = forms[kind]
+    parse, form = forms.get(kind, (lambda text: kind(ast.literal_eval(text)), f"a {kind.__name__} as Python writes it"))
     try:
         return parse(text.lower() if kind is bool else text)
-    except (KeyError, ValueError):
+    except (KeyError, ValueError, TypeError, SyntaxError):
         raise ConfigError(f"pool_options: {option} is '{text}'; use {form}.") from None
 
 
-def _observations(space: Any, atari: bool) -> tuple[Callable[[np.ndarray], np.ndarray], tuple[int, ...], Any]:
+def _observed(space: Any, config: Config, name: str) -> tuple[tuple[str, ...], Any]:
+    """The array that the agent sees: the keys that lead to it in what EnvPool gives, and its space."""
+    arrays = _arrays(space)
+    if () in arrays:
+        if config.obs_key is not None:
+            raise ConfigError(f"obs_key: {name} gives one array; leave it out.")
+        return (), space
+    keys = tuple((_USUAL_KEY if config.obs_key is None else config.obs_key).split("."))
+    if keys not in arrays:
+        given = "several arrays" if config.obs_key is None else f"no '{config.obs_key}'"
+        raise ConfigError(f"obs_key: {name} gives {given}; use one of {', '.join('.'.join(keys) for keys in arrays)}.")
+    return keys, arrays[keys]
+
+
+def _arrays(space: Any, keys: tuple[str, ...] = ()) -> dict[tuple[str, ...], Any]:
+    """The spaces of single arrays in `space`, by the keys that lead to them."""
+    from gymnasium import spaces
+
+    if not isinstance(space, spaces.Dict):
+        return {keys: space}
+    return {path: one for key, inner in space.items() for path, one in _arrays(inner, (*keys, key)).items()}
+
+
+def _observations(space: Any, channels_first: bool) -> tuple[Callable[[np.ndarray], np.ndarray], tuple[int, ...], Any]:
     """How EnvPool's observations `[N, ...]` become frames `[N, *frame_shape]`, and their shape and dtype."""
     from gymnasium import spaces
 
@@ -311,8 +347,11 @@ def _observations(space: Any, atari: bool) -> tuple[Callable[[np.ndarray], np.nd
         states, start = int(space.n), int(space.start)
         table = np.eye(states, dtype=np.float32)
         return (lambda obs: table[obs - start]), (states,), jnp.float32
-    if atari:
-        return (lambda obs: obs[:, 0]), tuple(space.shape[1:]), jnp.uint8  # without the axis of EnvPool's own stack
+    if channels_first:
+        channels, *size = space.shape
+        if channels == 1:
+            return (lambda obs: obs[:, 0]), tuple(size), jnp.uint8
+        return (lambda obs: np.moveaxis(obs, 1, -1)), (*size, channels), jnp.uint8
     dtype = jnp.uint8 if space.dtype == np.uint8 or isinstance(space, spaces.MultiBinary) else jnp.float32
     return (lambda obs: obs.astype(dtype, copy=False)), tuple(space.shape), dtype
 
@@ -321,9 +360,9 @@ class Pool:
     """Environments that threads of the host step: `reset` once, then `send` and `recv` in turn.
 
     Attributes:
-      spec: the environment as the agent sees it: Atari's observations are `[size, size, frame_stack]` uint8, others
-        have the task's own shape, with a last axis for a stack of more than one; discrete ones are one-hot.
-        `max_episode_steps` is in emulator frames.
+      spec: the environment as the agent sees it. Atari's observations are uint8, `[size, size, frame_stack]`, in
+        colour `[size, size, 3, frame_stack]`; others have the task's own shape, discrete ones are one-hot. Where
+        nothing is stacked, there is no last axis, but for frames in grey. `max_episode_steps` is in emulator frames.
       frame_shape: of one frame, before stacking.
     """
 
@@ -334,8 +373,10 @@ class Pool:
         self._life_loss = "ignore" if evaluation else config.life_loss
         actions, observations = _spaces(env)
         self._first_action = int(actions.start)
-        self._encode, self.frame_shape, dtype = _observations(observations, self._atari)
-        stacked = self._atari or config.frame_stack > 1
+        self._keys, observed = _observed(observations, config, name)
+        channels_first = _families()[name.removeprefix(PREFIX)] in _CHANNELS_FIRST
+        self._encode, self.frame_shape, dtype = _observations(observed, channels_first)
+        stacked = config.frame_stack > 1 or (channels_first and len(self.frame_shape) == 2)
         self.spec = EnvSpec(
             name=name,
             obs_shape=(*self.frame_shape, config.frame_stack) if stacked else self.frame_shape,
@@ -411,7 +452,7 @@ class Pool:
             raise RunError(f"env: EnvPool failed at {self.spec.name}: {_first_line(error)}.") from error
 
     def _output(
-        self, obs: np.ndarray, reward: np.ndarray, ended: np.ndarray, limit: np.ndarray, info: dict[str, np.ndarray]
+        self, obs: Any, reward: np.ndarray, ended: np.ndarray, limit: np.ndarray, info: dict[str, np.ndarray]
     ) -> PoolOutput:
         """The row in EnvPool's arrays; `ended` is an end before the time limit, `limit` any end at it."""
         first, new_game = self._done, self._game_over
@@ -433,7 +474,7 @@ class Pool:
         self._return = np.where(new_game, np.float32(0.0), self._return + reward)
         self._steps = np.where(new_game, np.int32(0), self._steps + ~first)
         return PoolOutput(
-            frame=self._encode(obs),
+            frame=self._encode(functools.reduce(operator.getitem, self._keys, obs)),
             reward=self._learnt_reward(reward, terminated),  # EnvPool's is 0 where a row only begins
             terminated=terminated,
             truncated=truncated,
