@@ -109,6 +109,9 @@ class Config:
     """Further EnvPool options, as name value pairs, e.g. 'mode 1 difficulty 0'."""
     pool_threads: int = 0
     """Threads that step the pool (0: one for each core)."""
+    pool_batch: int | None = None
+    """Environments that a step waits for, the first that are ready. With fewer than num_envs the pool is asynchronous:
+    none waits for the slowest, and a run's numbers are never the same twice."""
 
     # -- network
     torso: Literal["auto", "mlp", "minatar", "nature", "dqn2013", "impala"] = "auto"
@@ -273,9 +276,20 @@ def _takes_learning_rate(factory: Any) -> bool:
     return "learning_rate" in parameters and required in ([], ["learning_rate"])
 
 
+def asynchronous(config: Config) -> bool:
+    """Whether a step waits for some of the environments only."""
+    return config.pool_batch not in (None, config.num_envs)
+
+
+def envs_per_step(config: Config) -> int:
+    """Environments of a seed that step at a time, and so environment steps from one step to the next."""
+    return config.pool_batch or config.num_envs
+
+
 def own_rhythm(config: Config) -> bool:
-    """Whether lanes train, freeze or rest each at times of its own. Batched, every branch would run for every lane."""
-    return config.train_unit == "episodes" or config.freeze_when is not None or config.total_episodes is not None
+    """Whether lanes step, train, freeze or rest each at times of its own. Batched, all branches would run for all."""
+    by_episodes = config.train_unit == "episodes" or config.total_episodes is not None
+    return by_episodes or config.freeze_when is not None or asynchronous(config)
 
 
 def validate(config: Config, hparams: HParams) -> None:
@@ -320,6 +334,11 @@ def validate(config: Config, hparams: HParams) -> None:
     for field in ("sticky_actions", "eval_epsilon"):
         require(0.0 <= getattr(config, field) <= 1.0, field, "use a probability between 0 and 1")
     require(config.noop_max >= 1, "noop_max", "EnvPool plays one no-op at least: use 1 or more")
+    require(
+        config.pool_batch is None or 1 <= config.pool_batch <= config.num_envs,
+        "pool_batch",
+        f"use 1 to num_envs {config.num_envs}, or leave it out",
+    )
     require(config.pool_threads >= 0, "pool_threads", "use 0 for one thread a core, or more")
     require(config.min_replay >= 0, "min_replay", "use 0 or more environment steps")
     require(
@@ -355,7 +374,7 @@ def validate(config: Config, hparams: HParams) -> None:
     require(
         config.lane_block >= 0 and (config.lane_block <= 1 or not own_rhythm(config)),
         "lane_block",
-        "use 0 or more; 0 or 1 where episodes decide when to train, freeze or rest, which each lane does in its time",
+        "use 0 or more; 0 or 1 where each lane steps, trains, freezes or rests in its own time",
     )
     factory, _ = optimizer_factory(config.optimizer)
     accepted = inspect.signature(factory).parameters

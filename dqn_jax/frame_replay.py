@@ -4,7 +4,8 @@ A ring of rows, one row per vector step of the pool, in which every frame is sto
 stay bytes). Observations are stacked, and rewards summed over n steps, when a batch is drawn: both by index
 into the ring, both cut where an episode begins. Rows that are no transition come out with weight 0.
 
-A place is a row and an environment; it stands for the transition from the action chosen there.
+A place is a row and an environment; it stands for the transition from the action chosen there. Environments that
+step asynchronously have rows in numbers of their own.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ class FrameReplayState(NamedTuple):
     """The stored rows and how many were ever written."""
 
     storage: FrameRow  # leaves [R, N, ...]
-    rows_added: jax.Array  # [], int32; the write position is its remainder
+    rows_added: jax.Array  # [], or [N] where environments step asynchronously, int32; write positions are remainders
 
 
 class FrameReplayInit(Protocol):
@@ -33,9 +34,12 @@ class FrameReplayInit(Protocol):
 
 
 class FrameReplayAdd(Protocol):
-    """Write one row (leaves `[N, ...]`), overwriting the oldest when full."""
+    """Write one row (leaves `[N, ...]`), overwriting the oldest when full.
 
-    def __call__(self, state: FrameReplayState, row: FrameRow) -> FrameReplayState: ...
+    Asynchronously, the next row of each of the environments `envs` (`[M]`, int32, none twice; leaves `[M, ...]`).
+    """
+
+    def __call__(self, state: FrameReplayState, row: FrameRow, envs: jax.Array | None = None) -> FrameReplayState: ...
 
 
 class FrameReplaySample(Protocol):
@@ -45,7 +49,7 @@ class FrameReplaySample(Protocol):
 
 
 class FrameReplayGather(Protocol):
-    """The n-step transitions of the places in `rows`, counted from the first ever added, and `envs` (`[B]`, int32).
+    """The n-step transitions of the places in `rows` and `envs` (`[B]`, int32); an environment's first row is 0.
 
     With m the rows from place k to the end of its n-step window: n, or fewer where the episode or the
     bootstrap ends, or another episode begins, before that:
@@ -67,7 +71,7 @@ class FrameReplayGather(Protocol):
 
 
 class FrameReplay(NamedTuple):
-    """A replay of frames: pure functions. `sample` needs `frame_stack + n_step` rows or more.
+    """A replay of frames: pure functions. `sample` needs `frame_stack + n_step` rows or more of an environment.
 
     In one jitted program, add before sampling: XLA copies the whole ring where it is written after it is read.
     """
@@ -79,7 +83,13 @@ class FrameReplay(NamedTuple):
 
 
 def make_frame_replay(
-    capacity: int, batch_size: int, num_envs: int, frame_stack: int = 1, n_step: int = 1
+    capacity: int,
+    batch_size: int,
+    num_envs: int,
+    frame_stack: int = 1,
+    n_step: int = 1,
+    *,
+    asynchronous: bool = False,
 ) -> FrameReplay:
     """A replay in which at least `capacity` places can be drawn once it is full.
 
@@ -90,6 +100,7 @@ def make_frame_replay(
       num_envs: environments per row.
       frame_stack: newest frames that make one observation; with 1 it is the frame, without a stack axis.
       n_step: rewards summed before the bootstrap.
+      asynchronous: environments step in numbers of their own; each keeps as many places, the newest ones.
 
     Raises:
       ValueError: if an argument is not positive, or a batch is larger than the buffer.
@@ -106,22 +117,31 @@ def make_frame_replay(
             if jnp.shape(x)[:1] != (num_envs,):
                 raise ValueError(f"{name} must be of {num_envs} environments, not of shape {jnp.shape(x)}")
         storage = jax.tree.map(lambda x: jnp.zeros((num_rows, *jnp.shape(x)), jnp.result_type(x)), example_row)
-        return FrameReplayState(storage, jnp.zeros((), jnp.int32))
+        return FrameReplayState(storage, jnp.zeros((num_envs,) if asynchronous else (), jnp.int32))
 
-    def add(state: FrameReplayState, row: FrameRow) -> FrameReplayState:
-        position = state.rows_added % num_rows
-        storage = jax.tree.map(
-            lambda buffer, x: jax.lax.dynamic_update_index_in_dim(buffer, x.astype(buffer.dtype), position, 0),
-            state.storage,
-            row,
-        )
-        return FrameReplayState(storage, state.rows_added + 1)
+    def add(state: FrameReplayState, row: FrameRow, envs: jax.Array | None = None) -> FrameReplayState:
+        position = (state.rows_added if envs is None else state.rows_added[envs]) % num_rows
+
+        def write(buffer: jax.Array, x: jax.Array) -> jax.Array:
+            x = x.astype(buffer.dtype)
+            if envs is None:
+                return jax.lax.dynamic_update_index_in_dim(buffer, x, position, 0)
+            return buffer.at[position, envs].set(x, mode="promise_in_bounds", unique_indices=True)
+
+        storage = jax.tree.map(write, state.storage, row)
+        rows_added = state.rows_added + 1 if envs is None else state.rows_added.at[envs].add(1)
+        return FrameReplayState(storage, rows_added)
 
     def sample(state: FrameReplayState, key: Key, discount: jax.Array | float) -> Batch:
         stored = jnp.minimum(state.rows_added, num_rows)
-        oldest = state.rows_added - stored + rows_before
-        place = random_index(key, (batch_size,), (stored - rows_before - rows_after) * num_envs)
-        return gather(state, oldest + place // num_envs, place % num_envs, discount)
+        oldest, places = state.rows_added - stored + rows_before, stored - rows_before - rows_after
+        if not asynchronous:
+            place = random_index(key, (batch_size,), places * num_envs)
+            return gather(state, oldest + place // num_envs, place % num_envs, discount)
+        ends = jnp.cumsum(jnp.maximum(places, 0))  # all places in a line, one environment's after another's
+        place = random_index(key, (batch_size,), ends[-1])
+        envs = jnp.sum(place[:, None] >= ends[None], axis=1, dtype=jnp.int32)
+        return gather(state, (oldest + places - ends)[envs] + place, envs, discount)
 
     def at(buffer: jax.Array, rows: jax.Array, envs: jax.Array) -> jax.Array:
         """`buffer[rows, envs]`; flattening the two leading axes is free, and one flat index makes one gather."""

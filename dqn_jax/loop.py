@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from dqn_jax.agent import Agent, AgentState, UpdateInfo, make_agent
-from dqn_jax.config import Config, ConfigError, HParams
+from dqn_jax.config import Config, ConfigError, HParams, envs_per_step
 from dqn_jax.convergence import Criterion, parse_criterion
 from dqn_jax.envs import DeviceEnvState, Env, make_env
 from dqn_jax.evaluate import evaluate
@@ -97,6 +97,9 @@ _POOL_ONLY = (
     "full_action_space",
     "pool_options",
     "pool_threads",
+    "pool_batch",
+    "obs_key",
+    "grayscale",
     "n_step",
 )
 
@@ -205,7 +208,7 @@ def trainings_due(config: Config, since: Any) -> Any:
 
     As many times as it crosses multiples of `train_every`: nothing depends on one number dividing another.
     """
-    return (since + config.num_envs) // config.train_every - since // config.train_every
+    return (since + envs_per_step(config)) // config.train_every - since // config.train_every
 
 
 def fresh_learner(config: Config, agent: Agent, key: Key, hparams: HParams, weights: Params | None) -> AgentState:

@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 
 from dqn_jax.agent import Agent, AgentState, UpdateInfo, make_agent
-from dqn_jax.config import Config, ConfigError, HParams
+from dqn_jax.config import Config, ConfigError, HParams, asynchronous, envs_per_step
 from dqn_jax.envs import make_pool
 from dqn_jax.frame_replay import FrameReplayState, make_frame_replay, stack_push
 from dqn_jax.loop import exploration, fresh_learner
@@ -39,7 +39,8 @@ class PoolLoop(NamedTuple):
     """The pure functions of one agent and the numbers that fix its rhythm."""
 
     start: Callable[..., PoolLaneState]  # (seed, hparams, weights)
-    # (env_steps, lane, row, game_over, hparams): actions [N] and exploration []
+    # (env_steps, lane, row, game_over, envs, hparams): actions [N] and exploration []. envs [N] are those of an
+    # asynchronous row, else None.
     act: Callable[..., tuple[PoolLaneState, jax.Array, jax.Array]]
     learn: Callable[..., tuple[PoolLaneState, jax.Array]]  # (trainings, lane, hparams): sums of UpdateInfo [3]
     # of L networks: (params, obs, frame, first, epsilon, key): obs [L, E, *obs_shape] and actions [L, E]
@@ -61,18 +62,24 @@ def make_pool_loop(config: Config) -> PoolLoop:
       ConfigError: as `make_pool` and `make_agent`, and for settings that only on-device environments have.
     """
     _refuse(config)
-    pool = make_pool(config, 1, [0])  # its spaces are known once it exists
+    pool = make_pool(config, 1, [0], evaluation=True)  # its spaces are known once it exists
     spec = pool.spec
     pool.close()
     agent = make_agent(config, spec)
     replay = make_frame_replay(
-        config.replay_capacity, config.batch_size, config.num_envs, config.frame_stack, config.n_step
+        config.replay_capacity,
+        config.batch_size,
+        config.num_envs,
+        config.frame_stack,
+        config.n_step,
+        asynchronous=asynchronous(config),
     )
     frame_shape = spec.obs_shape[:-1] if config.frame_stack > 1 else spec.obs_shape
-    # At the least so many rows that a whole window is stored.
-    warmup_iterations = max(-(-config.min_replay // config.num_envs), config.frame_stack + config.n_step)
-    iterations = -(-config.eval_every // config.num_envs)
-    warmup_steps, steps_per_chunk = warmup_iterations * config.num_envs, iterations * config.num_envs
+    step = envs_per_step(config)
+    # At the least so many that a whole window is stored, of whichever environment.
+    one_short = config.num_envs * (config.frame_stack + config.n_step - 1)
+    warmup_steps = max(-(-config.min_replay // step), one_short // step + 1) * step
+    steps_per_chunk = -(-config.eval_every // step) * step
 
     def start(seed: jax.Array, hparams: HParams, weights: Params | None = None) -> PoolLaneState:
         net_key, key = jax.random.split(make_key(seed))
@@ -85,15 +92,21 @@ def make_pool_loop(config: Config) -> PoolLoop:
         return PoolLaneState(seed, key, learner, replay.init(example), obs, count, count)
 
     def act(
-        env_steps: jax.Array, lane: PoolLaneState, row: FrameRow, game_over: jax.Array, hparams: HParams
+        env_steps: jax.Array,
+        lane: PoolLaneState,
+        row: FrameRow,
+        game_over: jax.Array,
+        envs: jax.Array | None,
+        hparams: HParams,
     ) -> tuple[PoolLaneState, jax.Array, jax.Array]:
         key, act_key = jax.random.split(lane.key)
         episodes = lane.episodes + jnp.sum(game_over, dtype=jnp.int32)
-        obs = stack_push(lane.obs, row.frame, row.first)
+        obs = stack_push(lane.obs if envs is None else lane.obs[envs], row.frame, row.first)
         epsilon = exploration(config, hparams, env_steps, lane._replace(episodes=episodes))
         actions = agent.act(lane.agent.params, obs, epsilon, act_key)
-        stored = replay.add(lane.replay, row._replace(action=actions))
-        return lane._replace(key=key, replay=stored, obs=obs, episodes=episodes), actions, epsilon
+        stored = replay.add(lane.replay, row._replace(action=actions), envs)
+        every_obs = obs if envs is None else lane.obs.at[envs].set(obs)
+        return lane._replace(key=key, replay=stored, obs=every_obs, episodes=episodes), actions, epsilon
 
     def learn(trainings: jax.Array, lane: PoolLaneState, hparams: HParams) -> tuple[PoolLaneState, jax.Array]:
         key, learn_key = jax.random.split(lane.key)

@@ -20,7 +20,7 @@ import numpy as np
 from jax.sharding import SingleDeviceSharding
 
 from dqn_jax.agent import UpdateInfo
-from dqn_jax.config import Config, ConfigError, HParams
+from dqn_jax.config import Config, ConfigError, HParams, asynchronous, envs_per_step, own_rhythm
 from dqn_jax.devices import free_memory, size_text
 from dqn_jax.envs import Pool, PoolOutput, make_pool
 from dqn_jax.evaluate import Evaluation
@@ -138,7 +138,8 @@ class PoolPopulation:
         """
         began = time.perf_counter()
         devices = tuple(devices if devices is not None else jax.local_devices())[:lanes]
-        each = loop.config.lane_block or (1 if devices[0].platform == "cpu" else -(-lanes // len(devices)))
+        alone = devices[0].platform == "cpu" or own_rhythm(loop.config)
+        each = loop.config.lane_block or (1 if alone else -(-lanes // len(devices)))
         self.loop = loop
         self.layout = layout = PoolLayout(lanes, each, devices[: -(-lanes // each)])
         self.timeline: Timeline | None = None  # set to one to have it kept; the host then waits for every part in turn
@@ -151,11 +152,12 @@ class PoolPopulation:
         _check_memory(self.lane_shapes, loop.config, layout)
 
         def of_envs(dtype: Any, shape: tuple[int, ...] = ()) -> Any:
-            return jax.ShapeDtypeStruct((loop.config.num_envs, *shape), dtype)
+            return jax.ShapeDtypeStruct((envs_per_step(loop.config), *shape), dtype)
 
         flag = of_envs(bool)
         frame = of_envs(loop.spec.obs_dtype, loop.frame_shape)
         row = FrameRow(frame, of_envs(jnp.int32), of_envs(jnp.float32), flag, flag, flag)
+        envs = of_envs(jnp.int32) if asynchronous(loop.config) else None
 
         def compiled(device: jax.Device) -> _Programs:
             own = functools.partial(_shapes, (each,), sharding=SingleDeviceSharding(device))
@@ -165,7 +167,7 @@ class PoolPopulation:
             learn = jax.jit(self._over_lanes(loop.learn, shared=1), donate_argnums=1)
             return _Programs(
                 start.lower(own(seed), own(example), own(weights)).compile(),
-                act.lower(count, own(lane), own(row), own(flag), own(example)).compile(),
+                act.lower(count, own(lane), own(row), own(flag), own(envs), own(example)).compile(),
                 learn.lower(count, own(lane), own(example)).compile(),
             )
 
@@ -196,7 +198,7 @@ class PoolPopulation:
         inputs = self.layout.place((np.asarray(seeds, np.int32), stack_hparams(hparams, len(seeds)), weights))
         lanes = [self._of(b).start(*block) for b, block in enumerate(inputs)]
         placed = [block[1] for block in inputs]
-        iterations = self.loop.warmup_steps // self.loop.config.num_envs
+        iterations = self.loop.warmup_steps // envs_per_step(self.loop.config)
         records = self.advance(0, iterations, lanes, placed, range(len(lanes)), learning=False)
         return lanes, WarmupMetrics(records.epsilon, records.episode_return)
 
@@ -210,7 +212,7 @@ class PoolPopulation:
         lanes = list(lanes)
         at_work = np.unique(active // self.layout.block_size).tolist()
         self._close(self.pools.keys() - set(at_work))
-        iterations = self.loop.steps_per_chunk // config.num_envs
+        iterations = self.loop.steps_per_chunk // envs_per_step(config)
         records = self.advance(int(env_steps), iterations, lanes, hparams, at_work, learning=True)
         shape = (records.finite.shape[0], config.eval_episodes)
         returns: Any = np.full(shape, np.nan, np.float32)
@@ -241,12 +243,13 @@ class PoolPopulation:
     ) -> _Records:
         """So many vector steps of the blocks `at_work`, in place; their pools are left stepping their last actions."""
         config, loop = self.loop.config, self.loop
-        records = _Records(len(lanes), self.layout.block_size, iterations, config.num_envs)
+        step = envs_per_step(config)
+        records = _Records(len(lanes), self.layout.block_size, iterations, step)
         sums: dict[int, Any] = dict.fromkeys(at_work, 0.0)
         learnt = {b: np.asarray(lanes[b].agent.updates) for b in at_work}
         made = 0
         for i in range(iterations):
-            steps = env_steps + i * config.num_envs
+            steps = env_steps + i * step
             trainings = trainings_due(config, steps - loop.warmup_steps) if learning else 0
             made += trainings * config.updates_per_train
             for b in at_work:
@@ -278,7 +281,8 @@ class PoolPopulation:
         self, block: int, output: PoolOutput, env_steps: int, lanes: PoolLaneState, hparams: HParams
     ) -> tuple[PoolLaneState, np.ndarray, np.ndarray]:
         """Store a row of a block and act on it: its lanes, actions of all environments, exploration `[block_size]`."""
-        shape = (self.layout.block_size, self.loop.config.num_envs)
+        config = self.loop.config
+        shape = (self.layout.block_size, envs_per_step(config))
 
         def of_lanes(x: np.ndarray) -> Any:
             return x.reshape(*shape, *x.shape[1:])
@@ -286,11 +290,12 @@ class PoolPopulation:
         action: Any = np.zeros(shape, np.int32)  # chosen in the program
         given = (output.reward, output.terminated, output.truncated, output.first)
         row = FrameRow(of_lanes(output.frame), action, *map(of_lanes, given))
-        row, over = jax.device_put((row, of_lanes(output.game_over)), self.layout.device_of(block))
+        envs = of_lanes(output.env_id) if asynchronous(config) else None
+        row, over, envs = jax.device_put((row, of_lanes(output.game_over), envs), self.layout.device_of(block))
         self._lap("host")
         self._lap("learning", lanes.agent)
         self._lap("transfer", row)
-        lanes, actions, epsilon = self._of(block).act(np.int32(env_steps), lanes, row, over, hparams)
+        lanes, actions, epsilon = self._of(block).act(np.int32(env_steps), lanes, row, over, envs, hparams)
         chosen = np.asarray(actions).reshape(-1), np.asarray(epsilon)
         self._lap("acting")
         return lanes, *chosen

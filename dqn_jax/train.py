@@ -16,7 +16,7 @@ import numpy as np
 
 from dqn_jax import convergence, devices, play, runs
 from dqn_jax._import_time import import_seconds
-from dqn_jax.config import Config, ConfigError, HParams, validate
+from dqn_jax.config import Config, ConfigError, HParams, envs_per_step, validate
 from dqn_jax.history import History
 from dqn_jax.interrupt import Interrupt
 from dqn_jax.paths import AnyLoop, AnyPopulation, loop_for, networks_of, population_for
@@ -138,7 +138,7 @@ def train(
     stack_hparams(settings.hparams, len(lane_seeds))
     learnt = None if source is None else _load_weights(source, loop, len(lane_seeds))
     run = _open_run(settings, out, root, resume)
-    history = History(lane_seeds, settings.config.num_envs, settings.config.total_episodes)
+    history = History(lane_seeds, envs_per_step(settings.config), settings.config.total_episodes)
 
     def report(phase: Literal["compile", "train"], env_steps: int) -> None:
         if on_progress:

@@ -75,6 +75,9 @@ BAD_CONFIG = [
     {"lane_block": 4, "train_unit": "episodes"},
     {"lane_block": 4, "total_episodes": 10},
     {"lane_block": 2, "freeze_when": "train5>195"},
+    {"lane_block": 2, "num_envs": 4, "pool_batch": 3},
+    {"pool_batch": 5, "num_envs": 4},
+    {"pool_batch": 0},
     {"optimizer": "adamm"},
 ]
 
@@ -96,6 +99,8 @@ def test_bad_config_is_refused_in_one_line_that_names_the_field(values):
         {"weight_init": "he_normal"},
         {"compute_dtype": "bfloat16"},
         {"lane_block": 4},
+        {"lane_block": 4, "num_envs": 4, "pool_batch": 4},
+        {"lane_block": 1, "num_envs": 4, "pool_batch": 3},
         {"lane_block": 1, "train_unit": "episodes", "total_episodes": 10, "freeze_when": "train5>195"},
     ],
     ids=str,

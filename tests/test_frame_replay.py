@@ -186,6 +186,81 @@ def test_acting_sees_what_the_replay_rebuilds(history):
     np.testing.assert_array_equal(rebuilt, np.stack([seen[k][env] for k, env in places]), strict=True)
 
 
+# -- environments that step asynchronously
+
+ASYNCHRONOUS = [(9, 3, 2, 4, 1, 1), (12, 4, 3, 1, 3, 2), (10, 2, 3, 3, 2, 2)]  # sizes as above, and environments a step
+
+
+@st.composite
+def interleaved(draw):
+    """Sizes, the rows of the environments, and which of them step at a time: never the same twice in one step."""
+    *sizes, step = draw(st.sampled_from(ASYNCHRONOUS))
+    _, _, num_envs, frame_stack, n_step = sizes
+    event = st.sampled_from(["play", *EVENTS])
+    row = st.lists(event, min_size=num_envs, max_size=num_envs)
+    length = draw(st.integers(num_envs * (frame_stack + n_step), 40))
+    rows = rows_from(draw(st.lists(row, min_size=length, max_size=length)), seed=draw(st.integers(0, 1000)))
+    orders = draw(st.lists(st.permutations(range(num_envs)), min_size=length, max_size=length))
+    return tuple(sizes), rows, [np.array(order[:step], np.int32) for order in orders]
+
+
+@functools.cache
+def compiled_asynchronous(sizes):
+    replay, quick = make_frame_replay(*sizes, asynchronous=True), {"xla_backend_optimization_level": 0}
+
+    def many(state, key, discount):
+        batches = jax.vmap(replay.sample, (None, 0, None))(state, jax.random.split(key, 400), discount)
+        return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), batches)
+
+    return replay.init, *(jax.jit(function, compiler_options=quick) for function in (replay.add, many))
+
+
+def filled_asynchronously(sizes, rows, steps):
+    """The replay after `steps`, and how many rows each environment got into it."""
+    init, add, _ = compiled_asynchronous(sizes)
+    state, counts = init(rows[0]), np.zeros(sizes[2], int)
+    for envs in steps:
+        state = add(state, jax.tree.map(lambda *x, envs=envs: np.stack(x)[counts[envs], envs], *rows), envs)
+        counts[envs] += 1
+    return state, counts
+
+
+@given(interleaved(), st.integers(0, 2**31 - 1))
+def test_environments_at_their_own_pace_give_the_transitions_that_each_alone_gives(history, seed):
+    sizes, rows, steps = history
+    state, counts = filled_asynchronously(sizes, rows, steps)
+    np.testing.assert_array_equal(state.rows_added, counts)
+    transitions, places = {}, []
+    for env, count in enumerate(counts):
+        alone = [jax.tree.map(lambda x, env=env: x[env : env + 1], row) for row in rows[:count]]
+        ring = (-(-sizes[0] // sizes[2]), sizes[1], 1, *sizes[3:])
+        places += [(k, env) for k, _ in places_of(alone, ring)] if count else []
+        if count:
+            transitions |= {(k, env): t for (k, _), t in transitions_of(alone, *sizes[3:], 0.5).items()}
+    batch = compiled_asynchronous(sizes)[2](state, make_key(seed), 0.5)
+    drawn = [divmod(number, sizes[2]) for number in np.asarray(batch.transition.a_tm1).tolist()]
+    assert set(drawn) == set(places)
+    check(batch, drawn, transitions)
+
+
+def test_draws_are_uniform_over_the_places_of_all_environments():
+    sizes = (40, 3, 3, 2, 1)  # rings of 16 rows
+    rows = rows_from([["play"] * 3] * 40)
+    steps = [np.array([0, 1], np.int32)] * 4 + [np.array([0, 2], np.int32)] * 2 + [np.array([0], np.int32)] * 20
+    state, counts = filled_asynchronously(sizes, rows, steps)
+    assert counts.tolist() == [26, 4, 2]
+    places = [(k, 0) for k in range(11, 25)] + [(1, 1), (2, 1)]  # one environment has too few rows for any
+    _, _, sample_many = compiled_asynchronous(sizes)
+    batches = [sample_many(state, make_key(seed), 0.9) for seed in range(8)]
+    numbers = np.concatenate([batch.transition.a_tm1 for batch in batches])
+    drawn = [np.sum(numbers == k * 3 + env) for k, env in places]
+    assert sum(drawn) == len(numbers) == 9600
+    assert scipy.stats.chisquare(drawn).pvalue > 1e-3
+
+
+# -- by hand
+
+
 def one_environment(rewards, events):
     """Rows of one environment, as EnvPool gives them, but for their frames."""
     rows = rows_from([[event] for event in events])
@@ -313,16 +388,18 @@ def test_a_million_atari_transitions_fit_into_7_5_gigabytes():
     assert dtypes == [jnp.int32, jnp.float32, jnp.float32, jnp.float32]
 
 
-def test_neither_adding_nor_sampling_copies_the_ring():
-    replay = make_frame_replay(100_000, 32, 8, frame_stack=4, n_step=3)
+@pytest.mark.parametrize("envs", [None, 5])  # all, or so many that step asynchronously
+def test_neither_adding_nor_sampling_copies_the_ring(envs):
+    replay = make_frame_replay(100_000, 32, 8, frame_stack=4, n_step=3, asynchronous=envs is not None)
     state = jax.eval_shape(replay.init, atari_row(8))
     key = jax.eval_shape(lambda: make_key(0))
+    added = (atari_row(envs or 8), envs and jax.ShapeDtypeStruct((envs,), jnp.int32))
 
-    def add_and_sample(state, row, key):
-        state = replay.add(state, row)
+    def add_and_sample(state, row, envs, key):
+        state = replay.add(state, row, envs)
         return state, replay.sample(state, key, 0.99)
 
-    for function, arguments in ((replay.add, (state, atari_row(8))), (add_and_sample, (state, atari_row(8), key))):
+    for function, arguments in ((replay.add, (state, *added)), (add_and_sample, (state, *added, key))):
         memory = jax.jit(function, donate_argnums=0).lower(*arguments).compile().memory_analysis()
         assert memory.alias_size_in_bytes >= size_in_bytes(state)  # written where it lies
         assert memory.temp_size_in_bytes < 1e7

@@ -163,7 +163,7 @@ def test_a_game_that_begins_with_fewer_lives_than_the_last_one_ended_with_loses_
     frame, zero = pool.reset().frame[:, None], np.zeros(1, np.float32)
 
     def row(lives, limit):
-        info = {"lives": np.array([lives]), "terminated": np.zeros(1, np.int32)}
+        info = {"env_id": np.zeros(1, int), "lives": np.array([lives]), "terminated": np.zeros(1, np.int32)}
         return frame, zero, np.zeros(1, bool), np.array([limit]), info
 
     rows = iter([row(6, True), row(5, False), row(4, False)])  # an extra life, then the time limit
@@ -250,7 +250,7 @@ def test_rewards_are_replaced_scaled_and_clipped_in_this_order():
     np.testing.assert_allclose(changed.reward, expected, rtol=1e-6)
     assert set(np.unique(changed.reward)) == {-1.5, 0.0, 2.0}
     assert_same(changed._replace(reward=plain.reward), plain)
-    assert [x.dtype for x in changed[1:]] == [np.float32, bool, bool, bool, bool, np.float32, np.int32]
+    assert [x.dtype for x in changed[1:-1]] == [np.float32, bool, bool, bool, bool, np.float32, np.int32]
 
 
 def test_negative_rewards_are_clipped_too():
@@ -421,6 +421,51 @@ def test_seeds_of_pools_do_not_overlap():
     assert (seeds.min(), seeds.max()) > (0, 0)
     assert seeds.max() < 2**31
     np.testing.assert_array_equal(pool_seeds(3, 8), pool_seeds(3, 64)[:8])
+
+
+# -- asynchronous pools
+
+
+@pytest.mark.parametrize(
+    ("config", "num_actions"),
+    [
+        (dataclasses.replace(BREAKOUT, life_loss="bootstrap", reward_clip=0.5, frame_size=36), 4),
+        (dataclasses.replace(ASTERIX, life_loss="episode", max_episode_steps=400, frame_size=36), 9),
+        (CARTPOLE, 2),
+        (Config(env=EMPTY, max_episode_steps=30), 7),
+    ],
+    ids=["bootstrap", "episode", "vectors", "dictionaries"],
+)
+def test_environments_at_their_own_pace_give_the_rows_that_each_gives_in_step(config, num_actions):
+    actions = random_actions(num_actions, 300, 5)
+    in_step = drive(config, actions)
+    pool = make_pool(dataclasses.replace(config, num_envs=5, pool_batch=2, pool_threads=3), 5, 0)
+    output, steps = pool.reset(), np.zeros(5, int)
+    while True:
+        envs = output.env_id
+        assert len(envs) == len(set(envs)) == 2
+        for name, got, wanted in zip(PoolOutput._fields[:-1], output[:-1], in_step[:-1], strict=True):
+            np.testing.assert_array_equal(got, wanted[steps[envs], envs], err_msg=name)
+        if steps.max() == len(actions):
+            break
+        pool.send(actions[steps[envs], envs])
+        steps[envs] += 1
+        output = pool.recv()
+    pool.close()
+    assert steps.min() > 100
+    assert in_step.game_over[: steps.min()].sum() >= 3  # and so games ended
+
+
+def test_an_asynchronous_pool_says_which_environments_it_gives_and_takes_actions_for_these():
+    config = dataclasses.replace(CARTPOLE, num_envs=4, pool_batch=3)
+    pool = make_pool(config, 4, 0)
+    assert pool.reset().env_id.shape == (3,)
+    with pytest.raises(ValueError, match="3 integers"):
+        pool.send(np.zeros(4, int))
+    pool.close()
+    for whole in (make_pool(dataclasses.replace(config, pool_batch=4), 4, 0), make_pool(config, 4, 0, evaluation=True)):
+        assert whole.reset().env_id.tolist() == [0, 1, 2, 3]
+        whole.close()
 
 
 # -- other tasks
@@ -611,7 +656,7 @@ def test_without_envpool_the_rest_works(monkeypatch):
         (dataclasses.replace(PONG, pool_options=(("reward_clip", "true"),)), r"pool_options.*reward_clip"),
         (dataclasses.replace(PONG, pool_options=(("stack_num", "2"),)), r"pool_options.*stack_num.*frame_stack"),
         (dataclasses.replace(PONG, pool_options=(("seed", "2"),)), r"pool_options.*seed"),
-        (dataclasses.replace(PONG, pool_options=(("batch_size", "2"),)), r"pool_options.*batch_size.*fixed"),
+        (dataclasses.replace(PONG, pool_options=(("batch_size", "2"),)), r"pool_options: batch_size.*pool_batch"),
         (dataclasses.replace(PONG, pool_options=(("gray_scale", "false"),)), r"pool_options.*the setting grayscale"),
         (
             dataclasses.replace(PONG, pool_options=(("base_path", "x"),)),
@@ -669,8 +714,9 @@ def test_what_fails_in_envpool_is_told_in_one_line(monkeypatch):
         raise RuntimeError("an emulator died\nwith more to say")
 
     pool = make_pool(CARTPOLE, 2, 0)
+    pool.reset()
     for method, call in (
-        ("reset", pool.reset),
+        ("async_reset", pool.reset),
         ("send", lambda: pool.send(np.zeros(2, int))),
         ("recv", pool.recv),
     ):

@@ -123,6 +123,54 @@ def test_the_replay_holds_what_the_pool_gave_and_the_actions_it_got(config, bloc
         assert len({tuple(sent) for sent in actions}) > 2
 
 
+@pytest.mark.parametrize(("config", "seeds"), [(CARTPOLE, [3, 5]), (PONG, [3])], ids=["vectors", "pixels"])
+def test_asynchronously_each_environment_fills_a_ring_of_its_own(config, seeds, log):
+    config = dataclasses.replace(config, num_envs=5, pool_batch=3, pool_threads=2)
+    everyone = np.arange(len(seeds))
+    population, placed, (lanes, warmup) = population_of(config, seeds)
+    loop = population.loop
+    assert loop.warmup_steps % 3 == loop.steps_per_chunk % 3 == 0
+    assert warmup.episode_return.shape == (len(seeds), loop.warmup_steps // 3, 3)
+    lanes, metrics = population.chunk(loop.warmup_steps, lanes, placed, everyone)
+    steps = loop.warmup_steps + loop.steps_per_chunk
+    assert metrics.updates[0, -1] == loop.steps_per_chunk // config.train_every * config.updates_per_train
+    assert np.all(np.isfinite(metrics.loss))
+    state = population.layout.fetch(lanes, everyone)
+    for lane in everyone:
+        outputs, actions = ([x for _, x in notes[lane :: len(seeds)]] for notes in (log[::2], log[1::2]))
+        counts = np.zeros(5, int)
+        for output, sent in zip(outputs, actions, strict=True):
+            at = lane, counts[output.env_id], output.env_id
+            for name in ("frame", "reward", "terminated", "truncated", "first"):
+                np.testing.assert_array_equal(
+                    getattr(state.replay.storage, name)[at].squeeze(), getattr(output, name).squeeze()
+                )
+            np.testing.assert_array_equal(state.replay.storage.action[at], sent)
+            counts[output.env_id] += 1
+        np.testing.assert_array_equal(state.replay.rows_added[lane], counts)
+        assert counts.sum() == steps
+        assert len(set(counts)) > 1  # or nothing was asynchronous
+        # What it acted on last are the newest frames of each, at its own pace.
+        newest = state.replay.storage.frame[lane, counts - 1, np.arange(5)]
+        np.testing.assert_array_equal(state.obs[lane][..., -1] if config.frame_stack > 1 else state.obs[lane], newest)
+
+
+def test_a_pool_that_waits_for_all_its_environments_is_not_asynchronous():
+    def numbers(config):
+        population, placed, (lanes, _) = population_of(config, [1])
+        lanes, metrics = population.chunk(population.loop.warmup_steps, lanes, placed, np.arange(1))
+        return metrics, population.layout.fetch(lanes, np.arange(1)).agent
+
+    jax.tree.map(np.testing.assert_array_equal, numbers(CARTPOLE), numbers(dataclasses.replace(CARTPOLE, pool_batch=4)))
+
+
+@pytest.mark.parametrize(("min_replay", "warmup_steps"), [(0, 18), (17, 18), (18, 18), (19, 21)])
+def test_learning_waits_until_some_environment_has_a_whole_window(min_replay, warmup_steps):
+    """Five environments with three rows each, which make no window of four, are 15 rows; the next step makes one."""
+    config = dataclasses.replace(CARTPOLE, num_envs=5, pool_batch=3, min_replay=min_replay)
+    assert make_pool_loop(config).warmup_steps == warmup_steps
+
+
 def test_training_happens_while_the_pool_steps(log, monkeypatch):
     population, placed, (lanes, _) = population_of(CARTPOLE, [0])
     learn = population.learn
@@ -215,6 +263,21 @@ def test_exploration_follows_the_schedule():
     np.testing.assert_allclose(warmup.epsilon[0], 1 - 0.95 * steps / 400, rtol=1e-6)
 
 
+def test_an_asynchronous_run_is_saved_and_resumed(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys.modules["dqn_jax.train"], "_CHECKPOINT_SHARE", 1e9)
+    config = dataclasses.replace(CARTPOLE, num_envs=5, pool_batch=3, pool_threads=2)
+    asked = {name: value for name, value in vars(config).items() if name != "env"} | {
+        "seeds": 2,
+        "out": tmp_path / "run",
+    }
+    half = dqn_jax.train(CARTPOLE.env, **asked | {"total_steps": 300})
+    result = dqn_jax.train(CARTPOLE.env, resume=True, warn=lambda line: None, **asked)
+    assert result.history.env_steps == [51 + 180 * chunk for chunk in (1, 2, 3, 4)]
+    assert result.history.episodes_table()["env_steps"].max() <= 51 + 720
+    np.testing.assert_array_equal(result.history.reading("loss")[:, :2], half.history.reading("loss"))
+    assert result.summary["updates"] == [4 * 180 // 7 * 2] * 2
+
+
 def test_a_run_is_trained_saved_resumed_and_evaluated(tmp_path, monkeypatch, capsys):
     asked = {name: value for name, value in vars(CARTPOLE).items() if name != "env"}
     calls = []
@@ -280,6 +343,10 @@ def test_pixels_train_from_the_command_line_under_a_protocol(tmp_path, monkeypat
         ("envpool:CartPole-v9", ["CartPole-v9"]),
         ("pong --pool-options difculty 1", ["pool_options", "difficulty"]),
         ("cartpole --n-step 3", ["n_step", "pool"]),
+        ("cartpole --pool-batch 3", ["pool_batch", "pool"]),
+        ("pong --pool-batch 9", ["pool_batch", "1 to num_envs 8"]),
+        ("Snake-v1", ["obs_key", "grid"]),
+        ("MiniGrid-Empty-5x5-v0 --torso nature", ["torso", "[7, 7, 3]"]),
     ],
 )
 def test_bad_input_is_one_line(arguments, names, tmp_path, monkeypatch, capsys):

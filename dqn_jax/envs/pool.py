@@ -3,7 +3,7 @@
 EnvPool (Weng et al. 2022, arXiv 2206.10558) steps many environments in C++ threads. It resets in the *next* step:
 after the last row of an episode comes a row that only begins the next one. Its action is ignored and its reward is 0;
 `PoolOutput.first` marks it, and it is no transition. `send` returns at once and `recv` waits, so that a learner can
-work in between.
+work in between. Asynchronously, `recv` waits for the first few environments that are ready, and `send` is for these.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ import contextlib
 import functools
 import importlib
 import importlib.util
-import operator
 import re
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -22,7 +21,7 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
-from dqn_jax.config import Config, ConfigError, RunError, UnknownEnvError, suggest
+from dqn_jax.config import Config, ConfigError, RunError, UnknownEnvError, asynchronous, suggest
 from dqn_jax.devices import cpu_cores
 from dqn_jax.types import EnvSpec
 
@@ -57,6 +56,7 @@ _SET_BY = {
     "reward_clip": "reward_clip",
     "max_episode_steps": "max_episode_steps",
     "num_envs": "num_envs",
+    "batch_size": "pool_batch",
     "num_threads": "pool_threads",
     "seed": "seed",
     "env_seed": "seed",
@@ -67,7 +67,6 @@ _SET_BY = {
 _NOT_FREE = {
     "channel_first": "channels come last here",
     "use_combined_action": "DQN chooses one of several actions",
-    "batch_size": "all environments step together",
     "max_num_players": "one agent plays each environment",
     "gym_reset_return_info": "the rows are made of what it returns",
     "base_path": "EnvPool finds its own files",
@@ -77,7 +76,10 @@ _FOR_EYES = {"gray_scale": False, "img_height": 210, "img_width": 160}
 
 
 class PoolOutput(NamedTuple):
-    """One row of every environment, in their order. Arrays are NumPy's; `N` is environments."""
+    """One row of every environment, in their order. Arrays are NumPy's; `N` is environments.
+
+    Asynchronously, one row of each of the `pool_batch` environments that were ready, in any order.
+    """
 
     frame: np.ndarray  # [N, *frame_shape], the spec's dtype, the newest frame alone
     reward: np.ndarray  # [N], float32, as learnt from (after terminal_reward, scaling and clipping)
@@ -87,6 +89,7 @@ class PoolOutput(NamedTuple):
     game_over: np.ndarray  # [N], bool, the logged episode ended here: game over or time limit, never a life lost
     episode_return: np.ndarray  # [N], float32, raw score of the whole game so far, this row included
     episode_length: np.ndarray  # [N], int32, frames of the whole game so far: agent steps times action_repeat
+    env_id: np.ndarray  # [N], int32, the environments: 0, 1, ... but asynchronously
 
 
 def installed() -> bool:
@@ -218,8 +221,9 @@ def make_pool(
     Args:
       config: its fields on environments and pools are read.
       num_envs: environments of each seed; `config.num_envs` is not read.
-      seed: 0 or more, or several, whose environments follow one another; see `pool_seeds`.
-      evaluation: play whole games, whatever `life_loss` says.
+      seed: 0 or more, or several, whose environments follow one another; see `pool_seeds`. One where the pool is
+        asynchronous.
+      evaluation: play whole games, whatever `life_loss` says, all step by step, whatever `pool_batch` says.
       pictures: for `Pool.picture`; the frames are no observations then, all else is as without.
 
     Raises:
@@ -239,6 +243,7 @@ def make_pool(
             task,
             env_type="gymnasium",
             num_envs=len(words),
+            batch_size=config.pool_batch if asynchronous(config) and not evaluation else len(words),
             num_threads=threads,
             seed=words,
             **options,
@@ -384,37 +389,36 @@ class Pool:
             num_actions=int(actions.n),
             max_episode_steps=env.config["max_episode_steps"] * config.action_repeat,
         )
-        self._num_envs = len(env)
 
     def reset(self) -> PoolOutput:
-        """Begin a new game everywhere: every row is `first`. Not between `send` and `recv`.
+        """Begin a new game everywhere: each environment's next row is `first`. Not between `send` and `recv`.
 
         Raises:
           RunError: if EnvPool fails.
         """
+        envs = len(self._env)
+        self._done, self._game_over = np.ones(envs, bool), np.ones(envs, bool)
+        self._lives = np.zeros(envs, np.int32)
+        self._return, self._steps = np.zeros(envs, np.float32), np.zeros(envs, np.int32)
         with self._one_line():
-            obs, info = self._env.reset()
-        no = np.zeros(self._num_envs, bool)
-        self._done, self._game_over = ~no, ~no
-        self._lives = np.zeros(self._num_envs, np.int32)
-        self._return, self._steps = np.zeros(self._num_envs, np.float32), np.zeros(self._num_envs, np.int32)
-        return self._output(obs, np.zeros(self._num_envs, np.float32), no, no, info)
+            self._env.async_reset()
+        return self.recv()
 
     def send(self, actions: np.ndarray) -> None:
-        """Hand `actions` `[N]` (integers below `spec.num_actions`) to the threads and return at once.
+        """Hand `actions` `[N]` (integers below `spec.num_actions`) for the last row to the threads; return at once.
 
         Raises:
           ValueError: for other actions; EnvPool would read beyond its table.
           RunError: if EnvPool fails.
         """
         actions = np.asarray(actions)
-        if actions.shape != (self._num_envs,) or actions.min() < 0 or actions.max() >= self.spec.num_actions:
-            raise ValueError(f"actions are {self._num_envs} integers from 0 to {self.spec.num_actions - 1}")
+        if actions.shape != self._envs.shape or actions.min() < 0 or actions.max() >= self.spec.num_actions:
+            raise ValueError(f"actions are {len(self._envs)} integers from 0 to {self.spec.num_actions - 1}")
         with self._one_line():
-            self._env.send(actions + self._first_action)
+            self._env.send(actions + self._first_action, self._envs)
 
     def recv(self) -> PoolOutput:
-        """Wait for the rows that the last `send` leads to.
+        """Wait for the rows that the last `send` leads to, or asynchronously for any that are ready.
 
         Raises:
           RunError: if EnvPool fails.
@@ -455,14 +459,15 @@ class Pool:
         self, obs: Any, reward: np.ndarray, ended: np.ndarray, limit: np.ndarray, info: dict[str, np.ndarray]
     ) -> PoolOutput:
         """The row in EnvPool's arrays; `ended` is an end before the time limit, `limit` any end at it."""
-        first, new_game = self._done, self._game_over
+        self._envs = envs = info["env_id"]
+        first, new_game = self._done[envs], self._game_over[envs]
         self._newest = obs
         # What ended at the limit EnvPool calls truncated, whatever else happened; only Atari says if the game is over.
         over = info["terminated"].astype(bool) if self._atari else ended
         terminated = over
         if self._atari:
-            lost = ~first & (info["lives"] < self._lives)
-            self._lives = info["lives"]
+            lost = ~first & (info["lives"] < self._lives[envs])
+            self._lives[envs] = info["lives"]
             if self._life_loss == "bootstrap":
                 terminated = over | lost
             elif self._life_loss == "episode":
@@ -470,18 +475,19 @@ class Pool:
         truncated = limit & ~terminated
         if self._config.time_limit_terminates:
             terminated, truncated = terminated | truncated, np.zeros_like(truncated)
-        self._done, self._game_over = ended | limit, over | limit
-        self._return = np.where(new_game, np.float32(0.0), self._return + reward)
-        self._steps = np.where(new_game, np.int32(0), self._steps + ~first)
+        self._done[envs], self._game_over[envs] = ended | limit, over | limit
+        self._return[envs] = np.where(new_game, np.float32(0.0), self._return[envs] + reward)
+        self._steps[envs] = np.where(new_game, np.int32(0), self._steps[envs] + ~first)
         return PoolOutput(
-            frame=self._encode(functools.reduce(operator.getitem, self._keys, obs)),
+            frame=self._encode(functools.reduce(lambda inner, key: inner[key], self._keys, obs)),
             reward=self._learnt_reward(reward, terminated),  # EnvPool's is 0 where a row only begins
             terminated=terminated,
             truncated=truncated,
             first=first,
-            game_over=self._game_over,
-            episode_return=self._return,
-            episode_length=self._steps * np.int32(self._config.action_repeat),
+            game_over=self._game_over[envs],
+            episode_return=self._return[envs],
+            episode_length=self._steps[envs] * np.int32(self._config.action_repeat),
+            env_id=envs,
         )
 
     def _learnt_reward(self, reward: np.ndarray, terminated: np.ndarray) -> np.ndarray:

@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dqn_jax.config import Config, ConfigError, HParams
+from dqn_jax.config import Config, ConfigError, HParams, envs_per_step
 from dqn_jax.convergence import Criterion, Curve, Moment, stability, time_to
 from dqn_jax.history import History
 from dqn_jax.paths import AnyLoop, AnyPopulation, loop_for, population_for
@@ -133,7 +133,7 @@ def run_wave(
     """
     config, loop, population = programs
     layout = population.layout
-    history = History([lane.seed for lane in lanes], config.num_envs, config.total_episodes)
+    history = History([lane.seed for lane in lanes], envs_per_step(config), config.total_episodes)
     stacked = stack_hparams(_stack([lane.hparams for lane in lanes]), len(lanes))
     hparams = layout.place(stacked)
     judge = _Judge(rules, lanes, loop, config)
