@@ -143,6 +143,8 @@ class Config:
     """Transitions kept by the replay."""
     batch_size: int = 128
     """Transitions drawn from the replay at a time."""
+    replay_memory: Literal["device", "host"] = "device"
+    """Where a pool's frames are kept: with the network, or in the host's memory, from which batches are sent."""
     minibatch_size: int | None = None
     """Transitions per gradient step: what was drawn is fitted in pieces of this size, one after another (default:
     all at once; 1 is the sample-by-sample fit of many tutorials)."""
@@ -364,6 +366,7 @@ def validate(config: Config, hparams: HParams) -> None:
         "compute_dtype",
         "life_loss",
         "loss",
+        "replay_memory",
         "sampling",
         "train_unit",
         "epsilon_schedule",

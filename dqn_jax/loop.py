@@ -100,6 +100,7 @@ _POOL_ONLY = (
     "pool_batch",
     "obs_key",
     "grayscale",
+    "replay_memory",
     "n_step",
 )
 

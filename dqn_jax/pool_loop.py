@@ -17,10 +17,10 @@ import jax.numpy as jnp
 from dqn_jax.agent import Agent, AgentState, UpdateInfo, make_agent
 from dqn_jax.config import Config, ConfigError, HParams, asynchronous, envs_per_step
 from dqn_jax.envs import make_pool
-from dqn_jax.frame_replay import FrameReplayState, make_frame_replay, stack_push
+from dqn_jax.frame_replay import FrameReplayAdd, FrameReplayState, make_frame_replay, stack_push
 from dqn_jax.loop import exploration, fresh_learner
 from dqn_jax.prng import make_key
-from dqn_jax.types import EnvSpec, FrameRow, Key, Obs, Params
+from dqn_jax.types import Batch, EnvSpec, FrameRow, Key, Obs, Params
 
 
 class PoolLaneState(NamedTuple):
@@ -29,10 +29,22 @@ class PoolLaneState(NamedTuple):
     seed: jax.Array  # [], int32
     key: Key
     agent: AgentState
-    replay: FrameReplayState
+    replay: FrameReplayState | Any  # () where it is kept apart
     obs: Obs  # [N, *obs_shape], what it acted on last
     episodes: jax.Array  # [], int32, episodes finished
     trainings: jax.Array  # [], int32, times of training (each `updates_per_train` batches)
+
+
+class PoolParts(NamedTuple):
+    """What `start`, `act` and `learn` are made of, for programs that keep a replay apart from its learner."""
+
+    fresh: Callable[..., PoolLaneState]  # (seed, hparams, weights): with no replay
+    empty: Callable[..., FrameReplayState]  # (seed): the same for all
+    choose: Callable[..., tuple[PoolLaneState, jax.Array, jax.Array]]  # as `act`, but stores nothing
+    add: FrameReplayAdd
+    begin: Callable[..., tuple[PoolLaneState, Key, jax.Array]]  # (trainings, lane): a key for `draw`, sums so far
+    draw: Callable[..., Batch]  # (update, replay, key, discount)
+    fit: Callable[..., tuple[AgentState, jax.Array]]  # (learner, sums, batch, hparams)
 
 
 class PoolLoop(NamedTuple):
@@ -43,6 +55,7 @@ class PoolLoop(NamedTuple):
     # asynchronous row, else None.
     act: Callable[..., tuple[PoolLaneState, jax.Array, jax.Array]]
     learn: Callable[..., tuple[PoolLaneState, jax.Array]]  # (trainings, lane, hparams): sums of UpdateInfo [3]
+    parts: PoolParts
     # of L networks: (params, obs, frame, first, epsilon, key): obs [L, E, *obs_shape] and actions [L, E]
     play: Callable[..., tuple[Obs, jax.Array]]
     agent: Agent
@@ -81,17 +94,21 @@ def make_pool_loop(config: Config) -> PoolLoop:
     warmup_steps = max(-(-config.min_replay // step), one_short // step + 1) * step
     steps_per_chunk = -(-config.eval_every // step) * step
 
-    def start(seed: jax.Array, hparams: HParams, weights: Params | None = None) -> PoolLaneState:
+    def fresh(seed: jax.Array, hparams: HParams, weights: Params | None = None) -> PoolLaneState:
         net_key, key = jax.random.split(make_key(seed))
-        envs = (config.num_envs,)
-        count, flag = jnp.zeros((), jnp.int32), jnp.zeros(envs, bool)
-        frame = jnp.zeros((*envs, *frame_shape), spec.obs_dtype)
-        example = FrameRow(frame, jnp.zeros(envs, jnp.int32), jnp.zeros(envs), flag, flag, flag)
-        obs = jnp.zeros((*envs, *spec.obs_shape), spec.obs_dtype)
+        count, obs = jnp.zeros((), jnp.int32), jnp.zeros((config.num_envs, *spec.obs_shape), spec.obs_dtype)
         learner = fresh_learner(config, agent, net_key, hparams, weights)
-        return PoolLaneState(seed, key, learner, replay.init(example), obs, count, count)
+        return PoolLaneState(seed, key, learner, (), obs, count, count)
 
-    def act(
+    def empty(_: jax.Array) -> FrameReplayState:
+        envs = (config.num_envs,)
+        frame, flag = jnp.zeros((*envs, *frame_shape), spec.obs_dtype), jnp.zeros(envs, bool)
+        return replay.init(FrameRow(frame, jnp.zeros(envs, jnp.int32), jnp.zeros(envs), flag, flag, flag))
+
+    def start(seed: jax.Array, hparams: HParams, weights: Params | None = None) -> PoolLaneState:
+        return fresh(seed, hparams, weights)._replace(replay=empty(seed))
+
+    def choose(
         env_steps: jax.Array,
         lane: PoolLaneState,
         row: FrameRow,
@@ -104,22 +121,48 @@ def make_pool_loop(config: Config) -> PoolLoop:
         obs = stack_push(lane.obs if envs is None else lane.obs[envs], row.frame, row.first)
         epsilon = exploration(config, hparams, env_steps, lane._replace(episodes=episodes))
         actions = agent.act(lane.agent.params, obs, epsilon, act_key)
-        stored = replay.add(lane.replay, row._replace(action=actions), envs)
         every_obs = obs if envs is None else lane.obs.at[envs].set(obs)
-        return lane._replace(key=key, replay=stored, obs=every_obs, episodes=episodes), actions, epsilon
+        return lane._replace(key=key, obs=every_obs, episodes=episodes), actions, epsilon
+
+    def act(
+        env_steps: jax.Array,
+        lane: PoolLaneState,
+        row: FrameRow,
+        game_over: jax.Array,
+        envs: jax.Array | None,
+        hparams: HParams,
+    ) -> tuple[PoolLaneState, jax.Array, jax.Array]:
+        lane, actions, epsilon = choose(env_steps, lane, row, game_over, envs, hparams)
+        stored = replay.add(lane.replay, row._replace(action=actions), envs)
+        return lane._replace(replay=stored), actions, epsilon
+
+    def begin(trainings: jax.Array, lane: PoolLaneState) -> tuple[PoolLaneState, Key, jax.Array]:
+        key, learn_key = jax.random.split(lane.key)
+        lane = lane._replace(key=key, trainings=lane.trainings + trainings)
+        return lane, learn_key, jnp.zeros((len(UpdateInfo._fields),))
+
+    def draw(update: jax.Array, stored: FrameReplayState, key: Key, discount: jax.Array | float) -> Batch:
+        return replay.sample(stored, jax.random.fold_in(key, update), discount)
+
+    def fit(state: AgentState, sums: jax.Array, batch: Batch, hparams: HParams) -> tuple[AgentState, jax.Array]:
+        state, info = agent.update(state, batch.transition, hparams, batch.weight)
+        return state, sums + jnp.stack(info)
+
+    def fit_apart(state: AgentState, sums: jax.Array, batch: Batch, hparams: HParams) -> tuple[AgentState, jax.Array]:
+        if jax.default_backend() != "cpu":
+            return fit(state, sums, batch, hparams)
+        # For the bits of `learn`: for CPU XLA compiles otherwise in a loop, here one that it cannot take away.
+        once = (state.updates >= 0).astype(jnp.int32)
+        return jax.lax.fori_loop(0, once, lambda _, carry: fit(carry[0], carry[1], batch, hparams), (state, sums))
 
     def learn(trainings: jax.Array, lane: PoolLaneState, hparams: HParams) -> tuple[PoolLaneState, jax.Array]:
-        key, learn_key = jax.random.split(lane.key)
+        lane, learn_key, sums = begin(trainings, lane)
 
         def one(i: jax.Array, carry: tuple[AgentState, jax.Array]) -> tuple[AgentState, jax.Array]:
-            state, sums = carry
-            batch = replay.sample(lane.replay, jax.random.fold_in(learn_key, i), hparams.discount)
-            state, info = agent.update(state, batch.transition, hparams, batch.weight)
-            return state, sums + jnp.stack(info)
+            return fit(*carry, draw(i, lane.replay, learn_key, hparams.discount), hparams)
 
-        carry = (lane.agent, jnp.zeros((len(UpdateInfo._fields),)))
-        learner, sums = jax.lax.fori_loop(0, trainings * config.updates_per_train, one, carry)
-        return lane._replace(key=key, agent=learner, trainings=lane.trainings + trainings), sums
+        learner, sums = jax.lax.fori_loop(0, trainings * config.updates_per_train, one, (lane.agent, sums))
+        return lane._replace(agent=learner), sums
 
     def play_one(
         params: Params, obs: Obs, frame: jax.Array, first: jax.Array, epsilon: jax.Array, key: Key
@@ -139,6 +182,7 @@ def make_pool_loop(config: Config) -> PoolLoop:
         start,
         act,
         learn,
+        PoolParts(fresh, empty, choose, replay.add, begin, draw, fit_apart),
         play,
         agent,
         spec,

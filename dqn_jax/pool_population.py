@@ -25,7 +25,7 @@ from dqn_jax.devices import free_memory, size_text
 from dqn_jax.envs import Pool, PoolOutput, make_pool
 from dqn_jax.evaluate import Evaluation
 from dqn_jax.loop import ChunkMetrics, WarmupMetrics, trainings_due
-from dqn_jax.pool_loop import PoolLaneState, PoolLoop
+from dqn_jax.pool_loop import PoolLaneState, PoolLoop, PoolParts
 from dqn_jax.population import first_hparams, stack_hparams, temporary_bytes
 from dqn_jax.prng import key_data, make_key, wrap_key_data
 from dqn_jax.types import FrameRow, Params
@@ -34,7 +34,7 @@ Blocks = list[Any]  # trees with leaves [block_size, ...], one after another
 
 
 class PoolLayout(NamedTuple):
-    """Up to L lanes in blocks of one size, dealt out to the devices in turn.
+    """Up to L lanes in blocks of one size, dealt out to the devices in turn; replays may all be in the host's memory.
 
     Batched over lanes, a convolution has weights of its own for each, which is slow on CPU: there every lane is a
     block. On an accelerator there is one block for each device.
@@ -43,6 +43,7 @@ class PoolLayout(NamedTuple):
     lanes: int
     block_size: int
     devices: tuple[jax.Device, ...]
+    host: jax.Device | None = None  # where replays are, if not with their lanes
 
     def device_of(self, block: int) -> jax.Device:
         """Where a block is."""
@@ -56,7 +57,10 @@ class PoolLayout(NamedTuple):
             first, end = number * self.block_size, (number + 1) * self.block_size
             # Replays are large: a slice is no copy.
             own: Any = slice(first, end) if end <= lanes else np.minimum(np.arange(first, end), lanes - 1)
-            return jax.tree.map(lambda x: jax.device_put(x[own], self.device_of(number)), tree)
+            where: Any = self.device_of(number)
+            if self.host is not None and isinstance(tree, PoolLaneState):
+                where = PoolLaneState(*[where] * len(tree))._replace(replay=self.host)
+            return jax.device_put(jax.tree.map(lambda x: x[own], tree), where)
 
         return [block(number) for number in range(-(-lanes // self.block_size))]
 
@@ -107,6 +111,7 @@ class _Programs(NamedTuple):
     start: Any
     act: Any
     learn: Any
+    store: Any = None  # (replay, row, envs), where replays are in the host's memory
 
 
 class PoolPopulation:
@@ -141,7 +146,8 @@ class PoolPopulation:
         alone = devices[0].platform == "cpu" or own_rhythm(loop.config)
         each = loop.config.lane_block or (1 if alone else -(-lanes // len(devices)))
         self.loop = loop
-        self.layout = layout = PoolLayout(lanes, each, devices[: -(-lanes // each)])
+        host = jax.devices("cpu")[0] if loop.config.replay_memory == "host" else None
+        self.layout = layout = PoolLayout(lanes, each, devices[: -(-lanes // each)], host)
         self.timeline: Timeline | None = None  # set to one to have it kept; the host then waits for every part in turn
         self.pools: dict[int, Pool] = {}  # of the blocks at work
         example = jax.tree.map(lambda x: x[0], stack_hparams(first_hparams(hparams), 1))
@@ -159,21 +165,47 @@ class PoolPopulation:
         row = FrameRow(frame, of_envs(jnp.int32), of_envs(jnp.float32), flag, flag, flag)
         envs = of_envs(jnp.int32) if asynchronous(loop.config) else None
 
+        programs = []
+
+        def program(function: Callable[..., Any], *shapes: Any, shared: int = 0, donate: tuple[int, ...] = ()) -> Any:
+            lowered = jax.jit(self._over_lanes(function, shared), donate_argnums=donate).lower(*shapes)
+            programs.append(lowered.compile())
+            return programs[-1]
+
         def compiled(device: jax.Device) -> _Programs:
             own = functools.partial(_shapes, (each,), sharding=SingleDeviceSharding(device))
             count = _shapes((), seed, SingleDeviceSharding(device))
-            start = jax.jit(self._over_lanes(loop.start))
-            act = jax.jit(self._over_lanes(loop.act, shared=1), donate_argnums=1)
-            learn = jax.jit(self._over_lanes(loop.learn, shared=1), donate_argnums=1)
-            return _Programs(
-                start.lower(own(seed), own(example), own(weights)).compile(),
-                act.lower(count, own(lane), own(row), own(flag), own(envs), own(example)).compile(),
-                learn.lower(count, own(lane), own(example)).compile(),
+            given = own(row), own(flag), own(envs), own(example)
+            if host is None:
+                return _Programs(
+                    program(loop.start, own(seed), own(example), own(weights)),
+                    program(loop.act, count, own(lane), *given, shared=1, donate=(1,)),
+                    program(loop.learn, count, own(lane), own(example), shared=1, donate=(1,)),
+                )
+            parts, bare = loop.parts, own(lane._replace(replay=()))
+            there = functools.partial(_shapes, (each,), sharding=SingleDeviceSharding(host))
+            count_there = _shapes((), seed, SingleDeviceSharding(host))
+            stored, key, discount = there(lane.replay), there(lane.key), there(example.discount)
+            batch = jax.eval_shape(parts.draw, seed, lane.replay, lane.key, example.discount)
+            sums = jax.ShapeDtypeStruct((len(UpdateInfo._fields),), jnp.float32)
+            return _apart(
+                loop,
+                device,
+                host,
+                PoolParts(
+                    fresh=program(parts.fresh, own(seed), own(example), own(weights)),
+                    empty=program(parts.empty, there(seed)),
+                    choose=program(parts.choose, count, bare, *given, shared=1, donate=(1,)),
+                    add=program(parts.add, stored, there(row), there(envs), donate=(0,)),
+                    begin=program(parts.begin, count, bare, shared=1, donate=(1,)),
+                    draw=program(parts.draw, count_there, stored, key, discount, shared=1),
+                    fit=program(parts.fit, own(lane.agent), own(sums), own(batch), own(example), donate=(0, 1)),
+                ),
             )
 
         with concurrent.futures.ThreadPoolExecutor() as pool:
             self._programs = dict(zip(layout.devices, pool.map(compiled, layout.devices), strict=True))
-        self.temporary_bytes = max(temporary_bytes(program) for own in self._programs.values() for program in own)
+        self.temporary_bytes = max(temporary_bytes(one) for one in programs)
         self.compile_seconds = time.perf_counter() - began
 
     def _over_lanes(self, function: Callable[..., Any], shared: int = 0) -> Callable[..., Any]:
@@ -291,14 +323,17 @@ class PoolPopulation:
         given = (output.reward, output.terminated, output.truncated, output.first)
         row = FrameRow(of_lanes(output.frame), action, *map(of_lanes, given))
         envs = of_lanes(output.env_id) if asynchronous(config) else None
-        row, over, envs = jax.device_put((row, of_lanes(output.game_over), envs), self.layout.device_of(block))
+        given = jax.device_put((row, of_lanes(output.game_over), envs), self.layout.device_of(block))
         self._lap("host")
         self._lap("learning", lanes.agent)
-        self._lap("transfer", row)
-        lanes, actions, epsilon = self._of(block).act(np.int32(env_steps), lanes, row, over, envs, hparams)
-        chosen = np.asarray(actions).reshape(-1), np.asarray(epsilon)
+        self._lap("transfer", given)
+        programs = self._of(block)
+        lanes, actions, epsilon = programs.act(np.int32(env_steps), lanes, *given, hparams)
+        action, explored = np.asarray(actions), np.asarray(epsilon)
+        if programs.store is not None:
+            lanes = lanes._replace(replay=programs.store(lanes.replay, row._replace(action=action), envs))
         self._lap("acting")
-        return lanes, *chosen
+        return lanes, action.reshape(-1), explored
 
     def _lap(self, what: str, wait_for: Any = None) -> None:
         if self.timeline is not None:
@@ -319,6 +354,31 @@ class PoolPopulation:
             self.pools.pop(block).close()
 
 
+def _apart(loop: PoolLoop, device: jax.Device, host: jax.Device, parts: PoolParts) -> _Programs:
+    """The programs of a device whose replays are on `host`. It draws the next batch while the device learns from one.
+
+    `parts` are compiled: `empty`, `add` and `draw` for the host, the others for the device.
+    """
+
+    def start(seed: jax.Array, hparams: HParams, weights: Params | None) -> PoolLaneState:
+        return parts.fresh(seed, hparams, weights)._replace(replay=parts.empty(jax.device_put(seed, host)))
+
+    def act(env_steps: Any, lane: PoolLaneState, *given: Any) -> tuple[PoolLaneState, jax.Array, jax.Array]:
+        own, actions, epsilon = parts.choose(env_steps, lane._replace(replay=()), *given)
+        return own._replace(replay=lane.replay), actions, epsilon
+
+    def learn(trainings: Any, lane: PoolLaneState, hparams: HParams) -> tuple[PoolLaneState, jax.Array]:
+        own, learn_key, sums = parts.begin(trainings, lane._replace(replay=()))
+        key, discount = jax.device_put((learn_key, hparams.discount), host)
+        learner = own.agent
+        for update in range(int(trainings) * loop.config.updates_per_train):
+            batch = parts.draw(np.int32(update), lane.replay, key, discount)
+            learner, sums = parts.fit(learner, sums, jax.device_put(batch, device), hparams)
+        return own._replace(agent=learner, replay=lane.replay), sums
+
+    return _Programs(start, act, learn, parts.add)
+
+
 def _shapes(axes: tuple[int, ...], tree: Any, sharding: Any = None) -> Any:
     """Shapes with further leading axes."""
     return jax.tree.map(lambda x: jax.ShapeDtypeStruct((*axes, *x.shape), x.dtype, sharding=sharding), tree)
@@ -332,7 +392,7 @@ def _all_finite(params: Params) -> np.ndarray:
 def _check_memory(shapes: PoolLaneState, config: Config, layout: PoolLayout) -> None:
     lanes = layout.lanes
     needed = sum(math.prod(x.shape) * x.dtype.itemsize for x in jax.tree.leaves(shapes.replay))
-    free = free_memory(layout.devices)
+    free = free_memory(layout.devices if layout.host is None else [layout.host])
     if needed > free:
         fits = int(config.replay_capacity * 0.9 * free / needed)
         each = f" for each of {lanes} seeds" if lanes > 1 else ""

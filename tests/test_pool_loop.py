@@ -18,6 +18,7 @@ from dqn_jax.envs import make_pool
 from dqn_jax.pool_loop import make_pool_loop
 from dqn_jax.pool_population import PoolPopulation
 from dqn_jax.population import stack_hparams
+from dqn_jax.prng import key_data
 
 # Episodes of CartPole under a random policy end every 20 steps or so; 7 updates do not divide anything.
 CARTPOLE = Config(
@@ -164,6 +165,33 @@ def test_a_pool_that_waits_for_all_its_environments_is_not_asynchronous():
     jax.tree.map(np.testing.assert_array_equal, numbers(CARTPOLE), numbers(dataclasses.replace(CARTPOLE, pool_batch=4)))
 
 
+@pytest.mark.parametrize(
+    ("config", "seeds"),
+    [(CARTPOLE, [3, 5]), (dataclasses.replace(CARTPOLE, lane_block=2), [3, 5]), (PONG, [3])],
+    ids=["vectors", "a block of two", "pixels"],
+)
+def test_a_replay_in_the_memory_of_the_host_gives_the_same_numbers(config, seeds):
+    everyone = np.arange(len(seeds))
+
+    def numbers(config):
+        population, placed, (lanes, warmup) = population_of(config, seeds)
+        lanes, metrics = population.chunk(population.loop.warmup_steps, lanes, placed, everyone)
+        state = population.layout.fetch(lanes, everyone)
+        again = population.layout.place(state)
+        assert metrics.updates[0, -1] > 10
+        for blocks in (lanes, again):
+            for block, lane in enumerate(blocks):
+                own, host = population.layout.device_of(block), jax.devices("cpu")[0]
+                assert lane.replay.storage.frame.device == (host if config.replay_memory == "host" else own)
+                assert {x.device for x in jax.tree.leaves(lane._replace(replay=()))} == {own}
+        return state.replay, (warmup, metrics, state._replace(key=key_data(state.key)))
+
+    (rows, rest), (rows_there, rest_there) = numbers(config), numbers(dataclasses.replace(config, replay_memory="host"))
+    jax.tree.map(np.testing.assert_array_equal, rows, rows_there)
+    rounding = 1e-5 if config.lane_block == 2 else 0.0  # batched, XLA compiles otherwise
+    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rounding, rounding), rest, rest_there)
+
+
 @pytest.mark.parametrize(("min_replay", "warmup_steps"), [(0, 18), (17, 18), (18, 18), (19, 21)])
 def test_learning_waits_until_some_environment_has_a_whole_window(min_replay, warmup_steps):
     """Five environments with three rows each, which make no window of four, are 15 rows; the next step makes one."""
@@ -265,7 +293,7 @@ def test_exploration_follows_the_schedule():
 
 def test_an_asynchronous_run_is_saved_and_resumed(tmp_path, monkeypatch):
     monkeypatch.setattr(sys.modules["dqn_jax.train"], "_CHECKPOINT_SHARE", 1e9)
-    config = dataclasses.replace(CARTPOLE, num_envs=5, pool_batch=3, pool_threads=2)
+    config = dataclasses.replace(CARTPOLE, num_envs=5, pool_batch=3, pool_threads=2, replay_memory="host")
     asked = {name: value for name, value in vars(config).items() if name != "env"} | {
         "seeds": 2,
         "out": tmp_path / "run",
@@ -344,6 +372,7 @@ def test_pixels_train_from_the_command_line_under_a_protocol(tmp_path, monkeypat
         ("pong --pool-options difculty 1", ["pool_options", "difficulty"]),
         ("cartpole --n-step 3", ["n_step", "pool"]),
         ("cartpole --pool-batch 3", ["pool_batch", "pool"]),
+        ("cartpole --replay-memory host", ["replay_memory", "pool"]),
         ("pong --pool-batch 9", ["pool_batch", "1 to num_envs 8"]),
         ("Snake-v1", ["obs_key", "grid"]),
         ("MiniGrid-Empty-5x5-v0 --torso nature", ["torso", "[7, 7, 3]"]),
