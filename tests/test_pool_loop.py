@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import signal
+import subprocess
 import sys
 
 import jax
 import numpy as np
+import pandas as pd
 import pytest
 
 import dqn_jax
@@ -343,6 +346,76 @@ def test_a_run_is_trained_saved_resumed_and_evaluated(tmp_path, monkeypatch, cap
     assert (run / "film.mp4").stat().st_size > 5_000
 
 
+KILLED = """
+import sys
+import dqn_jax
+def on_progress(progress):
+    print(progress.env_steps, flush=True)
+sys.modules["dqn_jax.train"]._CHECKPOINT_SHARE = 1e9
+dqn_jax.train("Pong-v5", seeds=1, out={out!r}, criteria=(), on_progress=on_progress, **{asked!r})
+"""
+
+
+def test_a_run_of_games_that_is_killed_goes_on_with_all_that_was_saved(tmp_path):
+    asked = {name: value for name, value in vars(PONG).items() if name != "env"} | {"total_steps": 100_000}
+    run, warnings = tmp_path / "run", []
+    code = KILLED.format(out=str(run), asked=asked)
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert [process.stdout.readline() for _ in range(3)] == ["0\n", "70\n", "120\n"]
+        process.kill()  # while it plays and learns
+    assert process.returncode == -signal.SIGKILL
+    before = pd.read_csv(run / "metrics.csv")
+    asked["total_steps"] = int(before["env_steps"].max()) + 50
+    result = dqn_jax.train("Pong-v5", seeds=1, out=run, criteria=(), resume=True, warn=warnings.append, **asked)
+    (saved,) = json.loads((run / "provenance.json").read_text())["fresh_games_after_env_steps"]
+    assert 120 <= saved >= before["env_steps"].max() - 50  # all but a chunk that was about to be saved
+    assert "emulators cannot be saved: going on in fresh games, with all else as it was" in warnings
+    after = pd.read_csv(run / "metrics.csv")
+    kept = (before["env_steps"] <= saved).sum()
+    pd.testing.assert_frame_equal(after[:kept], before[:kept])
+    assert after["env_steps"].tolist() == list(range(70, asked["total_steps"] + 1, 50))
+    assert result.summary["updates"] == [(asked["total_steps"] - 20) // 4]
+    assert result.summary["complete"]
+
+
+@pytest.mark.parametrize("method", ["send", "recv"])
+def test_an_environment_that_fails_while_it_is_played_ends_the_run_in_one_line(method, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(sys.modules["dqn_jax.train"], "_CHECKPOINT_SHARE", 1e9)
+    options = "--hidden 8 --num-envs 4 --batch-size 8 --replay-capacity 400 --min-replay 50 --total-steps 460"
+    options += f" --eval-every 200 --eval-episodes 3 --seeds 1 --pool-threads 1 --out {tmp_path / 'run'}"
+    arguments = ["train", CARTPOLE.env, *options.split()]
+    calls = []
+
+    def failing(config, num_envs, seed, *, evaluation=False):
+        pool = make_pool(config, num_envs, seed, evaluation=evaluation)
+        if not evaluation:
+            real = getattr(pool._env, method)
+
+            def fail(*given):
+                calls.append(method)
+                if len(calls) > 80:  # in the second chunk
+                    raise RuntimeError("an emulator died\nwith more to say")
+                return real(*given)
+
+            monkeypatch.setattr(pool._env, method, fail)
+        return pool
+
+    with monkeypatch.context() as patch:
+        patch.setattr(pool_population, "make_pool", failing)
+        assert main(arguments) == 1
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.splitlines()[-1] == "dqn-jax: env: EnvPool failed at envpool:CartPole-v1: an emulator died."
+    assert "Traceback" not in err
+    saved = pd.read_csv(tmp_path / "run" / "metrics.csv")
+    assert saved["env_steps"].tolist() == [252]
+    assert main([*arguments, "--resume"]) == 0
+    resumed = pd.read_csv(tmp_path / "run" / "metrics.csv")
+    assert resumed["env_steps"].tolist() == [252, 452, 652]
+    pd.testing.assert_frame_equal(resumed[:1], saved)
+
+
 def test_pixels_train_from_the_command_line_under_a_protocol(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     small = (
@@ -391,11 +464,15 @@ def test_bad_input_is_one_line(arguments, names, tmp_path, monkeypatch, capsys):
 
 
 def test_a_replay_larger_than_memory_says_what_fits(monkeypatch):
-    monkeypatch.setattr(pool_population, "free_memory", lambda devices: 100_000)
+    asked = []
+    monkeypatch.setattr(pool_population, "free_memory", lambda devices: asked.append(list(devices)) or 100_000)
     with pytest.raises(
         ConfigError, match=r"replay_capacity: 300 .* 2 seeds take [\d.]+ kB, .* 100 kB .* about \d+ fit"
     ):
         PoolPopulation(make_pool_loop(PONG), HParams(), 2)
+    with pytest.raises(ConfigError, match="replay_capacity: 300"):
+        PoolPopulation(make_pool_loop(dataclasses.replace(PONG, replay_memory="host")), HParams(), 2)
+    assert asked == [jax.local_devices()[:2], jax.devices("cpu")[:1]]
 
 
 def test_what_only_the_device_has_is_refused():
