@@ -11,22 +11,65 @@ import numpy as np
 
 from dqn_jax import devices
 from dqn_jax.benchmark.measure import Row, row_of, seconds_of
-from dqn_jax.config import HParams
+from dqn_jax.config import Config, HParams
+from dqn_jax.loop import trainings_due
 from dqn_jax.population import stack_hparams
 from dqn_jax.presets import resolve_preset
 from dqn_jax.prng import make_key
 
+_SETTINGS = {"learner-bound": 4, "environment-bound": 1_024}
+"""Environment steps to an update of 32: one every 16 frames, as in the paper, and one every 4,096."""
+_TIMELINE = {
+    "environment": "waiting for the pool",
+    "learning": "waiting for what is still being learnt",
+    "transfer": "waiting for the frames' transfer to the device",
+    "acting": "acting, and the actions' way back",
+    "host": "the host's own part, in which pool and device may be idle",
+}
+
 
 def atari_rows(repeats: int) -> list[Row]:
     """The loop over a pool against its parts, in turn in one process. One seed, Pong, Nature network."""
+    devices.configure()
+    rows: list[Row] = []
+    for setting, train_every in _SETTINGS.items():
+        took, shares, config, frame_bytes = _times(train_every, repeats)
+        frames, between = config.num_envs * config.action_repeat, train_every * config.action_repeat
+        acting_sum = took["environment"] + took["act"]
+        slower = np.maximum(took["environment"], took["act"] + took["learn"])
+        if not rows:
+            rows = [
+                row_of("bytes to the device per agent step and environment", [frame_bytes], "bytes",
+                       f"<= {84 * 84 + 16}"),
+                row_of("frames/s, EnvPool alone, random actions, 16 Pong games", frames / took["environment"],
+                       "frames/s"),
+                row_of("frames/s, acting loop (policy on, learner off)", frames / took["acting loop"], "frames/s"),
+                row_of("acting loop: speed / EnvPool alone", took["environment"] / took["acting loop"], "ratio",
+                       ">= 0.9 on an accelerator"),
+                row_of("acting loop: step time / (EnvPool alone + acting alone)", took["acting loop"] / acting_sum,
+                       "ratio", "<= 1.15 on CPU"),
+            ]  # fmt: skip
+        rows += [
+            row_of(f"frames/s, full loop, {setting} (an update of 32 every {between:,} frames)",
+                   frames / took["full loop"], "frames/s"),
+            row_of("  updates/s", config.num_envs / train_every / took["full loop"], "updates/s"),
+            row_of("  step time / (EnvPool + acting + learning, each alone)",
+                   took["full loop"] / (acting_sum + took["learn"]), "ratio", "<= 1.15 on CPU"),
+            row_of("  speed / the slower of the two", slower / took["full loop"], "ratio", ">= 0.9 on an accelerator"),
+            *(row_of(f"  share of its time {text}", [shares[what]], "share") for what, text in _TIMELINE.items()),
+        ]  # fmt: skip
+    return rows + _frame_replay(repeats)
+
+
+def _times(train_every: int, repeats: int) -> tuple[dict[str, np.ndarray], dict[str, float], Config, int]:
+    """Seconds of a vector step and of its parts (`[repeats]` each), and the shares of the full loop's timeline."""
     from dqn_jax.pool_loop import make_pool_loop
     from dqn_jax.pool_population import PoolPopulation, Timeline
 
-    devices.configure()
     config = dataclasses.replace(
-        resolve_preset("pong").config, num_envs=16, train_every=4, replay_capacity=20_000, min_replay=1_600
+        resolve_preset("pong").config, num_envs=16, train_every=train_every, replay_capacity=20_000, min_replay=1_600
     )
-    loop, envs, steps = make_pool_loop(config), config.num_envs, 100
+    loop, envs, steps = make_pool_loop(config), config.num_envs, 128
     population = PoolPopulation(loop, HParams(), 1)
     lanes, _ = population.start([0], HParams())
     placed = population.layout.place(stack_hparams(HParams(), 1))
@@ -44,9 +87,10 @@ def atari_rows(repeats: int) -> list[Row]:
             lanes[0], *_ = population.act_on(0, output, env_steps, lanes[0], placed[0])
 
     def learning() -> None:
-        for _ in range(steps):
-            lanes[0], sums = population.learn(0, envs // config.train_every, lanes[0], placed[0])
-            jax.block_until_ready(sums)
+        for step in range(steps):
+            if trainings := trainings_due(config, step * envs):
+                lanes[0], sums = population.learn(0, trainings, lanes[0], placed[0])
+                jax.block_until_ready(sums)
 
     def loop_of(learning: bool) -> None:
         population.advance(env_steps, steps, lanes, placed, [0], learning=learning)
@@ -56,50 +100,14 @@ def atari_rows(repeats: int) -> list[Row]:
     pool.send(rng.integers(0, loop.spec.num_actions, envs))
     parts = {"environment": environment, "act": acting, "learn": learning}
     parts |= {"acting loop": lambda: loop_of(False), "full loop": lambda: loop_of(True)}
-    took: dict[str, list[float]] = {name: [] for name in parts}
-    for repeat in range(repeats + 1):
-        for name, part in parts.items():
-            seconds = seconds_of(part) / steps
-            if repeat:  # the first round warms up
-                took[name].append(seconds)
-    frames = envs * config.action_repeat
-    acting_sum = [e + a for e, a in zip(took["environment"], took["act"], strict=True)]
-    full_sum = [s + x for s, x in zip(acting_sum, took["learn"], strict=True)]
-    slower = [max(e, a + x) for e, a, x in zip(took["environment"], took["act"], took["learn"], strict=True)]
-
-    def ratios(numerator: str, denominator: list[float]) -> list[float]:
-        return [a / b for a, b in zip(took[numerator], denominator, strict=True)]
-
-    def rate(what: str, name: str) -> Row:
-        return row_of(what, [frames / t for t in took[name]], "frames/s")
-
+    for part in parts.values():
+        part()  # warms up
+    rounds = [{name: seconds_of(part) / steps for name, part in parts.items()} for _ in range(repeats)]
     population.timeline = timeline = Timeline()
     loop_of(True)
+    population.close()
     shares = {what: seconds / sum(timeline.seconds.values()) for what, seconds in timeline.seconds.items()}
-    return [
-        rate("frames/s, EnvPool alone, random actions, 16 Pong games", "environment"),
-        rate("frames/s, acting loop (policy on, learner off)", "acting loop"),
-        rate("frames/s, full loop (one update of 32 every 16 frames)", "full loop"),
-        row_of("updates/s in the full loop", [envs / config.train_every / t for t in took["full loop"]], "updates/s"),
-        row_of("acting loop: step time / (EnvPool alone + acting alone)", ratios("acting loop", acting_sum), "ratio",
-               "<= 1.15 on CPU"),
-        row_of("full loop: step time / (EnvPool + acting + learning, each alone)", ratios("full loop", full_sum),
-               "ratio", "<= 1.15 on CPU"),
-        row_of("full loop: speed / the slower of the two", [1 / x for x in ratios("full loop", slower)], "ratio",
-               ">= 0.9 on an accelerator"),
-        *(row_of(f"  {text}", [shares[what]], "share") for what, text in _TIMELINE.items()),
-        row_of("bytes to the device per agent step and environment", [loop.frame_bytes], "bytes", f"<= {84 * 84 + 16}"),
-        *_frame_replay(repeats),
-    ]  # fmt: skip
-
-
-_TIMELINE = {
-    "environment": "of its time bound by the environment: waiting for the pool",
-    "learning": "bound by the learner: waiting for what is still being learnt",
-    "transfer": "waiting for the frames' transfer to the device",
-    "acting": "acting, and the actions' way back",
-    "host": "the host's own part, in which pool and device may be idle",
-}
+    return {name: np.array([each[name] for each in rounds]) for name in parts}, shares, config, loop.frame_bytes
 
 
 def _frame_replay(repeats: int) -> list[Row]:

@@ -9,10 +9,10 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
-from statistics import median
 from typing import Any
 
 import jax
+import numpy as np
 
 from dqn_jax.runs import RunError
 
@@ -29,9 +29,9 @@ class Row:
     target: str = ""
 
 
-def row_of(what: str, values: Sequence[float], unit: str, target: str = "") -> Row:
+def row_of(what: str, values: Sequence[float] | np.ndarray, unit: str, target: str = "") -> Row:
     """The row of a value measured several times."""
-    return Row(what, median(values), unit, min(values), max(values), target)
+    return Row(what, float(np.median(values)), unit, float(min(values)), float(max(values)), target)
 
 
 def child(expression: str, *, environment: dict[str, str] | None = None, core: int | None = None) -> Any:
