@@ -30,6 +30,7 @@ from dqn_jax.population import first_hparams, stack_hparams, temporary_bytes
 from dqn_jax.prng import key_data, make_key, wrap_key_data
 from dqn_jax.types import FrameRow, Params
 
+_SECONDS_BETWEEN = 1.0  # calls of `on_step`
 Blocks = list[Any]  # trees with leaves [block_size, ...], one after another
 
 
@@ -149,6 +150,7 @@ class PoolPopulation:
         host = jax.devices("cpu")[0] if loop.config.replay_memory == "host" else None
         self.layout = layout = PoolLayout(lanes, each, devices[: -(-lanes // each)], host)
         self.timeline: Timeline | None = None  # set to one to have it kept; the host then waits for every part in turn
+        self.on_step: Callable[[int], None] | None = None  # called every second with the environment steps taken
         self.pools: dict[int, Pool] = {}  # of the blocks at work
         example = jax.tree.map(lambda x: x[0], stack_hparams(first_hparams(hparams), 1))
         seed = jax.ShapeDtypeStruct((), jnp.int32)
@@ -279,7 +281,7 @@ class PoolPopulation:
         records = _Records(len(lanes), self.layout.block_size, iterations, step)
         sums: dict[int, Any] = dict.fromkeys(at_work, 0.0)
         learnt = {b: np.asarray(lanes[b].agent.updates) for b in at_work}
-        made = 0
+        made, heard = 0, time.perf_counter()
         for i in range(iterations):
             steps = env_steps + i * step
             trainings = trainings_due(config, steps - loop.warmup_steps) if learning else 0
@@ -294,6 +296,9 @@ class PoolPopulation:
                     lanes[b], new = self.learn(b, trainings, lanes[b], hparams[b])
                     sums[b] = sums[b] + new
                 records.add(b, i, output, epsilon, learnt[b] + made)
+            if self.on_step is not None and time.perf_counter() - heard >= _SECONDS_BETWEEN:
+                heard = time.perf_counter()
+                self.on_step(steps + step)
         if made:
             for b in at_work:
                 totals, own = np.asarray(sums[b]), records.lanes_of(b)

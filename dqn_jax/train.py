@@ -21,6 +21,7 @@ from dqn_jax.history import History
 from dqn_jax.interrupt import Interrupt
 from dqn_jax.paths import AnyLoop, AnyPopulation, loop_for, networks_of, population_for
 from dqn_jax.pool_loop import PoolLoop
+from dqn_jax.pool_population import PoolPopulation
 from dqn_jax.population import stack_hparams
 from dqn_jax.presets import Preset, resolve_preset, with_overrides
 from dqn_jax.recorder import Recorder
@@ -32,11 +33,14 @@ if TYPE_CHECKING:
 _CHECKPOINT_SHARE = 0.05  # of the run's time that checkpoints may take
 
 
+Phase = Literal["compile", "step", "train"]
+
+
 @dataclasses.dataclass(frozen=True)
 class Progress:
-    """What is known after a chunk, for a display."""
+    """What is known after a chunk, or ("step") within one, for a display."""
 
-    phase: Literal["compile", "train"]
+    phase: Phase
     env_steps: int  # per seed
     total_steps: int
     share_done: float  # of the budget, 0 to 1
@@ -105,7 +109,8 @@ def train(
       weights: start from the networks of this run, seed by seed (or all seeds from its only one), instead of
         fresh ones. Replay, optimiser and exploration start anew.
       save_episodes: also write `episodes.csv`, one row per finished training episode.
-      on_progress: called before compilation and after every chunk.
+      on_progress: called before compilation and after every chunk; over a pool, whose chunks can be long, every second
+        within them too.
       warn: called with one line for anything to know about.
       trackers: called with the history after every chunk (Weights & Biases, say).
       **overrides: any field of `Config` or `HParams`; an HParams field may have one value per lane.
@@ -140,15 +145,20 @@ def train(
     run = _open_run(settings, out, root, resume)
     history = History(lane_seeds, envs_per_step(settings.config), settings.config.total_episodes)
 
-    def report(phase: Literal["compile", "train"], env_steps: int) -> None:
+    def report(phase: Phase, env_steps: int) -> None:
         if on_progress:
-            on_progress(_progress(phase, settings.config, loop, history, parsed, env_steps, budget_seconds))
+            seconds = (
+                time.perf_counter() - began if phase == "step" else history.seconds[-1] if history.seconds else 0.0
+            )
+            on_progress(_progress(phase, settings.config, loop, history, parsed, env_steps, seconds, budget_seconds))
 
     report("compile", 0)
     everyone = np.arange(len(lane_seeds))
     population: AnyPopulation = population_for(
         loop, settings.config, settings.hparams, len(lane_seeds), from_weights=learnt is not None
     )
+    if isinstance(population, PoolPopulation):
+        population.on_step = lambda env_steps: report("step", env_steps)
     layout = population.layout
     hparams, active = layout.place(stack_hparams(settings.hparams, len(everyone))), layout.active(everyone)
     recorder = Recorder(run, settings, loop, population, save_episodes=save_episodes) if run else None
@@ -290,16 +300,17 @@ def _settled(criteria: Sequence[convergence.Criterion], history: History) -> np.
 
 
 def _progress(
-    phase: Literal["compile", "train"],
+    phase: Phase,
     config: Config,
     loop: AnyLoop,
     history: History,
     criteria: Sequence[convergence.Criterion],
     env_steps: int,
+    seconds: float,
     budget_seconds: float,
 ) -> Progress:
     lanes = len(history.seeds)
-    seconds = history.seconds[-1] if history.seconds else 0.0
+    lane_steps = lanes * env_steps if phase == "step" else _lane_steps(history).sum()
 
     def last(name: str) -> np.ndarray:
         return history.readings[name][-1] if history.env_steps else np.full(lanes, np.nan)
@@ -314,7 +325,7 @@ def _progress(
         total_steps=total_steps,
         share_done=share_done,
         seconds=seconds,
-        lane_steps_per_second=_lane_steps(history).sum() / seconds if seconds else 0.0,
+        lane_steps_per_second=lane_steps / seconds if seconds else 0.0,
         train_return=last("train_return"),
         eval_return=last("eval_return"),
         converged=_converged(criteria, history),

@@ -315,7 +315,8 @@ def test_a_run_is_trained_saved_resumed_and_evaluated(tmp_path, monkeypatch, cap
     monkeypatch.setattr(sys.modules["dqn_jax.train"], "_CHECKPOINT_SHARE", 1e9)  # after every chunk
 
     def stop_after_two(progress):
-        calls.append(progress)
+        if progress.phase != "step":
+            calls.append(progress)
         if len(calls) == 3:
             raise KeyboardInterrupt
 
@@ -346,11 +347,23 @@ def test_a_run_is_trained_saved_resumed_and_evaluated(tmp_path, monkeypatch, cap
     assert (run / "film.mp4").stat().st_size > 5_000
 
 
+def test_progress_is_told_within_chunks_too(monkeypatch):
+    monkeypatch.setattr(pool_population, "_SECONDS_BETWEEN", 0.0)
+    asked = {name: value for name, value in vars(CARTPOLE).items() if name != "env"} | {"total_steps": 230}
+    told = []
+    dqn_jax.train(CARTPOLE.env, seeds=2, criteria=(), on_progress=told.append, **asked)
+    assert [progress.env_steps for progress in told] == [0, *range(4, 56, 4), *range(56, 236, 4), 232]
+    assert [progress.phase for progress in told] == ["compile", *["step"] * 58, "train"]
+    assert all(progress.seconds > 0 and progress.lane_steps_per_second > 0 for progress in told[1:])
+    assert [progress.share_done for progress in told[1:-1]] == [steps / 232 for steps in range(4, 236, 4)]
+
+
 KILLED = """
 import sys
 import dqn_jax
 def on_progress(progress):
-    print(progress.env_steps, flush=True)
+    if progress.phase != "step":
+        print(progress.env_steps, flush=True)
 sys.modules["dqn_jax.train"]._CHECKPOINT_SHARE = 1e9
 dqn_jax.train("Pong-v5", seeds=1, out={out!r}, criteria=(), on_progress=on_progress, **{asked!r})
 """
