@@ -147,9 +147,8 @@ def train(
 
     def report(phase: Phase, env_steps: int) -> None:
         if on_progress:
-            seconds = (
-                time.perf_counter() - began if phase == "step" else history.seconds[-1] if history.seconds else 0.0
-            )
+            after_chunk = history.seconds[-1] if history.seconds else 0.0
+            seconds = time.perf_counter() - began if phase == "step" else after_chunk
             on_progress(_progress(phase, settings.config, loop, history, parsed, env_steps, seconds, budget_seconds))
 
     report("compile", 0)
