@@ -73,9 +73,12 @@ class Recorder:
         if self._rows is None:
             return runs.load_checkpoint(self.run, shapes, warn)
         rows = self._rows
-        return runs.load_checkpoint(
+        loaded = runs.load_checkpoint(
             self.run, without_rows(shapes), warn, lambda lanes: rows.restore(lanes, self._everyone)
         )
+        if loaded is None:
+            rows.clear()
+        return loaded
 
     def finish(self, summary: dict[str, Any], history: History, params: Params) -> None:
         """Write the summary, the figure and, where the environment can be drawn, the median seed's film."""

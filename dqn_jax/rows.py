@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import zipfile
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -80,37 +81,46 @@ class RowFiles:
     def restore(self, without: Any, lanes: np.ndarray) -> Any:
         """The lanes `[n]` whole again, on the host, from what `without_rows` left of them.
 
+        Rows beyond, written just before a kill, are deleted: environments of a pool do not go that way again.
+
         Raises:
           ValueError: if files are damaged or gone.
         """
-        self.saved = int(without.replay[0])
+        saved = int(without.replay[0])
         storage, structure = jax.tree.flatten(self._shapes.storage)
         restored = [np.zeros((len(lanes), *leaf.shape[1:]), leaf.dtype) for leaf in storage]
-        oldest = reached = max(0, self.saved - self.capacity)
+        oldest = reached = max(0, saved - self.capacity)
         for path in sorted(self.folder.glob("rows-*.npz")):
             first, last = _bounds(path)
-            if last <= reached or first >= self.saved:
+            if last <= reached or first >= saved:
                 continue
             if first > reached:
                 break
             arrays = read_arrays(path)
-            begin, reached = max(first, oldest), min(last, self.saved)
+            begin, reached = max(first, oldest), min(last, saved)
             own = np.searchsorted(arrays["lanes"], lanes)  # whoever is at work now was so then
             places = np.arange(begin, reached) % self.capacity
             for i, leaf in enumerate(restored):
                 leaf[:, places] = arrays[f"leaf{i:04d}"][own, begin - first : reached - first]
-        if reached < self.saved:
+        if reached < saved:
             raise ValueError("rows are missing")
-        for path in self.folder.glob("rows-*.npz"):
-            if _bounds(path)[0] >= self.saved:
-                path.unlink()  # written just before a kill: environments of a pool do not go that way again
+        self.saved = saved
+        self._delete(lambda first, last: first >= saved)
         replay = self._shapes._replace(storage=jax.tree.unflatten(structure, restored), rows_added=without.replay)
         return without._replace(replay=replay)
 
     def forget(self, rows_added: int) -> None:
         """Delete what replays no longer hold once so many rows have been added."""
+        self._delete(lambda first, last: last <= rows_added - self.capacity)
+
+    def clear(self) -> None:
+        """Delete all: what is saved next begins at the first row."""
+        self.saved = 0
+        self._delete(lambda first, last: True)
+
+    def _delete(self, chosen: Callable[[int, int], bool]) -> None:
         for path in self.folder.glob("rows-*.npz"):
-            if _bounds(path)[1] <= rows_added - self.capacity:
+            if chosen(*_bounds(path)):
                 path.unlink()
 
 
@@ -131,6 +141,8 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
         with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
         whole = arrays.pop("files") == len(arrays)
+    except ValueError as error:  # NumPy's advises to load it as a pickle
+        raise ValueError(f"{path.name}: it is no .npz file any more") from error
     except _DAMAGE as error:
         raise ValueError(f"{path.name}: {error}") from error
     if not whole:

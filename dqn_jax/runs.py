@@ -290,7 +290,7 @@ def checkpoints_of(run: Path) -> Path:
 
 
 def save_checkpoint(run: Path, env_steps: int, lanes: Any, history: dict[str, np.ndarray]) -> None:
-    """Save a population (leaves `[L, ...]`) and its history after `env_steps`; keep the last two.
+    """Save a population (leaves `[L, ...]`) and its history after `env_steps`; keep the last two up to there.
 
     A checkpoint counts only once its manifest, written last, lists the size and checksum of every file.
     """
@@ -306,9 +306,10 @@ def save_checkpoint(run: Path, env_steps: int, lanes: Any, history: dict[str, np
     except (ValueError, RuntimeError) as error:  # how tensorstore reports a failed write
         raise OSError(str(error).splitlines()[0]) from error
     write_json(path / "manifest.json", {"format": FORMAT, "files": _checksums(path)})
-    kept = sorted(p for p in folder.iterdir() if p.name.isdigit())
-    for old in kept[:-_KEPT]:
-        shutil.rmtree(old, ignore_errors=True)
+    names = sorted(p.name for p in folder.iterdir() if p.name.isdigit())
+    kept = [name for name in names if name <= path.name][-_KEPT:]  # those beyond were damaged, and skipped
+    for name in set(names) - set(kept):
+        shutil.rmtree(folder / name, ignore_errors=True)
 
 
 def load_checkpoint(

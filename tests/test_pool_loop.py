@@ -358,6 +358,23 @@ def test_progress_is_told_within_chunks_too(monkeypatch):
     assert [progress.share_done for progress in told[1:-1]] == [steps / 232 for steps in range(4, 236, 4)]
 
 
+def test_a_run_that_lost_its_rows_begins_again_and_is_saved_anew(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys.modules["dqn_jax.train"], "_CHECKPOINT_SHARE", 0.0)  # after the first chunk and the last
+    asked = {name: value for name, value in vars(CARTPOLE).items() if name != "env"} | {"out": tmp_path / "run"}
+    dqn_jax.train(CARTPOLE.env, seeds=1, **asked)
+    for path in (tmp_path / "run" / "checkpoints" / "rows").iterdir():
+        path.write_bytes(b"damaged")
+    monkeypatch.setattr(sys.modules["dqn_jax.train"], "_CHECKPOINT_SHARE", 1e9)  # after every chunk
+    asked |= {"seeds": 1, "resume": True}
+    warnings = []
+    begun = dqn_jax.train(CARTPOLE.env, warn=warnings.append, **asked | {"total_steps": 400})
+    assert ["is damaged" in line for line in warnings] == [True, True, False]
+    assert warnings[-1] == "there is no whole checkpoint to go on from: starting at the beginning"
+    result = dqn_jax.train(CARTPOLE.env, warn=warnings.append, **asked)
+    assert warnings[3:] == ["emulators cannot be saved: going on in fresh games, with all else as it was"]
+    np.testing.assert_array_equal(result.history.reading("loss")[:, :2], begun.history.reading("loss"))
+
+
 KILLED = """
 import sys
 import dqn_jax

@@ -86,3 +86,17 @@ def test_lost_and_damaged_rows_are_noticed(tmp_path):
     newest.unlink()
     with pytest.raises(ValueError, match="missing"):
         restored(RowFiles(tmp_path, one), one.layout, rings(history), everyone)
+
+
+def test_what_begins_again_after_damage_can_be_restored(tmp_path):
+    everyone, one = np.arange(1), population(1)
+    damaged, again = rings(np.arange(30)[None]), rings(np.arange(50, 70)[None])
+    RowFiles(tmp_path, one).append(damaged, 30, everyone)
+    (path,) = tmp_path.iterdir()
+    path.write_bytes(b"damaged")
+    files = RowFiles(tmp_path, one)
+    with pytest.raises(ValueError, match=f"{path.name}: it is no .npz file"):
+        restored(files, one.layout, damaged, everyone)
+    files.append(again, 20, everyone)
+    found = restored(RowFiles(tmp_path, one), one.layout, again, everyone)
+    np.testing.assert_array_equal(found[:, :20], np.arange(50, 70)[None])

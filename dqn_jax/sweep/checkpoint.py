@@ -100,4 +100,4 @@ class WaveCheckpoint:
         with contextlib.suppress(OSError):
             shutil.rmtree(self.folder)
         if self._rows is not None:
-            self._rows.saved = 0
+            self._rows.clear()
