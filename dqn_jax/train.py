@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import sys
@@ -180,7 +181,7 @@ def train(
         began -= history.seconds[-1]
     last_step = loop.warmup_steps + loop.num_chunks * loop.steps_per_chunk
     allowance, saved_at = runs.Allowance(_CHECKPOINT_SHARE), env_steps
-    with Interrupt() as interrupt:
+    with contextlib.closing(population), Interrupt() as interrupt:
         while env_steps < last_step and not interrupt.requested:
             if stop == "converged" and history.env_steps and np.all(_settled(parsed, history)):
                 break
@@ -201,7 +202,6 @@ def train(
             report("train", env_steps)
         if recorder and saved_at != env_steps:
             recorder.checkpoint(env_steps, lanes, history)
-    population.close()
     params = layout.fetch(networks_of(lanes), everyone)
     summary = _summary(settings, parsed, history, population, complete=not interrupt.requested)
     if recorder:

@@ -9,8 +9,10 @@ import pytest
 from sweeping import CrashError, compiled, crash_after  # noqa: F401 - compiled is a fixture
 
 import dqn_jax
+from dqn_jax import pool_population
 from dqn_jax.cli import main
 from dqn_jax.config import ConfigError
+from dqn_jax.envs import make_pool
 from dqn_jax.sweep import sweep
 
 ENV = "envpool:CartPole-v1"
@@ -71,6 +73,28 @@ def test_a_sweep_that_was_killed_goes_on_in_fresh_games_and_says_so(tmp_path, as
     np.testing.assert_array_equal(data.curves["updates"], whole.curves["updates"])
     assert main(["report", str(out)]) == 0
     assert "fresh_games_after_env_steps" in (out / "report" / "report.html").read_text()
+
+
+@pytest.mark.parametrize("how", ["a sweep", "a run"])
+def test_games_end_with_whoever_plays_them_however_that_ends(tmp_path, monkeypatch, ask, how):
+    pools = []
+
+    def noted(*arguments, **options):
+        pools.append(make_pool(*arguments, **options))
+        return pools[-1]
+
+    monkeypatch.setattr(pool_population, "make_pool", noted)
+
+    def crash(history):
+        raise CrashError
+
+    with pytest.raises(CrashError):
+        if how == "a sweep":
+            ask(tmp_path / "sweep", on_progress=crash_after(1))
+        else:
+            dqn_jax.train(ENV, seeds=1, trackers=[crash], **ASKED)
+    assert pools
+    assert not any(hasattr(pool, "_env") for pool in pools)
 
 
 def test_a_lane_too_large_for_memory_is_refused_before_anything_runs(tmp_path):

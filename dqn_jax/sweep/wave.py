@@ -204,7 +204,6 @@ def run_wave(
             if checkpoint is not None and checkpoint.saved_at != env_steps:
                 checkpoint.save(env_steps, state, alive, {**history.arrays(), **judge.arrays()})
             return False
-    population.close()
     if checkpoint is not None:
         checkpoint.clear()
     return True

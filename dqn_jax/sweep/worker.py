@@ -181,19 +181,20 @@ def run_unit(worker: Worker, unit: Unit) -> bool:
         if worker.directory is not None:
             folder = worker.directory / "units" / f"{unit.id:05d}"
             checkpoint = WaveCheckpoint(folder, programs.population, group.config, worker.allowance)
-        ended = run_wave(
-            programs,
-            lanes,
-            # What is confirmed is measured to the end: pruning would bias it.
-            worker.rules if unit.phase == "search" else dataclasses.replace(worker.rules, prune=None),
-            phase=unit.phase,
-            checkpoint=checkpoint,
-            recorded=store.recorded,
-            record=record,
-            on_progress=on_progress,
-            warn=worker.warn,
-            resumed=resumed,
-        )
+        with contextlib.closing(programs.population):  # its games end with the wave, whoever goes on with that
+            ended = run_wave(
+                programs,
+                lanes,
+                # What is confirmed is measured to the end: pruning would bias it.
+                worker.rules if unit.phase == "search" else dataclasses.replace(worker.rules, prune=None),
+                phase=unit.phase,
+                checkpoint=checkpoint,
+                recorded=store.recorded,
+                record=record,
+                on_progress=on_progress,
+                warn=worker.warn,
+                resumed=resumed,
+            )
     if ended:
         store.finish(unit.id)
         worker.tally.waves += 1
