@@ -176,6 +176,7 @@ def train(
         env_steps, saved, arrays = resumed
         history.restore(arrays)
         lanes = layout.place(saved)
+        del resumed, saved  # replays are large, and these are copies
         if run and isinstance(loop, PoolLoop):
             warn(runs.note_fresh_games(run, env_steps))
         began -= history.seconds[-1]

@@ -7,6 +7,7 @@ import json
 import signal
 import subprocess
 import sys
+import weakref
 
 import jax
 import numpy as np
@@ -22,6 +23,7 @@ from dqn_jax.pool_loop import make_pool_loop
 from dqn_jax.pool_population import PoolPopulation
 from dqn_jax.population import stack_hparams
 from dqn_jax.prng import key_data
+from dqn_jax.recorder import Recorder
 
 # Episodes of CartPole under a random policy end every 20 steps or so; 7 updates do not divide anything.
 CARTPOLE = Config(
@@ -356,6 +358,30 @@ def test_progress_is_told_within_chunks_too(monkeypatch):
     assert [progress.phase for progress in told] == ["compile", *["step"] * 58, "train"]
     assert all(progress.seconds > 0 and progress.lane_steps_per_second > 0 for progress in told[1:])
     assert [progress.share_done for progress in told[1:-1]] == [steps / 232 for steps in range(4, 236, 4)]
+
+
+def test_what_a_run_goes_on_from_is_not_kept_beside_it(tmp_path, monkeypatch):
+    asked = {name: value for name, value in vars(CARTPOLE).items() if name != "env"} | {"seeds": 1}
+    dqn_jax.train(CARTPOLE.env, out=tmp_path, **asked | {"total_steps": 200})
+    load, loaded = Recorder.load, []
+
+    def noted(recorder, warn):
+        steps, lanes, history = load(recorder, warn)
+        loaded.append(weakref.ref(lanes.replay.storage.frame))
+        return steps, lanes, history
+
+    monkeypatch.setattr(Recorder, "load", noted)
+    kept = []
+    dqn_jax.train(
+        CARTPOLE.env,
+        out=tmp_path,
+        resume=True,
+        warn=lambda line: None,
+        on_progress=lambda progress: kept.append([array() is not None for array in loaded]),
+        **asked,
+    )
+    assert len(loaded) == 1
+    assert kept[-1] == [False]
 
 
 def test_a_run_that_lost_its_rows_begins_again_and_is_saved_anew(tmp_path, monkeypatch):
