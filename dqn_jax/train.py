@@ -163,8 +163,9 @@ def train(
     hparams, active = layout.place(stack_hparams(settings.hparams, len(everyone))), layout.active(everyone)
     recorder = Recorder(run, settings, loop, population, save_episodes=save_episodes) if run else None
     resumed = recorder.load(warn) if recorder and resume else None
-    if recorder:
-        recorder.provenance()  # only now: a run that is refused keeps its own
+    if recorder:  # only now: a run that is refused keeps its own, and a new one leaves its folder empty
+        runs.save_settings(recorder.run, settings)  # of one that goes on the budget or the criteria may have changed
+        recorder.provenance()
     began = time.perf_counter()
     if resumed is None:
         lanes, warmup = population.start(lane_seeds, settings.hparams, learnt)
@@ -237,7 +238,6 @@ def _open_run(settings: runs.RunSettings, out: str | Path | None, root: str | Pa
         return None
     if not resume:
         run = runs.claim_run_dir(Path(out)) if out is not None else runs.new_run_dir(Path(root or ""), settings.name)
-        runs.save_settings(run, settings)
         return run
     run = runs.find_run(out if out is not None else Path(root or "") / settings.name)
     differences = runs.differences(runs.load_settings(run), settings)
@@ -247,7 +247,6 @@ def _open_run(settings: runs.RunSettings, out: str | Path | None, root: str | Pa
             + (f" (and {len(differences) - 1} more settings differ)" if len(differences) > 1 else "")
             + "; a run goes on only with its own settings: drop --resume to start a new one."
         )
-    runs.save_settings(run, settings)  # the budget or the criteria may have changed
     return run
 
 

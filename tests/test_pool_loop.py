@@ -519,7 +519,7 @@ def test_bad_input_is_one_line(arguments, names, tmp_path, monkeypatch, capsys):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_replay_larger_than_memory_says_what_fits(monkeypatch):
+def test_a_replay_larger_than_memory_says_what_fits(tmp_path, monkeypatch):
     asked = []
     monkeypatch.setattr(pool_population, "free_memory", lambda devices: asked.append(list(devices)) or 100_000)
     with pytest.raises(
@@ -529,6 +529,9 @@ def test_a_replay_larger_than_memory_says_what_fits(monkeypatch):
     with pytest.raises(ConfigError, match="replay_capacity: 300"):
         PoolPopulation(make_pool_loop(dataclasses.replace(PONG, replay_memory="host")), HParams(), 2)
     assert asked == [jax.local_devices()[:2], jax.devices("cpu")[:1]]
+    with pytest.raises(ConfigError, match="replay_capacity: 300"):
+        dqn_jax.train(PONG.env, seeds=1, out=tmp_path, **{name: value for name, value in vars(PONG).items() if name != "env"})
+    assert not list(tmp_path.iterdir())  # the same folder may be named again
 
 
 def test_what_only_the_device_has_is_refused():
