@@ -98,6 +98,13 @@ def test_a_run_that_was_stopped_is_not_recorded(tmp_path, monkeypatch):
     assert not (tmp_path / "results").exists()
 
 
+def test_a_game_may_be_spelt_as_on_the_command_line(tmp_path, monkeypatch):
+    monkeypatch.setattr(compare, "RESULTS", tmp_path)
+    record(tmp_path, "own", [(0, 1_000_000, 2, 30.0)], env_steps=250_000, env="ms-pacman")
+    assert compare.Run.load("own").game == "MsPacman"
+    assert "human-normalised 100%" in train._normalised("ms-pacman", np.array([6951.6]))
+
+
 def record(folder, name, bins, *, env_steps, **settings):
     """A result as `train` writes it: `bins` are rows of seed, frames, games and mean_return."""
     (folder / name).mkdir(parents=True)

@@ -20,6 +20,7 @@ from matplotlib.figure import Figure
 
 from dqn_jax import convergence, runs
 from dqn_jax.config import ConfigError
+from dqn_jax.envs import resolve_env
 from dqn_jax.presets import resolve_preset
 from dqn_jax.protocols import apply_protocol
 from experiments.atari.train import RESULTS, rules, training_returns
@@ -61,7 +62,7 @@ class Run:
         else:
             raise ConfigError(f"run: {folder} kept no training games; train it again, with --save-episodes.")
         trained = int(pd.read_csv(folder / "metrics.csv").env_steps.max()) * frames
-        game = settings.config.env.split("-")[0]
+        game = resolve_env(settings.config.env).split("-")[0]
         return Run(folder.name, game, rules(settings.config, settings.hparams), returns, trained)
 
     def per_million(self) -> pd.DataFrame:

@@ -21,6 +21,7 @@ import pandas as pd
 
 from dqn_jax import cli, report, runs
 from dqn_jax.config import Config, HParams, show
+from dqn_jax.envs import resolve_env
 from dqn_jax.presets import GAMES, resolve_preset
 from experiments.common import machine, markdown_table
 
@@ -109,6 +110,7 @@ def rules(config: Config, hparams: HParams) -> str:
 
 
 def _normalised(env: str, final: np.ndarray) -> str:
+    env = resolve_env(env)
     if env not in SCORES:
         return ""
     random, human = SCORES[env]
