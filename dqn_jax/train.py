@@ -166,6 +166,7 @@ def train(
     if recorder:  # only now: a run that is refused keeps its own, and a new one leaves its folder empty
         runs.save_settings(recorder.run, settings)  # of one that goes on the budget or the criteria may have changed
         recorder.provenance()
+    new_games = run if resumed is not None and isinstance(loop, PoolLoop) else None  # where to note them
     began = time.perf_counter()
     if resumed is None:
         lanes, warmup = population.start(lane_seeds, settings.hparams, learnt)
@@ -178,8 +179,6 @@ def train(
         history.restore(arrays)
         lanes = layout.place(saved)
         del resumed, saved  # replays are large, and these are copies
-        if run and isinstance(loop, PoolLoop):
-            warn(runs.note_fresh_games(run, env_steps))
         began -= history.seconds[-1]
     last_step = loop.warmup_steps + loop.num_chunks * loop.steps_per_chunk
     allowance, saved_at = runs.Allowance(_CHECKPOINT_SHARE), env_steps
@@ -189,6 +188,9 @@ def train(
                 break
             if np.all(history.at_rest()) or (history.seconds and history.seconds[-1] >= budget_seconds):
                 break
+            if new_games is not None:
+                warn(runs.note_fresh_games(new_games, env_steps))
+                new_games = None
             lanes, metrics = population.chunk(jnp.int32(env_steps), lanes, hparams, active)
             host = layout.fetch(metrics, everyone)
             history.add(env_steps, env_steps + loop.steps_per_chunk, time.perf_counter() - began, host)

@@ -399,6 +399,10 @@ def test_a_run_that_lost_its_rows_begins_again_and_is_saved_anew(tmp_path, monke
     result = dqn_jax.train(CARTPOLE.env, warn=warnings.append, **asked)
     assert warnings[3:] == ["emulators cannot be saved: going on in fresh games, with all else as it was"]
     np.testing.assert_array_equal(result.history.reading("loss")[:, :2], begun.history.reading("loss"))
+    dqn_jax.train(CARTPOLE.env, warn=warnings.append, **asked)
+    assert len(warnings) == 4  # nothing was left to play
+    provenance = json.loads((tmp_path / "run" / "provenance.json").read_text())
+    assert provenance["fresh_games_after_env_steps"] == [begun.summary["env_steps"]]
 
 
 KILLED = """
@@ -530,7 +534,9 @@ def test_a_replay_larger_than_memory_says_what_fits(tmp_path, monkeypatch):
         PoolPopulation(make_pool_loop(dataclasses.replace(PONG, replay_memory="host")), HParams(), 2)
     assert asked == [jax.local_devices()[:2], jax.devices("cpu")[:1]]
     with pytest.raises(ConfigError, match="replay_capacity: 300"):
-        dqn_jax.train(PONG.env, seeds=1, out=tmp_path, **{name: value for name, value in vars(PONG).items() if name != "env"})
+        dqn_jax.train(
+            PONG.env, seeds=1, out=tmp_path, **{name: value for name, value in vars(PONG).items() if name != "env"}
+        )
     assert not list(tmp_path.iterdir())  # the same folder may be named again
 
 
