@@ -239,8 +239,7 @@ def _open_run(settings: runs.RunSettings, out: str | Path | None, root: str | Pa
             raise ConfigError("resume: say which run to go on with, by out or root.")
         return None
     if not resume:
-        run = runs.claim_run_dir(Path(out)) if out is not None else runs.new_run_dir(Path(root or ""), settings.name)
-        return run
+        return runs.claim_run_dir(Path(out)) if out is not None else runs.new_run_dir(Path(root or ""), settings.name)
     run = runs.find_run(out if out is not None else Path(root or "") / settings.name)
     differences = runs.differences(runs.load_settings(run), settings)
     if differences:

@@ -97,6 +97,7 @@ def test_what_begins_again_after_damage_can_be_restored(tmp_path):
     files = RowFiles(tmp_path, one)
     with pytest.raises(ValueError, match=f"{path.name}: it is no .npz file"):
         restored(files, one.layout, damaged, everyone)
+    files.clear()
     files.append(again, 20, everyone)
     found = restored(RowFiles(tmp_path, one), one.layout, again, everyone)
     np.testing.assert_array_equal(found[:, :20], np.arange(50, 70)[None])

@@ -88,11 +88,12 @@ def test_games_end_with_whoever_plays_them_however_that_ends(tmp_path, monkeypat
     def crash(history):
         raise CrashError
 
+    begin = {
+        "a sweep": lambda: ask(tmp_path / "sweep", on_progress=crash_after(1)),
+        "a run": lambda: dqn_jax.train(ENV, seeds=1, trackers=[crash], **ASKED),
+    }
     with pytest.raises(CrashError):
-        if how == "a sweep":
-            ask(tmp_path / "sweep", on_progress=crash_after(1))
-        else:
-            dqn_jax.train(ENV, seeds=1, trackers=[crash], **ASKED)
+        begin[how]()
     assert pools
     assert not any(hasattr(pool, "_env") for pool in pools)
 
