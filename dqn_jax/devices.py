@@ -11,6 +11,8 @@ from pathlib import Path
 
 import jax
 
+from dqn_jax.config import ConfigError
+
 
 def cpu_cores() -> int:
     """Cores that this process may use."""
@@ -46,6 +48,20 @@ def peak_memory_bytes() -> int:
         return sum(int(s["peak_bytes_in_use"]) for s in stats)
     unit = 1 if sys.platform == "darwin" else 1024  # what ru_maxrss counts in
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def host_device() -> jax.Device:
+    """jax's device for arrays in the host's memory.
+
+    Raises:
+      ConfigError: if jax was told to do without it.
+    """
+    try:
+        return jax.devices("cpu")[0]
+    except RuntimeError:
+        raise ConfigError(
+            "replay_memory: jax has no CPU to keep frames on; leave JAX_PLATFORMS unset (or add cpu), or use device."
+        ) from None
 
 
 def free_memory(devices: Sequence[jax.Device]) -> int:

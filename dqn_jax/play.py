@@ -91,7 +91,7 @@ def record_run(
     run = runs.find_run(path)
     settings, loop, params = load_agents(run)
     if seed is not None and seed not in settings.seeds:
-        raise ConfigError(f"seed: {run} has no seed {seed}; it has {settings.seeds[0]} to {settings.seeds[-1]}.")
+        raise ConfigError(f"seed: {run} has no seed {seed}; it has {', '.join(map(str, settings.seeds))}.")
     if not can_draw(loop):
         raise ConfigError(
             f"run: {settings.config.env} cannot be drawn; classic control, MinAtar, grids and what EnvPool renders can."

@@ -21,7 +21,7 @@ from jax.sharding import SingleDeviceSharding
 
 from dqn_jax.agent import UpdateInfo
 from dqn_jax.config import Config, ConfigError, HParams, asynchronous, envs_per_step, own_rhythm
-from dqn_jax.devices import free_memory, size_text
+from dqn_jax.devices import free_memory, host_device, size_text
 from dqn_jax.envs import Pool, PoolOutput, make_pool
 from dqn_jax.evaluate import Evaluation
 from dqn_jax.loop import ChunkMetrics, WarmupMetrics, trainings_due
@@ -147,7 +147,7 @@ class PoolPopulation:
         alone = devices[0].platform == "cpu" or own_rhythm(loop.config)
         each = loop.config.lane_block or (1 if alone else -(-lanes // len(devices)))
         self.loop = loop
-        host = jax.devices("cpu")[0] if loop.config.replay_memory == "host" else None
+        host = host_device() if loop.config.replay_memory == "host" else None
         self.layout = layout = PoolLayout(lanes, each, devices[: -(-lanes // each)], host)
         self.timeline: Timeline | None = None  # set to one to have it kept; the host then waits for every part in turn
         self.on_step: Callable[[int], None] | None = None  # called every second with the environment steps taken
@@ -396,7 +396,8 @@ def _all_finite(params: Params) -> np.ndarray:
 
 def _check_memory(shapes: PoolLaneState, config: Config, layout: PoolLayout) -> None:
     lanes = layout.lanes
-    needed = sum(math.prod(x.shape) * x.dtype.itemsize for x in jax.tree.leaves(shapes.replay))
+    room = -(-lanes // layout.block_size) * layout.block_size  # a last block is filled up
+    needed = sum(math.prod((room, *x.shape[1:])) * x.dtype.itemsize for x in jax.tree.leaves(shapes.replay))
     free = free_memory(layout.devices if layout.host is None else [layout.host])
     if needed > free:
         fits = int(config.replay_capacity * 0.9 * free / needed)

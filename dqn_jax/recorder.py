@@ -11,6 +11,7 @@ import jax
 import numpy as np
 
 from dqn_jax import report, runs
+from dqn_jax.config import RunError
 from dqn_jax.history import READINGS, History
 from dqn_jax.loop import Loop
 from dqn_jax.paths import AnyLoop, AnyPopulation, rows_apart
@@ -80,7 +81,7 @@ class Recorder:
             rows.clear()
         return loaded
 
-    def finish(self, summary: dict[str, Any], history: History, params: Params) -> None:
+    def finish(self, summary: dict[str, Any], history: History, params: Params, warn: Callable[[str], None]) -> None:
         """Write the summary, the figure and, where the environment can be drawn, the median seed's film."""
         with runs.clear_errors(self.run):
             self._tables(history)
@@ -97,7 +98,10 @@ class Recorder:
                 title = film_title(loop, f"seed {self.settings.seeds[lane]}")
                 # A game in a pool is long, and a video shows the whole of it at its own speed.
                 name = "film.gif" if isinstance(loop, Loop) else "film.mp4"
-                film_policy(loop, own, self.run / name, start=0, title=title)
+                try:
+                    film_policy(loop, own, self.run / name, start=0, title=title)
+                except RunError as error:  # all else is written
+                    warn(str(error))
 
     def _tables(self, history: History) -> None:
         with runs.atomic(self.run / "metrics.csv") as path:

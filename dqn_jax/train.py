@@ -209,7 +209,7 @@ def train(
     params = layout.fetch(networks_of(lanes), everyone)
     summary = _summary(settings, parsed, history, population, complete=not interrupt.requested)
     if recorder:
-        recorder.finish(summary, history, params)
+        recorder.finish(summary, history, params, warn)
     return TrainResult(
         summary=summary,
         history=history,

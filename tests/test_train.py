@@ -20,8 +20,8 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import dqn_jax
-from dqn_jax import runs
-from dqn_jax.config import ConfigError
+from dqn_jax import recorder, runs
+from dqn_jax.config import ConfigError, RunError
 from dqn_jax.loop import make_loop
 from dqn_jax.population import stack_hparams
 
@@ -242,6 +242,19 @@ def test_a_run_is_saved_and_goes_on_before_any_episode_has_ended(tmp_path, monke
     assert len(whole.episodes) == 2
     pd.testing.assert_frame_equal(rest.episodes, whole.episodes)
     pd.testing.assert_frame_equal(without_seconds(rest.metrics), without_seconds(whole.metrics))
+
+
+def test_a_film_that_cannot_be_made_costs_nothing_but_itself(tmp_path, monkeypatch):
+    def fail(*_, **__):
+        raise RunError("env: another game the second time")
+
+    monkeypatch.setattr(recorder, "film_policy", fail)
+    warnings = []
+    result = dqn_jax.train("cartpole", **{**TINY, "seeds": 1, "out": tmp_path / "run", "warn": warnings.append})
+    assert warnings == ["env: another game the second time"]
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert summary["final_eval_return"] == result.summary["final_eval_return"]
+    assert (tmp_path / "run" / "curve.png").is_file()
 
 
 def test_diverged_lane_is_flagged_and_leaves_the_others_untouched():

@@ -12,7 +12,7 @@ import jax
 import numpy as np
 
 from dqn_jax.config import Config, ConfigError, HParams, show
-from dqn_jax.devices import free_memory, size_text
+from dqn_jax.devices import free_memory, host_device, size_text
 from dqn_jax.loop import Loop
 from dqn_jax.paths import loop_for
 from dqn_jax.population import stack_hparams
@@ -104,7 +104,7 @@ def make_plan(
     in_host = any(group.config.replay_memory == "host" for group in groups)  # then that is where lanes take their room
     if wave is not None and wave < 1:
         raise ConfigError(f"wave: {wave} is not possible; use 1 or more lanes, or leave it out.")
-    free = free_memory(jax.devices("cpu") if in_host else devices)
+    free = free_memory([host_device()] if in_host else devices)
     limit = int(free * _MEMORY_SHARE) if memory is None else int(memory)
     most = wave or (_CPU_WAVE if devices[0].platform == "cpu" else 2**31)
     planned = []
