@@ -55,7 +55,7 @@ COMMAND = ["sweep", ENV, *FLAGS, "--seeds", "3", "--criteria", *CRITERIA]
         ("--vary hidden=int(8,64) --samples 2", ["hidden", "list"]),
         ("--vary loss=squared,hubr", ["loss", "Did you mean 'huber'"]),
         ("--vary env=CartPole-v1,CartPole-v9", ["CartPole-v9"]),
-        ("--vary env=CartPole-v1,envpool:CartPole-v1", ["envpool:CartPole-v1", "use train"]),
+        ("--vary env=CartPole-v1,envpool:Pendulum-v1", ["envpool:Pendulum-v1", "continuous actions"]),
         ("--vary huber_delta=1,2", ["huber_delta", "--loss"]),
         ("--vary replay_capacity=4,40", ["batch_size", "replay_capacity 4", "at the point replay_capacity=4"]),
         ("--vary learning_rate=1,2 --samples 0", ["samples", "--samples"]),
