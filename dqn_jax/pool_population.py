@@ -328,12 +328,14 @@ class PoolPopulation:
         given = (output.reward, output.terminated, output.truncated, output.first)
         row = FrameRow(of_lanes(output.frame), action, *map(of_lanes, given))
         envs = of_lanes(output.env_id) if asynchronous(config) else None
-        given = jax.device_put((row, of_lanes(output.game_over), envs), self.layout.device_of(block))
-        self._lap("host")
-        self._lap("learning", lanes.agent)
-        self._lap("transfer", given)
+        inputs: Any = row, of_lanes(output.game_over), envs
+        if self.timeline is not None:  # else the program itself fetches them, which takes less of the host's time
+            inputs = jax.device_put(inputs, self.layout.device_of(block))
+            self._lap("host")
+            self._lap("learning", lanes.agent)
+            self._lap("transfer", inputs)
         programs = self._of(block)
-        lanes, actions, epsilon = programs.act(np.int32(env_steps), lanes, *given, hparams)
+        lanes, actions, epsilon = programs.act(np.int32(env_steps), lanes, *inputs, hparams)
         action, explored = np.asarray(actions), np.asarray(epsilon)
         if programs.store is not None:
             lanes = lanes._replace(replay=programs.store(lanes.replay, row._replace(action=action), envs))
