@@ -284,7 +284,7 @@ def _evaluate(arguments: Sequence[str]) -> int:
     if args.json:
         print(json.dumps(result, indent=1))
         return 0
-    print(f"{result['run']}: {args.episodes} new episodes per seed, epsilon {args.epsilon:g}")
+    print(f"{result['run']}: {args.episodes} new episodes per seed, epsilon {result['epsilon']:g}")
     low, high = result["interval95"]
     print(f"mean over {len(result['seeds'])} seeds {result['mean']:.1f}  (95% interval {low:.1f} to {high:.1f})")
     for seed, mean, worst in zip(result["seeds"], result["mean_return"], result["worst_return"], strict=True):

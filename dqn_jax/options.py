@@ -144,8 +144,8 @@ class Evaluate:
     """Folder of a run, or one above it (then the newest run in it)."""
     episodes: int = 100
     """Episodes per seed."""
-    epsilon: float = 0.0
-    """Exploration while playing."""
+    epsilon: float | None = None
+    """Exploration (default: that of the run's own evaluations); 0 is the greedy policy."""
     eval_seed: int = 2_000_003
     """Seed of the starts; another than in training, so that these episodes are new."""
     json: bool = False

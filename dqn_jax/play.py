@@ -39,14 +39,16 @@ def load_agents(run: Path) -> tuple[runs.RunSettings, AnyLoop, Params]:
     return settings, loop, saved[1].agent.params
 
 
-def evaluate_run(path: Path, *, episodes: int, epsilon: float, eval_seed: int) -> dict[str, Any]:
+def evaluate_run(path: Path, *, episodes: int, epsilon: float | None, eval_seed: int) -> dict[str, Any]:
     """Returns of `episodes` new episodes for every seed of a run."""
     if episodes < 1:
         raise ConfigError(f"episodes: {episodes} is not possible; use 1 or more.")
-    if not 0.0 <= epsilon <= 1.0:
+    if epsilon is not None and not 0.0 <= epsilon <= 1.0:
         raise ConfigError(f"epsilon: {epsilon:g} is not possible; use a probability between 0 and 1.")
     run = runs.find_run(path)
     settings, loop, params = load_agents(run)
+    if epsilon is None:
+        epsilon = settings.config.eval_epsilon
     result = play_agents(loop, params, episodes=episodes, epsilon=epsilon, eval_seed=eval_seed)
     returns = np.asarray(result.returns)
     means = returns.mean(axis=1)

@@ -313,7 +313,7 @@ def test_an_asynchronous_run_is_saved_and_resumed(tmp_path, monkeypatch):
 
 
 def test_a_run_is_trained_saved_resumed_and_evaluated(tmp_path, monkeypatch, capsys):
-    asked = {name: value for name, value in vars(CARTPOLE).items() if name != "env"}
+    asked = {name: value for name, value in vars(CARTPOLE).items() if name != "env"} | {"eval_epsilon": 0.3}
     calls = []
     monkeypatch.setattr(sys.modules["dqn_jax.train"], "_CHECKPOINT_SHARE", 1e9)  # after every chunk
 
@@ -345,6 +345,7 @@ def test_a_run_is_trained_saved_resumed_and_evaluated(tmp_path, monkeypatch, cap
     capsys.readouterr()
     assert main(["evaluate", str(run), "--episodes", "3", "--json"]) == 0
     played = json.loads(capsys.readouterr().out)
+    assert played["epsilon"] == 0.3  # as in the run's own evaluations
     assert np.shape(played["mean_return"]) == (2,)
     assert min(played["mean_length"]) >= 8
     assert (run / "film.mp4").stat().st_size > 5_000
