@@ -12,8 +12,9 @@ from dqn_jax.config import Config, HParams
 from dqn_jax.envs import kind_of
 from dqn_jax.evaluate import Evaluation, evaluate
 from dqn_jax.loop import Loop, make_loop
+from dqn_jax.pool_evaluate import evaluate_pool
 from dqn_jax.pool_loop import PoolLoop, make_pool_loop
-from dqn_jax.pool_population import PoolPopulation, evaluate_pool
+from dqn_jax.pool_population import PoolPopulation
 from dqn_jax.population import make_population, stack_hparams
 from dqn_jax.prng import make_key
 from dqn_jax.rows import appended

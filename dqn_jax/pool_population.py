@@ -23,67 +23,15 @@ from dqn_jax.agent import UpdateInfo
 from dqn_jax.config import Config, ConfigError, HParams, asynchronous, envs_per_step, own_rhythm
 from dqn_jax.devices import free_memory, host_device, size_text
 from dqn_jax.envs import Pool, PoolOutput, make_pool
-from dqn_jax.evaluate import Evaluation
 from dqn_jax.loop import ChunkMetrics, WarmupMetrics, trainings_due
+from dqn_jax.pool_evaluate import evaluate_blocks
+from dqn_jax.pool_layout import Blocks, PoolLayout
 from dqn_jax.pool_loop import PoolLaneState, PoolLoop, PoolParts
 from dqn_jax.population import first_hparams, stack_hparams, temporary_bytes
-from dqn_jax.prng import key_data, make_key, wrap_key_data
+from dqn_jax.prng import make_key
 from dqn_jax.types import FrameRow, Params
 
 _SECONDS_BETWEEN = 1.0  # calls of `on_step`
-Blocks = list[Any]  # trees with leaves [block_size, ...], one after another
-
-
-class PoolLayout(NamedTuple):
-    """Up to L lanes in blocks of one size, dealt out to the devices in turn; replays may all be in the host's memory.
-
-    Batched over lanes, a convolution has weights of its own for each, which is slow on CPU: there every lane is a
-    block. On an accelerator there is one block for each device.
-    """
-
-    lanes: int
-    block_size: int
-    devices: tuple[jax.Device, ...]
-    host: jax.Device | None = None  # where replays are, if not with their lanes
-
-    def device_of(self, block: int) -> jax.Device:
-        """Where a block is."""
-        return self.devices[block % len(self.devices)]
-
-    def place(self, tree: Any) -> Blocks:
-        """Put leaves `[l, ...]` from the host, `l <= lanes`, on the devices; a last block is filled with lane l - 1."""
-        lanes = len(jax.tree.leaves(tree)[0])
-
-        def block(number: int) -> Any:
-            first, end = number * self.block_size, (number + 1) * self.block_size
-            # Replays are large: a slice is no copy.
-            own: Any = slice(first, end) if end <= lanes else np.minimum(np.arange(first, end), lanes - 1)
-            where: Any = self.device_of(number)
-            if self.host is not None and isinstance(tree, PoolLaneState):
-                where = PoolLaneState(*[where] * len(tree))._replace(replay=self.host)
-            return jax.device_put(jax.tree.map(lambda x: x[own], tree), where)
-
-        return [block(number) for number in range(-(-lanes // self.block_size))]
-
-    def fetch(self, tree: Any, lanes: np.ndarray) -> Any:
-        """Leaves `[n, ...]` of the lanes `[n]`, on the host, of blocks or of leaves `[L, ...]`; keys stay keys."""
-        if not isinstance(tree, list):
-            return jax.tree.map(lambda x: np.asarray(x)[lanes], tree)
-        blocks = np.unique(lanes // self.block_size)
-        places = np.searchsorted(blocks, lanes // self.block_size) * self.block_size + lanes % self.block_size
-
-        def get(*parts: Any) -> Any:
-            if jax.dtypes.issubdtype(parts[0].dtype, jax.dtypes.prng_key):
-                return wrap_key_data(get(*(key_data(x) for x in parts)))
-            # One block in its order is given as it is, without a copy.
-            whole = np.asarray(parts[0]) if len(parts) == 1 else np.concatenate([np.asarray(x) for x in parts])
-            return whole if np.array_equal(places, np.arange(len(whole))) else whole[places]
-
-        return jax.tree.map(get, *(tree[block] for block in blocks))
-
-    def active(self, lanes: np.ndarray) -> np.ndarray:
-        """The lanes `[n]` that a chunk advances."""
-        return lanes
 
 
 class Timeline:
@@ -430,74 +378,3 @@ class _Records:
         self.epsilon[own, i], self.updates[own, i] = epsilon, updates
         ended = np.where(output.game_over, output.episode_return, np.float32(np.nan))
         self.episode_return[own, i] = ended.reshape(self._block_size, -1)
-
-
-def evaluate_pool(loop: PoolLoop, params: Params, *, episodes: int, epsilon: float, seed: int) -> Evaluation:
-    """Play each environment's first whole game with each of L networks, all from the same starts.
-
-    Args:
-      loop: whose environment and agent are used.
-      params: networks, leaves `[L, ...]`.
-      episodes: games of each, E, side by side.
-      epsilon: exploration.
-      seed: of the games.
-
-    Returns:
-      Returns `[L, E]`, raw; lengths `[L, E]` in emulator frames.
-    """
-    lanes = len(jax.tree.leaves(params)[0])
-    devices = tuple(jax.local_devices())
-    block_size = 1 if devices[0].platform == "cpu" else lanes
-    blocks = PoolLayout(lanes, block_size, devices).place(params)
-    played = evaluate_blocks(loop, blocks, episodes=episodes, epsilon=epsilon, seed=seed)
-    returns: Any = np.concatenate([one.returns for one in played])
-    lengths: Any = np.concatenate([one.lengths for one in played])
-    return Evaluation(returns, lengths)
-
-
-def evaluate_blocks(loop: PoolLoop, blocks: Blocks, *, episodes: int, epsilon: float, seed: int) -> list[Evaluation]:
-    """As `evaluate_pool`, of networks in blocks; the devices that they are on play side by side."""
-    games = [_Games(loop, params, episodes, seed) for params in blocks]
-    key, step = make_key(seed), 0
-    while playing := [block for block in games if not block.done.all()]:
-        step_key = jax.random.fold_in(key, step)
-        for block in playing:
-            block.act(np.float32(epsilon), step_key)
-        for block in playing:
-            block.step()
-        step += 1
-    return [Evaluation(block.returns, block.lengths) for block in games]
-
-
-class _Games:
-    """First games of a block of L networks, in a pool of their own."""
-
-    def __init__(self, loop: PoolLoop, params: Params, episodes: int, seed: int):
-        lanes = len(jax.tree.leaves(params)[0])
-        self._loop, self._params, self._shape = loop, params, (lanes, episodes)
-        self._device = jax.tree.leaves(params)[0].device
-        obs = np.zeros((*self._shape, *loop.spec.obs_shape), loop.spec.obs_dtype)
-        self._obs: Any = jax.device_put(obs, self._device)
-        self._pool = make_pool(loop.config, episodes, [seed] * lanes, evaluation=True)
-        self._output = self._pool.reset()
-        self.done = np.zeros(self._shape, bool)
-        self.returns: Any = np.zeros(self._shape, np.float32)
-        self.lengths: Any = np.zeros(self._shape, np.int32)
-
-    def act(self, epsilon: Any, key: Any) -> None:
-        """Begin to choose actions."""
-        frame = self._output.frame.reshape(*self._shape, *self._loop.frame_shape)
-        first = self._output.first.reshape(self._shape)
-        key = jax.device_put(key, self._device)
-        self._obs, self._actions = self._loop.play(self._params, self._obs, frame, first, epsilon, key)
-
-    def step(self) -> None:
-        """Take them, and note the games that end; after the last one the pool is closed."""
-        self._pool.send(np.asarray(self._actions).reshape(-1))
-        self._output = output = self._pool.recv()
-        ended = output.game_over.reshape(self._shape) & ~self.done
-        self.returns[ended] = output.episode_return.reshape(self._shape)[ended]
-        self.lengths[ended] = output.episode_length.reshape(self._shape)[ended]
-        self.done |= ended
-        if self.done.all():
-            self._pool.close()

@@ -17,8 +17,8 @@ from dqn_jax.config import Config, HParams, RunError
 from dqn_jax.envs import make_pool
 from dqn_jax.envs.action_names import action_names
 from dqn_jax.envs.pool import Pool, pool_seeds
+from dqn_jax.pool_evaluate import evaluate_pool
 from dqn_jax.pool_loop import make_pool_loop
-from dqn_jax.pool_population import evaluate_pool
 from dqn_jax.prng import make_key
 from dqn_jax.types import EnvSpec
 

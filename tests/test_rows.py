@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dqn_jax.pool_population import PoolLayout
+from dqn_jax.pool_layout import PoolLayout
 from dqn_jax.rows import RowFiles, without_rows
 
 CAPACITY = 40
