@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from rich import progress as rich_progress
-from rich.console import Console
+from rich.console import Console, Group
 from rich.live import Live
 from rich.table import Table
+from rich.text import Text
 
 from dqn_jax import convergence
 from dqn_jax.config import show
@@ -21,34 +23,28 @@ if TYPE_CHECKING:  # the other commands do without it
 
 
 class TrainDisplay:
-    """A live line on a terminal; plain lines, few of them, where there is none."""
+    """A few live lines on a terminal; plain lines, few of them, where there is none."""
 
     def __init__(self, name: str, seeds: int, *, enabled: bool):
         self._console = Console(stderr=True)
         self._name, self._seeds, self._enabled = name, seeds, enabled
         self._tenths = 0
-        self._bar = rich_progress.Progress(
-            rich_progress.TextColumn("[b]{task.description}"),
-            rich_progress.BarColumn(bar_width=16),
-            rich_progress.TaskProgressColumn(),
-            rich_progress.TextColumn("{task.fields[state]}"),
-            rich_progress.TimeRemainingColumn(),
-            console=self._console,
-        )
-        self._task = self._bar.add_task(f"{name} x {seeds} seeds", total=1, state="compiling ...")
+        self._state, self._share = "compiling ...", 0.0
+        self._ends_at: float | None = None  # on this process's clock
+        self._live = Live(console=self._console, get_renderable=self._screen)
 
     def __enter__(self) -> TrainDisplay:
         if self._enabled:
-            self._bar.start()
+            self._live.start()
         return self
 
     def __exit__(self, *exception: object) -> None:
         if self._enabled:
-            self._bar.stop()
+            self._live.stop()
 
     def warn(self, line: str) -> None:
         """One line for anything to know about."""
-        self._console.print(f"dqn-jax: {line}", highlight=False, soft_wrap=True)
+        self._console.print(f"dqn-jax: {line}", highlight=False, markup=False, soft_wrap=True)
 
     def update(self, progress: Progress) -> None:
         """Show where the run is."""
@@ -63,16 +59,38 @@ class TrainDisplay:
             f" | {progress.converged.mean():.0%} converged"
         )
         if progress.diverged.any():
-            state += f" | [red]diverged {progress.diverged.sum()}[/red]"
+            state += f" | diverged {progress.diverged.sum()}"
+        left = progress.seconds * (1 / progress.share_done - 1) if progress.share_done else float("nan")
         if self._enabled:
-            self._bar.update(self._task, completed=progress.share_done, total=1, state=state)
+            self._state, self._share, self._ends_at = state, progress.share_done, time.monotonic() + left
+            self._live.refresh()
             return
         tenths = int(10 * progress.share_done)
         if tenths > self._tenths:
             self._tenths = tenths
-            plain = state.replace("[red]", "").replace("[/red]", "")
-            left = progress.seconds * (1 / progress.share_done - 1)
-            print(f"{tenths * 10:3d}% {plain} | {left:.0f} s left", file=sys.stderr)
+            print(f"{tenths * 10:3d}% {state} | {left:.0f} s left", file=sys.stderr)
+
+    def _screen(self) -> Group:
+        """The bar on a line of its own, so that no text can push it, the percentage or the time off the screen."""
+        left = "" if self._ends_at is None else f"{_duration(max(0.0, self._ends_at - time.monotonic()))} left"
+        return Group(_bar_line(f"{self._name} x {self._seeds} seeds", self._share, left), _diverged_red(self._state))
+
+
+def _bar_line(name: str, share: float, rest: str) -> Table:
+    """A name, which is cut where there is too little room, a bar, its percentage and something short."""
+    line = Table.grid(padding=(0, 2, 0, 0))
+    line.add_column()
+    for _ in range(3):
+        line.add_column(no_wrap=True)
+    bar = rich_progress.ProgressBar(total=1, completed=share, width=16)
+    line.add_row(Text(name, "bold", no_wrap=True, overflow="ellipsis"), bar, f"{share:4.0%}", Text(rest))
+    return line
+
+
+def _diverged_red(state: str) -> Text:
+    text = Text(state)
+    text.highlight_regex(r"[\d,]* ?diverged( \d+)?", "red")
+    return text
 
 
 _STATUSES = {"converged": "converged", "budget": "spent their budget", "diverged": "diverged", "pruned": "pruned"}
@@ -97,7 +115,7 @@ class SweepDisplay:
 
     def warn(self, line: str) -> None:
         """One line for anything to know about."""
-        self._console.print(f"dqn-jax: {line}", highlight=False, soft_wrap=True)
+        self._console.print(f"dqn-jax: {line}", highlight=False, markup=False, soft_wrap=True)
 
     def update(self, progress: SweepProgress) -> None:
         """Show where the sweep is."""
@@ -126,34 +144,30 @@ class SweepDisplay:
                 file=sys.stderr,
             )
 
-    def _screen(self, progress: SweepProgress) -> Table:
+    def _screen(self, progress: SweepProgress) -> Group:
+        share = _share(progress)
+        left = f"{_duration(progress.seconds_left)} left"
         table = Table(box=None, show_header=False, pad_edge=False)
         table.add_column(style="bold", no_wrap=True)
         table.add_column(overflow="fold")
-        bar = rich_progress.ProgressBar(total=1, completed=_share(progress), width=28)
-        title = Table.grid(padding=(0, 2))
-        title.add_row(bar, f"{_share(progress):.0%}", f"wave {progress.unit + 1} of {progress.units}")
-        table.add_row(f"sweep {self._name}", title)
         group = _settings(progress.group) or "one program for all"
         doing = (
             "compiling" if progress.phase == "compile" else f"{progress.env_steps:,} of {progress.total_steps:,} steps"
         )
-        table.add_row("program", f"{group}: {doing}")
+        table.add_row("program", Text(f"wave {progress.unit + 1} of {progress.units}, {group}: {doing}"))
         counts = [f"{progress.running:,} running"]
         for status, words in _STATUSES.items():
             if count := progress.lanes.get(status, 0):
-                counts.append(f"[red]{count:,} {words}[/red]" if status == "diverged" else f"{count:,} {words}")
-        table.add_row("lanes", ", ".join([*counts, f"{progress.waiting:,} waiting"]))
+                counts.append(f"{count:,} {words}")
+        table.add_row("lanes", _diverged_red(", ".join([*counts, f"{progress.waiting:,} waiting"])))
         table.add_row(
-            "speed",
-            f"{_rate(progress.lane_steps_per_second)} lane-steps/s, {_duration(progress.seconds)} so far, "
-            f"{_duration(progress.seconds_left)} left",
+            "speed", f"{_rate(progress.lane_steps_per_second)} lane-steps/s, {_duration(progress.seconds)} so far"
         )
         best = "none has converged yet"
         if progress.best is not None:
             best = f"{progress.best[1]:,.0f} environment steps: {_settings(progress.best[0])}"
-        table.add_row("best so far", best)
-        return table
+        table.add_row("best so far", Text(best))
+        return Group(_bar_line(f"sweep {self._name}", share, left), table)
 
 
 def _share(progress: SweepProgress) -> float:
