@@ -14,7 +14,7 @@ from typing import Any
 
 import tyro
 
-from dqn_jax import benchmark, devices, presets, report, runs
+from dqn_jax import benchmark, devices, files, presets, report, runs
 from dqn_jax.config import ConfigError, suggest
 from dqn_jax.convergence import KINDS
 from dqn_jax.display import SweepDisplay, TrainDisplay, summary_tables, sweep_tables
@@ -307,8 +307,9 @@ def _plot(arguments: Sequence[str]) -> int:
         raise ConfigError("run: give at least one run folder, e.g. 'dqn-jax plot runs/cartpole'.")
     if args.output.suffix not in (".png", ".svg", ".pdf"):
         raise ConfigError(f"output: '{args.output}' is no figure format; use .png, .svg or .pdf.")
+    files.check_writable(args.output, "output")
     data = [report.RunData.load(runs.find_run(run)) for run in args.run]
-    with runs.clear_errors(args.output.parent), runs.atomic(args.output) as path:
+    with files.clear_errors(args.output, "try again", "output"), files.atomic(args.output) as path:
         report.plot_runs(data, path, x=args.x, y=args.y, aggregate=args.aggregate)
     print(args.output)
     return 0

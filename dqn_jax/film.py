@@ -22,7 +22,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from dqn_jax.config import ConfigError
 from dqn_jax.envs import Env
-from dqn_jax.runs import atomic
+from dqn_jax.files import atomic
 from dqn_jax.types import Key, Obs
 
 GYMNASIUM_FPS = {  # frames per second, as in Gymnasium

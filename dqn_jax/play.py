@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dqn_jax import convergence, devices, film, pool_film, runs
+from dqn_jax import convergence, devices, files, film, pool_film, runs
 from dqn_jax.config import ConfigError
 from dqn_jax.loop import Loop
 from dqn_jax.paths import AnyLoop, lane_shapes, loop_for, play_agents, rows_apart
@@ -88,6 +88,7 @@ def record_run(
 ) -> tuple[float, int]:
     """Film one episode of a run's agent (or of a random policy); gives its return and the number of frames."""
     film.check_suffix(output)
+    files.check_writable(output, "output")
     if q_values and random:
         raise ConfigError("q_values: a random policy has none; leave out one of the two.")
     run = runs.find_run(path)
@@ -108,7 +109,7 @@ def record_run(
         lane = settings.seeds.index(seed)
     own = None if random else jax.tree.map(lambda x: x[lane], params)
     who = "random policy" if random else f"seed {settings.seeds[lane]}"
-    with runs.clear_errors(output.parent):
+    with files.clear_errors(output, "try again", "output"):
         return film_policy(loop, own, output, start=start, title=film_title(loop, who), q_values=q_values)
 
 

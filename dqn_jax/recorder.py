@@ -10,7 +10,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from dqn_jax import report, runs
+from dqn_jax import files, report, runs
 from dqn_jax.config import RunError
 from dqn_jax.history import READINGS, History
 from dqn_jax.loop import Loop
@@ -46,20 +46,20 @@ class Recorder:
     def provenance(self) -> None:
         """Write where the numbers come from; what was noted of an earlier part of the run stays."""
         path = self.run / "provenance.json"
-        earlier = runs.read_json(path) if path.is_file() else {}
+        earlier = files.read_json(path) if path.is_file() else {}
         kept = {runs.FRESH_GAMES: earlier[runs.FRESH_GAMES]} if runs.FRESH_GAMES in earlier else {}
-        runs.write_json(path, {**runs.provenance(self.settings.seeds), **kept})
+        files.write_json(path, {**runs.provenance(self.settings.seeds), **kept})
 
     def chunk(self, history: History) -> None:
         """Write the tables and events as of now."""
-        with runs.clear_errors(self.run):
+        with files.clear_errors(self.run):
             self._tables(history)
             self._events(history)
 
     def checkpoint(self, env_steps: int, lanes: Any, history: History) -> None:
         """Save everything that going on needs (`lanes` as the population has them)."""
         saved = self._population.layout.fetch(lanes if self._rows is None else without_rows(lanes), self._everyone)
-        with runs.clear_errors(self.run):
+        with files.clear_errors(self.run):
             if self._rows is None:
                 runs.save_checkpoint(self.run, env_steps, saved, history.arrays())
                 return
@@ -83,11 +83,11 @@ class Recorder:
 
     def finish(self, summary: dict[str, Any], history: History, params: Params, warn: Callable[[str], None]) -> None:
         """Write the summary, the figure and, where the environment can be drawn, the median seed's film."""
-        with runs.clear_errors(self.run):
+        with files.clear_errors(self.run):
             self._tables(history)
-            runs.write_json(self.run / "summary.json", summary)
+            files.write_json(self.run / "summary.json", summary)
             if history.env_steps:
-                with runs.atomic(self.run / "curve.png") as path:
+                with files.atomic(self.run / "curve.png") as path:
                     report.plot_runs([report.RunData.of(self.settings, history.metrics_table(), summary)], path)
             for writer in self._writers:
                 writer.close()
@@ -104,10 +104,10 @@ class Recorder:
                     warn(str(error))
 
     def _tables(self, history: History) -> None:
-        with runs.atomic(self.run / "metrics.csv") as path:
+        with files.atomic(self.run / "metrics.csv") as path:
             history.metrics_table().to_csv(path, index=False, float_format="%.7g")
         if self.save_episodes:
-            with runs.atomic(self.run / "episodes.csv") as path:
+            with files.atomic(self.run / "episodes.csv") as path:
                 history.episodes_table().to_csv(path, index=False, float_format="%.7g")
 
     def _events(self, history: History) -> None:

@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from dqn_jax.config import Config, own_rhythm
-from dqn_jax.runs import atomic
+from dqn_jax.files import atomic
 
 _DAMAGE = (OSError, KeyError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error)  # what reading raises
 _ROWS_AT_ONCE = 512

@@ -3,7 +3,7 @@
     runs/<name>/<stamp>/  config.json  provenance.json  metrics.csv  summary.json  curve.png  film.gif (or .mp4)
                           tensorboard/  checkpoints/<env_steps>/
 
-Every file is written whole or not at all: to a temporary name, then renamed.
+Every file is written whole or not at all (`files`).
 """
 
 from __future__ import annotations
@@ -28,33 +28,12 @@ import jax
 import numpy as np
 
 from dqn_jax.config import Config, ConfigError, HParams, RunError
+from dqn_jax.files import clear_errors, plain, read_json, write_json
 from dqn_jax.prng import key_data, wrap_key_data
 
 FORMAT = 1  # of config.json and the checkpoints; a newer one is refused
 _KEPT = 2  # checkpoints
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "gymnax", "chex", "numpy", "orbax-checkpoint", "envpool")
-
-
-@contextlib.contextmanager
-def atomic(path: Path) -> Iterator[Path]:
-    """A temporary path beside `path` that takes its place when the block ends well, and vanishes otherwise."""
-    temporary = path.with_name(f".{path.stem}.{os.getpid()}.tmp{path.suffix}")
-    try:
-        yield temporary
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-@contextlib.contextmanager
-def clear_errors(run: Path) -> Iterator[None]:
-    """Turn a failed write (a full disk, a folder gone) into one line; what was written before stays whole."""
-    try:
-        yield
-    except OSError as error:
-        raise RunError(
-            f"out: cannot write to {run} ({error.strerror or error}); free space, then go on with --resume."
-        ) from error
 
 
 class Allowance:
@@ -80,32 +59,6 @@ class Allowance:
         yield
         self._last = time.perf_counter() - began
         self._spent += self._last
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Write JSON atomically; NaN and infinities become null, as JSON has neither."""
-    with atomic(path) as temporary:
-        temporary.write_text(json.dumps(plain(value), indent=1, allow_nan=False) + "\n")
-
-
-def plain(value: Any) -> Any:
-    """A value as JSON has it: tuples and arrays as lists, NaN and infinities as None."""
-    if isinstance(value, dict):
-        return {str(k): plain(v) for k, v in value.items()}
-    if isinstance(value, list | tuple):
-        return [plain(v) for v in value]
-    if isinstance(value, np.ndarray):
-        return plain(value.tolist())
-    if isinstance(value, np.generic):
-        return plain(value.item())
-    if isinstance(value, float) and not np.isfinite(value):
-        return None
-    return value
-
-
-def read_json(path: Path) -> Any:
-    """Read JSON."""
-    return json.loads(path.read_text())
 
 
 def new_run_dir(root: Path, name: str) -> Path:

@@ -9,7 +9,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from dqn_jax import runs
+from dqn_jax import files, runs
 
 COLOURS = ("#1f6fb4", "#d1601f", "#2a8f57", "#8a4fb0", "#b03060", "#6b6b2f", "#4a4a4a", "#c9a227")
 
@@ -21,7 +21,7 @@ def save_figure(path: Path, width: float, height: float, draw: Callable[[Figure]
     for axis in figure.axes:
         axis.spines[["top", "right"]].set_visible(False)
     path.parent.mkdir(parents=True, exist_ok=True)
-    with runs.atomic(path) as temporary:
+    with files.atomic(path) as temporary:
         figure.savefig(temporary)
 
 

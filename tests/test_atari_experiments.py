@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 import dqn_jax
-from dqn_jax import cli, runs
+from dqn_jax import cli, files, runs
 from dqn_jax.config import ConfigError
 from dqn_jax.presets import resolve_preset, with_overrides
 from experiments.atari import compare, train
@@ -48,8 +48,8 @@ def test_a_run_on_another_game_is_recorded_with_its_score_and_what_was_changed(t
         settings = runs.load_settings(run)
         game = with_overrides(resolve_preset("pong-fast"), {"env": "Breakout-v5", "learning_rate": 3e-4})
         runs.save_settings(run, runs.RunSettings(game.name, (0, 1), game.config, game.hparams, settings.criteria))
-        summary = runs.read_json(run / "summary.json") | {"final_eval_return": [16.1, 1.7]}
-        runs.write_json(run / "summary.json", summary)
+        summary = files.read_json(run / "summary.json") | {"final_eval_return": [16.1, 1.7]}
+        files.write_json(run / "summary.json", summary)
         return 0
 
     monkeypatch.setattr(cli, "main", trained)

@@ -17,7 +17,7 @@ import synthetic
 from PIL import Image
 from synthetic import lane, sweep_of
 
-from dqn_jax import Config, HParams, convergence, runs
+from dqn_jax import Config, HParams, convergence, files, runs
 from dqn_jax.config import ConfigError, show
 from dqn_jax.report import comparison, report_command, sections
 from dqn_jax.report.importance import importance
@@ -424,8 +424,8 @@ def write_run(run, *, complete=True, devices=2):
         "seeds": [3, 4], "complete": complete, "env_steps": 2_000, "criteria": [criterion], "diverged": [],
         "seconds": {"import": 1.0, "compile": 6.5, "run": 8.0},
     }  # fmt: skip
-    runs.write_json(run / "summary.json", summary)
-    runs.write_json(
+    files.write_json(run / "summary.json", summary)
+    files.write_json(
         run / "provenance.json", {"devices": {"platform": "cpu", "kind": "cpu", "count": devices}, "seeds": [3, 4]}
     )
     return run

@@ -22,7 +22,7 @@ from dqn_jax.benchmark.measure import Row, child
 from dqn_jax.benchmark.programs import cold_rows, env_rows, population_rows, update_rows
 from dqn_jax.benchmark.sweeps import sweep_rows
 from dqn_jax.config import ConfigError
-from dqn_jax.runs import atomic
+from dqn_jax.files import atomic
 
 
 def run(parts: Sequence[str], *, repeats: int, out: Path | None) -> None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from dqn_jax import runs
+from dqn_jax import files
 from dqn_jax.config import ConfigError, show
 from dqn_jax.sweep import results
 
@@ -111,7 +111,7 @@ def write_page(folder: Path, title: str, subtitle: str, sections: Sequence[Secti
         footer=footer,
         figure_width=_FIGURE_WIDTH,
     )
-    with runs.atomic(folder / "report.html") as path:
+    with files.atomic(folder / "report.html") as path:
         path.write_text(html, encoding="utf-8")
     return folder / "report.html"
 
@@ -133,9 +133,9 @@ def _save(picture: Picture, figures: Path) -> str:
     with matplotlib.rc_context({"svg.hashsalt": "dqn_jax"}):  # the same file for the same data
         svg = io.BytesIO()
         picture.figure.savefig(svg, format="svg", dpi=_DENSE_DPI, metadata={"Date": None})
-    with runs.atomic(figures / f"{picture.name}.svg") as path:
+    with files.atomic(figures / f"{picture.name}.svg") as path:
         path.write_bytes(svg.getvalue())
-    with runs.atomic(figures / f"{picture.name}.png") as path:
+    with files.atomic(figures / f"{picture.name}.png") as path:
         picture.figure.savefig(path, dpi=_DPI)
     return base64.b64encode(svg.getvalue()).decode("ascii")
 
@@ -176,10 +176,10 @@ def report_command(
     views = [View.of(one, by, label) for one, label in zip(data, labels, strict=True)]
     if output is not None or not (csv or json):
         folder = output or (found[0] / "report" if len(found) == 1 else Path("report"))
-        with runs.clear_errors(folder):
+        with files.clear_errors(folder):
             content = sections.report(views[0]) if len(views) == 1 else comparison.comparison(*views)
             page = write_page(folder, *content)
-            with runs.atomic(folder / "trials.csv") as path:
+            with files.atomic(folder / "trials.csv") as path:
                 path.write_text(as_csv(views))
     if csv:
         return as_csv(views).rstrip("\n")

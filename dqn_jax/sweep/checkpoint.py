@@ -15,10 +15,11 @@ import jax
 import numpy as np
 
 from dqn_jax.config import Config
+from dqn_jax.files import clear_errors
 from dqn_jax.paths import AnyPopulation
 from dqn_jax.prng import key_data, wrap_key_data
 from dqn_jax.rows import RowFiles, appended, read_arrays, without_rows, write_arrays
-from dqn_jax.runs import Allowance, clear_errors
+from dqn_jax.runs import Allowance
 
 
 class Saved(NamedTuple):

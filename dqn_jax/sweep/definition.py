@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
-from dqn_jax import runs
+from dqn_jax import files, runs
 from dqn_jax.config import ConfigError
 from dqn_jax.convergence import parse_criterion
 from dqn_jax.presets import Preset
@@ -69,8 +69,8 @@ def define(
         "stability_steps": stability_steps,
         "prune": None if prune is None else {"rule": prune, "eta": prune_eta},
         "confirm": {"seeds": held_out, "best": confirm_best, "by": list(confirm_by)} if confirm else None,
-        "config": runs.plain(dataclasses.asdict(preset.config)),
-        "hparams": runs.plain(preset.hparams._asdict()),
+        "config": files.plain(dataclasses.asdict(preset.config)),
+        "hparams": files.plain(preset.hparams._asdict()),
     }
 
 

@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from dqn_jax import devices, runs
+from dqn_jax import devices, files, runs
 from dqn_jax.config import ConfigError
 from dqn_jax.interrupt import Interrupt
 from dqn_jax.presets import Preset, resolve_preset, with_overrides
@@ -151,9 +151,9 @@ def sweep(
     worker = Worker(store, directory, on_progress, warn)
     with store.lock(), Interrupt() as interrupt:
         if directory is not None:
-            with runs.clear_errors(directory):
+            with files.clear_errors(directory):
                 if not (directory / "provenance.json").is_file():
-                    runs.write_json(directory / "provenance.json", runs.provenance(definition["seeds"]))
+                    files.write_json(directory / "provenance.json", runs.provenance(definition["seeds"]))
         worker.interrupt = interrupt
         if engine == "ray":
             from dqn_jax.sweep.cluster import run_units
@@ -249,10 +249,10 @@ def _add_units(worker: Worker, phase: str, trials: Sequence[int], seeds: Sequenc
     first = max((unit.id for unit in known), default=-1) + 1
     store.add_units(Unit(first + i, phase, wave) for i, wave in enumerate(waves))
     if worker.directory is not None and phase == "search":
-        with runs.clear_errors(worker.directory):
+        with files.clear_errors(worker.directory):
             path = worker.directory / "plan.json"
-            kept = runs.read_json(path) if path.is_file() else {}
-            runs.write_json(path, {**kept, **plan.as_json()})
+            kept = files.read_json(path) if path.is_file() else {}
+            files.write_json(path, {**kept, **plan.as_json()})
 
 
 def _open(

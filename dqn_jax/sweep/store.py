@@ -32,8 +32,9 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 
-from dqn_jax.config import ConfigError
-from dqn_jax.runs import RunError, atomic, claim_run_dir, write_json
+from dqn_jax.config import ConfigError, RunError
+from dqn_jax.files import atomic, write_json
+from dqn_jax.runs import claim_run_dir
 from dqn_jax.sweep.results import CURVE_COLUMNS, LANE_COLUMNS, PHASES, SweepData
 from dqn_jax.sweep.space import Space, distribution, parse_space
 

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dqn_jax import devices, runs
+from dqn_jax import devices, files, runs
 from dqn_jax.envs import kind_of
 from dqn_jax.interrupt import Interrupt
 from dqn_jax.sweep import store as stores
@@ -88,10 +88,10 @@ class Worker:
         if self.directory is None:
             return
         path = self.directory / "plan.json"
-        with runs.clear_errors(self.directory):
-            plan = runs.read_json(path) if path.is_file() else {}
+        with files.clear_errors(self.directory):
+            plan = files.read_json(path) if path.is_file() else {}
             plan.setdefault(what, []).append(entry)
-            runs.write_json(path, plan)
+            files.write_json(path, plan)
 
     def note_session(self) -> None:
         """Note what this process has done, if it has done anything."""

@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from dqn_jax import convergence, runs
+from dqn_jax import convergence, files, runs
 from dqn_jax.config import ConfigError
 from dqn_jax.envs import resolve_env
 from dqn_jax.presets import resolve_preset
@@ -97,7 +97,7 @@ def compare(chosen: Sequence[Run], arguments: str) -> None:
         raise ConfigError(f"run: {short[0].name} has no million frames yet, and published curves begin there; go on.")
     table = pd.concat([beside(run, published[published.game == run.game]) for run in chosen], ignore_index=True)
     FOLDER.mkdir(parents=True, exist_ok=True)
-    with runs.atomic(FOLDER / "comparison.csv") as path:
+    with files.atomic(FOLDER / "comparison.csv") as path:
         table.to_csv(path, index=False, float_format="%.6g")
     games = list(dict.fromkeys(run.game for run in chosen))
     columns = min(len(games), 3)
@@ -125,7 +125,7 @@ def compare(chosen: Sequence[Run], arguments: str) -> None:
         "Rules and exploration of each side; where they are not the same, scores are not like for like:",
         markdown_table(["run", "rules"], [*([run.name, run.rules] for run in chosen), ["published", PUBLISHED_RULES]]),
     ]
-    with runs.atomic(FOLDER / "README.md") as path:
+    with files.atomic(FOLDER / "README.md") as path:
         path.write_text("\n\n".join(text) + "\n")
 
 

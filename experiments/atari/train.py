@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from dqn_jax import cli, report, runs
+from dqn_jax import cli, files, report, runs
 from dqn_jax.config import Config, HParams, show
 from dqn_jax.envs import resolve_env
 from dqn_jax.presets import GAMES, resolve_preset
@@ -56,14 +56,14 @@ def write(name: str, run: Path, arguments: str) -> None:
     """Write results/NAME from a finished run that kept its episodes."""
     folder = RESULTS / name
     folder.mkdir(parents=True, exist_ok=True)
-    summary = runs.read_json(run / "summary.json")
+    summary = files.read_json(run / "summary.json")
     settings = runs.load_settings(run)
     config, frames = settings.config, settings.config.action_repeat
     for file in ("config.json", "metrics.csv"):
         shutil.copyfile(run / file, folder / file)
-    with runs.atomic(folder / "training.csv") as path:
+    with files.atomic(folder / "training.csv") as path:
         training_returns(pd.read_csv(run / "episodes.csv"), frames).to_csv(path, index=False, float_format="%.7g")
-    with runs.atomic(folder / "curve.png") as path:
+    with files.atomic(folder / "curve.png") as path:
         report.plot_runs([report.RunData.load(run)], path, x="env_steps", y="eval_return", aggregate="mean")
     rows = []
     for i, seed in enumerate(summary["seeds"]):
@@ -86,7 +86,7 @@ def write(name: str, run: Path, arguments: str) -> None:
     note = folder / "NOTE.md"  # what a reader must know of this run, written by hand
     if note.is_file():
         text.append(note.read_text().strip())
-    with runs.atomic(folder / "README.md") as path:
+    with files.atomic(folder / "README.md") as path:
         path.write_text("\n\n".join(text) + "\n")
 
 

@@ -17,7 +17,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 import dqn_jax
-from dqn_jax import convergence, runs
+from dqn_jax import convergence, files
 from experiments.common import COLOURS, machine, markdown_table, save_figure
 from experiments.convergence.common import RESULTS
 
@@ -125,7 +125,7 @@ def main() -> None:
             )
         header = ["variant", "converged", "mean steps to convergence", "final return (IQM)", "worst seed"]
         sections.append(f"## {preset}\n\n" + markdown_table([*header, "faster", "more area"], lines))
-    with runs.atomic(folder / "ablation.csv") as path:
+    with files.atomic(folder / "ablation.csv") as path:
         pd.DataFrame(rows).to_csv(path, index=False, float_format="%.6g")
     save_figure(folder / "curves.png", 11, 3.6, lambda figure: draw(figure, found))
     text = [
@@ -139,7 +139,7 @@ def main() -> None:
         "![evaluation return](curves.png)",
         *sections,
     ]
-    with runs.atomic(folder / "README.md") as path:
+    with files.atomic(folder / "README.md") as path:
         path.write_text("\n\n".join(text) + "\n")
 
 

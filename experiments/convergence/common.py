@@ -11,7 +11,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 import dqn_jax
-from dqn_jax import runs
+from dqn_jax import files
 from dqn_jax.config import show
 from dqn_jax.display import SweepDisplay
 from dqn_jax.report import sweep_figures
@@ -54,13 +54,13 @@ def write_results(name: str, view: View, draw: Mapping[str, Callable[[View], Fig
     """Write results/<name>/trials.csv and the figures; the names of those there was something to draw in."""
     folder = RESULTS / name
     folder.mkdir(parents=True, exist_ok=True)
-    with runs.atomic(folder / "trials.csv") as path:
+    with files.atomic(folder / "trials.csv") as path:
         path.write_text(as_csv([view]))
     written = []
     for file, figure_of in draw.items():
         figure = figure_of(view)
         if figure is not None:
-            with runs.atomic(folder / f"{file}.png") as path:
+            with files.atomic(folder / f"{file}.png") as path:
                 figure.savefig(path, dpi=80)
             written.append(file)
     return written
@@ -97,5 +97,5 @@ def write_page(name: str, title: str, asks: str, sections: Sequence[str], figure
         f"`.venv/bin/python -m experiments.convergence.{name}`, measured {machine()}. Brackets are 95 % intervals over "
         "seeds; lanes that did not converge count with the whole budget. All trials: [trials.csv](trials.csv)."
     )
-    with runs.atomic(RESULTS / name / "README.md") as path:
+    with files.atomic(RESULTS / name / "README.md") as path:
         path.write_text("\n\n".join([f"# {title}", asks, how, *sections, *pictures]) + "\n")

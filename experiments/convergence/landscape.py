@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import dqn_jax
-from dqn_jax import runs
+from dqn_jax import files
 from dqn_jax.report import sweep_figures
 from dqn_jax.report.values import number, percent
 from dqn_jax.report.view import View
@@ -61,7 +61,7 @@ def main() -> None:
     curves = data.curves[["trial", "seed", "env_steps", "eval_return", "train_return"]]
     table = curves.merge(data.trials, left_on="trial", right_index=True)
     small = {name: "float32" for name in (*VARY, "eval_return", "train_return")}
-    with runs.atomic(common.RESULTS / "landscape" / "landscape.parquet") as path:
+    with files.atomic(common.RESULTS / "landscape" / "landscape.parquet") as path:
         table.astype({**small, "trial": "int16", "seed": "int8", "env_steps": "int32"}).to_parquet(path, index=False)
     session, compiled = data.plan["sessions"][-1], data.plan["compiled"]
     sections = [

@@ -19,7 +19,7 @@ import numpy as np
 import pandas as pd
 
 import dqn_jax
-from dqn_jax import convergence, report, runs
+from dqn_jax import convergence, files, report
 from experiments.common import machine
 
 RESULTS = Path(__file__).parent / "results"
@@ -41,7 +41,7 @@ def measure(name: str) -> None:
     report.plot_runs([data], RESULTS / f"{name}.png")
     if result.run is not None and (result.run / "film.gif").is_file():
         shutil.copyfile(result.run / "film.gif", RESULTS / f"{name}.gif")
-    runs.write_json(RESULTS / f"{name}.json", {**_row(name, summary), "measured": machine()})
+    files.write_json(RESULTS / f"{name}.json", {**_row(name, summary), "measured": machine()})
     _write_table()
 
 

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from dqn_jax import runs
+from dqn_jax import files
 from experiments.tutorials import common
 
 PAGE = Path(__file__).parent / "README.md"
@@ -48,7 +48,7 @@ def main() -> None:
         "faithful form is checked step by step against a plain transcription of its schedule, in "
         "`tests/test_tutorials.py`.",
     ]
-    with runs.atomic(PAGE) as path:
+    with files.atomic(PAGE) as path:
         path.write_text("\n\n".join(parts) + "\n")
 
 

@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 
 import dqn_jax
-from dqn_jax import convergence, runs
+from dqn_jax import convergence, files
 from dqn_jax.loop import Loop, make_loop
 from dqn_jax.play import film_policy, play_agents
 from experiments.common import COLOURS, machine, markdown_table, save_figure
@@ -127,7 +127,7 @@ def reached(result: dqn_jax.TrainResult, name: str) -> list[bool]:
 def write_csv(path: Path, rows: Sequence[dict[str, Any]]) -> None:
     """A small table, atomically."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with runs.atomic(path) as temporary:
+    with files.atomic(path) as temporary:
         pd.DataFrame(rows).to_csv(temporary, index=False, float_format="%.6g")
 
 
@@ -241,9 +241,9 @@ def write_page(
         markdown_table(["what", "document", "here"], deviations),
     ]
     folder.mkdir(parents=True, exist_ok=True)
-    with runs.atomic(folder / "README.md") as temporary:
+    with files.atomic(folder / "README.md") as temporary:
         temporary.write_text("\n\n".join(parts) + "\n")
-    runs.write_json(
+    files.write_json(
         folder / "summary.json",
         {
             "name": name,

@@ -1,0 +1,125 @@
+"""Files that are whole or not there: written to a temporary name beside them, then renamed."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import os
+import secrets
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from dqn_jax.config import ConfigError, RunError
+
+_NO_LINKS = getattr(os, "O_NOFOLLOW", 0)  # Windows has none
+
+
+@contextlib.contextmanager
+def atomic(path: Path, *, durable: bool = True) -> Iterator[Path]:
+    """A temporary file beside `path` that takes its place when the block ends well, and vanishes otherwise.
+
+    Nobody can guess its name and have a link wait there; its permissions are those of any new file (umask).
+
+    Args:
+      path: what is written.
+      durable: whether it must be on the disk, not only in the system's memory, before it takes its place.
+
+    Raises:
+      OSError: if it cannot be written.
+    """
+    temporary = _temporary(path)
+    try:
+        yield temporary
+        if durable:
+            _sync(temporary)
+        os.replace(temporary, path)
+        if durable:
+            with contextlib.suppress(OSError):  # not every file system can for a folder
+                _sync(path.parent)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def clear_errors(where: Path, remedy: str = "go on with --resume", field: str = "out") -> Iterator[None]:
+    """Turn a failed write (a full disk, a folder gone) into one line; what was written before stays whole.
+
+    Args:
+      where: what could not be written to.
+      remedy: what to do once the cause is mended.
+      field: the setting that gave the place.
+    """
+    try:
+        yield
+    except OSError as error:
+        mend = {errno.ENOSPC: "free space", errno.EDQUOT: "free space", errno.ENOENT: "create the folder again"}
+        first = mend.get(error.errno or 0, "make it writable")
+        raise RunError(f"{field}: cannot write to {where} ({_reason(error)}); {first}, then {remedy}.") from error
+
+
+def check_writable(path: Path, field: str) -> None:
+    """Find out that the file `path` cannot be written before anything is worked out for it.
+
+    Raises:
+      ConfigError: one line that names `field`, the setting that gave the path.
+    """
+    if path.is_dir():
+        raise ConfigError(f"{field}: {path} is a folder; give the name of a file.")
+    if not path.parent.is_dir():
+        raise ConfigError(f"{field}: there is no folder {path.parent}; create it, or choose another.")
+    try:
+        _temporary(path).unlink()
+    except OSError as error:
+        raise ConfigError(
+            f"{field}: cannot write to {path.parent} ({_reason(error)}); choose another folder."
+        ) from error
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write JSON atomically; NaN and infinities become null, as JSON has neither."""
+    with atomic(path) as temporary:
+        temporary.write_text(json.dumps(plain(value), indent=1, allow_nan=False) + "\n")
+
+
+def read_json(path: Path) -> Any:
+    """Read JSON."""
+    return json.loads(path.read_text())
+
+
+def plain(value: Any) -> Any:
+    """A value as JSON has it: tuples and arrays as lists, NaN and infinities as None."""
+    if isinstance(value, dict):
+        return {str(k): plain(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(v) for v in value]
+    if isinstance(value, np.ndarray):
+        return plain(value.tolist())
+    if isinstance(value, np.generic):
+        return plain(value.item())
+    if isinstance(value, float) and not np.isfinite(value):
+        return None
+    return value
+
+
+def _temporary(path: Path) -> Path:
+    """A new empty file in the folder of `path`, of its suffix, which tells writers the format."""
+    temporary = path.with_name(f".{path.stem[:40]}.{secrets.token_hex(8)}.tmp{path.suffix}")
+    os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY | _NO_LINKS, 0o666))
+    return temporary
+
+
+def _sync(path: Path) -> None:
+    """Have the system write a file, or the names in a folder, to the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _reason(error: OSError) -> str:
+    return error.strerror or str(error)
