@@ -60,6 +60,8 @@ class TrainDisplay:
         )
         if progress.diverged.any():
             state += f" | diverged {progress.diverged.sum()}"
+        if progress.above_bound.any():
+            state += f" | Q above its bound: {_seeds(progress.above_bound.sum())}"
         left = progress.seconds * (1 / progress.share_done - 1) if progress.share_done else float("nan")
         if self._enabled:
             self._state, self._share, self._ends_at = state, progress.share_done, time.monotonic() + left
@@ -263,10 +265,38 @@ def summary_tables(result: TrainResult) -> None:
         highlight=False,
         soft_wrap=True,
     )
+    for line in _in_short(summary):
+        console.print(f"in short          {line}", highlight=False, markup=False, soft_wrap=True)
     if summary["diverged"]:
         console.print(f"[red]diverged[/red]          seeds {', '.join(map(str, summary['diverged']))}", highlight=False)
     if result.run:
         console.print(f"files             {result.run}", highlight=False, soft_wrap=True)
+
+
+def _in_short(summary: dict[str, Any]) -> list[str]:
+    """What a mean hides: agents that were good once, and Q-values that are no values."""
+    lines = []
+    seeds = len(summary["seeds"])
+    if summary["criteria"] and summary["fell_back"]:
+        criterion = convergence.parse_criterion(summary["criteria"][0]["name"])
+        side = "below" if ">" in criterion.comparison else "above"
+        lines.append(
+            f"converged {round(summary['criteria'][0]['converged'] * seeds)} of {seeds}, "
+            f"{len(summary['fell_back'])} of them ended {side} {criterion.threshold:g}"
+        )
+    if summary["above_bound"]:
+        bounds = sorted({bound for bound in summary["value_bound"] if bound is not None})
+        bound = f"{bounds[0]:,.4g}" + (f" to {bounds[-1]:,.4g}" if len(bounds) > 1 else "")
+        furthest = max(abs(q) for q in summary["q_mean"] if q is not None)
+        lines.append(
+            f"mean Q above its bound in {len(summary['above_bound'])} of {seeds} seeds: up to {furthest:,.4g}, where "
+            f"no policy is worth more than {bound} (largest reward / (1 - discount))"
+        )
+    return lines
+
+
+def _seeds(count: int) -> str:
+    return f"{count} seed" + "s" * (count != 1)
 
 
 def _number(value: Any) -> str:

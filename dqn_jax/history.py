@@ -111,6 +111,10 @@ class History:
             return np.empty((len(self.seeds), 0))
         return np.stack(self.readings[name], axis=1)
 
+    def above_bound(self, bound: np.ndarray) -> np.ndarray:
+        """`[L]`, bool, whether a chunk's mean Q-value was ever beyond `bound` (`[L]`, NaN where nothing bounds it)."""
+        return np.any(np.abs(self.reading("q_mean")) > bound[:, None], axis=1)
+
     def at_rest(self) -> np.ndarray:
         """`[L]`, bool, whether the seed has played all its episodes."""
         return self._finished >= self._rests_after

@@ -17,6 +17,7 @@ import numpy as np
 
 from dqn_jax import convergence, devices, play, runs
 from dqn_jax._import_time import import_seconds
+from dqn_jax.bounds import value_bound
 from dqn_jax.config import Config, ConfigError, HParams, envs_per_step, validate
 from dqn_jax.history import History
 from dqn_jax.interrupt import Interrupt
@@ -51,6 +52,7 @@ class Progress:
     eval_return: np.ndarray  # [L]
     converged: np.ndarray  # [L], bool, by the first criterion
     diverged: np.ndarray  # [L], bool
+    above_bound: np.ndarray  # [L], bool, whether its mean Q-value has been beyond `bounds.value_bound`
 
 
 @dataclasses.dataclass(frozen=True)
@@ -145,12 +147,15 @@ def train(
     learnt = None if source is None else _load_weights(source, loop, len(lane_seeds))
     run = _open_run(settings, out, root, resume)
     history = History(lane_seeds, envs_per_step(settings.config), settings.config.total_episodes)
+    bound = value_bound(settings.config, settings.hparams, len(lane_seeds))
 
     def report(phase: Phase, env_steps: int) -> None:
         if on_progress:
             after_chunk = history.seconds[-1] if history.seconds else 0.0
             seconds = time.perf_counter() - began if phase == "step" else after_chunk
-            on_progress(_progress(phase, settings.config, loop, history, parsed, env_steps, seconds, budget_seconds))
+            on_progress(
+                _progress(phase, settings.config, loop, history, parsed, bound, env_steps, seconds, budget_seconds)
+            )
 
     report("compile", 0)
     everyone = np.arange(len(lane_seeds))
@@ -207,7 +212,7 @@ def train(
         if recorder and saved_at != env_steps:
             recorder.checkpoint(env_steps, lanes, history)
     params = layout.fetch(networks_of(lanes), everyone)
-    summary = _summary(settings, parsed, history, population, complete=not interrupt.requested)
+    summary = _summary(settings, parsed, history, bound, population, complete=not interrupt.requested)
     if recorder:
         recorder.finish(summary, history, params, warn)
     return TrainResult(
@@ -305,6 +310,7 @@ def _progress(
     loop: AnyLoop,
     history: History,
     criteria: Sequence[convergence.Criterion],
+    bound: np.ndarray,
     env_steps: int,
     seconds: float,
     budget_seconds: float,
@@ -330,6 +336,7 @@ def _progress(
         eval_return=last("eval_return"),
         converged=_converged(criteria, history),
         diverged=~history.finite,
+        above_bound=history.above_bound(bound),
     )
 
 
@@ -337,6 +344,7 @@ def _summary(
     settings: runs.RunSettings,
     criteria: Sequence[convergence.Criterion],
     history: History,
+    bound: np.ndarray,
     population: AnyPopulation,
     *,
     complete: bool,
@@ -350,6 +358,13 @@ def _summary(
     final = history.reading("eval_return")[:, -1] if history.env_steps else np.full(lanes, np.nan)
     low, high = convergence.bootstrap_interval(final)
     worst = int(np.argmin(np.where(np.isnan(final), -np.inf, final)))
+
+    def seeds_where(flags: np.ndarray) -> list[int]:
+        return [seed for seed, flag in zip(settings.seeds, flags, strict=True) if flag]
+
+    fell_back = np.zeros(lanes, bool)
+    if criteria and criteria[0].kind in ("eval", "train"):
+        fell_back = _converged(criteria, history) & ~criteria[0].holds(final)
     return {
         "env": settings.config.env,
         "preset": settings.name,
@@ -367,7 +382,12 @@ def _summary(
             "worst_seed": settings.seeds[worst],
         },
         "final_train_return": history.reading("train_return")[:, -1].tolist() if history.env_steps else [],
-        "diverged": [seed for seed, finite in zip(settings.seeds, history.finite, strict=True) if not finite],
+        # Of the seeds that met the first criterion, those whose last evaluation is on the wrong side of its threshold.
+        "fell_back": seeds_where(fell_back),
+        "diverged": seeds_where(~history.finite),
+        "value_bound": [None if np.isnan(b) else float(b) for b in bound],
+        "q_mean": _furthest(history.reading("q_mean")),  # of all chunks, the one furthest from zero
+        "above_bound": seeds_where(history.above_bound(bound)),
         "throughput": {
             "env_steps_per_second": float(lane_steps.sum()) / seconds if seconds else None,
             "updates_per_second": float(updates) / seconds if seconds else None,
@@ -375,3 +395,9 @@ def _summary(
         "seconds": {"import": import_seconds(), "compile": population.compile_seconds, "run": seconds},
         "peak_memory_bytes": devices.peak_memory_bytes(),
     }
+
+
+def _furthest(values: np.ndarray) -> list[float | None]:
+    """Of each row of `values` `[L, C]` the one furthest from zero; None if there is none."""
+    found = (row[np.isfinite(row)] for row in values)
+    return [float(row[np.argmax(np.abs(row))]) if len(row) else None for row in found]

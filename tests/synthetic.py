@@ -78,6 +78,7 @@ def curves_of(lanes: pd.DataFrame) -> pd.DataFrame:
             "train_return": 0.9 * returns,
             "loss": np.exp(-steps / TOTAL_STEPS),
             "td_error": np.exp(-steps / TOTAL_STEPS),
+            "q_mean": steps / TOTAL_STEPS,
         }
         parts.append(pd.DataFrame(part))
     if not parts:

@@ -32,6 +32,7 @@ def progress(**changes):
         eval_return=np.array([23_456.7, 23_456.7]),
         converged=np.array([True, False]),
         diverged=np.array([False, True]),
+        above_bound=np.array([False, False]),
     )
     return Progress(**{**known, **changes})
 

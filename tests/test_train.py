@@ -78,6 +78,13 @@ def test_summary_has_the_documented_keys(finished):
     assert summary["seeds"] == [0, 1, 2]
     assert len(summary["final_eval_return"]) == 3
     assert summary["diverged"] == []
+    np.testing.assert_allclose(summary["value_bound"], [50.0] * 3)  # reward_scale 0.1, discount 0.998
+    q_mean = finished.history.reading("q_mean")
+    assert summary["q_mean"] == [row[np.abs(row).argmax()] for row in q_mean]
+    assert summary["above_bound"] == []
+    assert summary["fell_back"] == [
+        i for i in range(3) if finished.converged[i] and summary["final_eval_return"][i] < 5
+    ]
     assert summary["peak_memory_bytes"] > 1e6
     assert set(summary["throughput"]) == {"env_steps_per_second", "updates_per_second"}
     assert set(summary["seconds"]) == {"import", "compile", "run"}

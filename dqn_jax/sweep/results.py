@@ -14,7 +14,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from dqn_jax import convergence
-from dqn_jax.config import ConfigError, suggest
+from dqn_jax.bounds import value_bound
+from dqn_jax.config import Config, ConfigError, HParams, suggest
+from dqn_jax.presets import Preset, with_overrides
 from dqn_jax.runs import load_settings
 
 if TYPE_CHECKING:
@@ -55,6 +57,7 @@ CURVE_COLUMNS = {
     "train_return": "float64",  # mean of the last 100 training episodes
     "loss": "float64",
     "td_error": "float64",
+    "q_mean": "float64",  # NaN in sweeps from before it was kept
 }
 
 
@@ -196,6 +199,25 @@ def finished(data: SweepData) -> SweepData:
     whole = data.lanes[counts >= needed].reset_index(drop=True)
     kept = whole[["phase", "trial"]].drop_duplicates()
     return dataclasses.replace(data, lanes=whole, curves=data.curves.merge(kept, on=["phase", "trial"]))
+
+
+def above_bound(data: SweepData) -> np.ndarray:
+    """`[lanes]`, bool, whether a lane's mean Q-value was ever beyond what a value can be (see `bounds.value_bound`)."""
+    preset = Preset(data.name, "", Config(**data.settings["config"]), HParams(**data.settings["hparams"]))
+    seeds = list(data.settings["seeds"])
+    bounds: dict[int, np.ndarray] = {}
+    for trial, point in zip(data.trials.index, data.trials.to_dict("records"), strict=True):
+        given = {str(name): None if value != value else value for name, value in point.items()}
+        changed = with_overrides(preset, given)
+        bounds[int(trial)] = value_bound(changed.config, changed.hparams, len(seeds))
+    furthest = data.curves["q_mean"].abs().groupby([data.curves[key] for key in ("phase", "trial", "seed")]).max()
+    own = [
+        # A run's lanes may differ in discount; those of a sweep's trial do not, whichever their seeds.
+        bounds[trial][seeds.index(seed) if seed in seeds else 0]
+        for trial, seed in data.lanes[["trial", "seed"]].itertuples(index=False)
+    ]
+    reached = furthest.reindex(list(data.lanes[["phase", "trial", "seed"]].itertuples(index=False, name=None)))
+    return reached.to_numpy(np.float64) > np.asarray(own, np.float64)
 
 
 def horizon(data: SweepData, clock: str = "env_steps") -> float:

@@ -17,7 +17,7 @@ import numpy as np
 
 from dqn_jax.config import Config, ConfigError, HParams, envs_per_step
 from dqn_jax.convergence import Criterion, Curve, Moment, stability, time_to
-from dqn_jax.history import History
+from dqn_jax.history import READINGS, History
 from dqn_jax.paths import AnyLoop, AnyPopulation, loop_for, population_for
 from dqn_jax.population import stack_hparams
 from dqn_jax.sweep.checkpoint import WaveCheckpoint
@@ -360,10 +360,7 @@ def curve_rows(lanes: Sequence[WaveLane], phase: str, history: History, numbers:
         "phase": np.full(chunks.sum(), phase),
         "env_steps": np.broadcast_to(history.env_steps, taken.shape)[taken],
         "seconds": np.broadcast_to(history.seconds, taken.shape)[taken],
-        **{
-            name: history.reading(name)[numbers][taken]
-            for name in ("updates", "episodes", "eval_return", "eval_length", "train_return", "loss", "td_error")
-        },
+        **{name: history.reading(name)[numbers][taken] for name in CURVE_COLUMNS if name in READINGS},
     }
     return pd.DataFrame({name: columns[name] for name in CURVE_COLUMNS}).astype(
         {name: kind for name, kind in CURVE_COLUMNS.items() if kind != "str"}
