@@ -22,6 +22,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from dqn_jax.config import ConfigError
 from dqn_jax.envs import Env
+from dqn_jax.envs.action_names import device_action_names
 from dqn_jax.files import atomic
 from dqn_jax.types import Key, Obs
 
@@ -35,7 +36,8 @@ GYMNASIUM_FPS = {  # frames per second, as in Gymnasium
 _WIDTH = 400  # pixels of a frame
 _MOST_DRAWN = 600  # frames drawn of an episode
 MOST_IN_GIF = 300  # frames of a GIF, which compresses less well than a video
-BACKGROUND, _EMPTY_TILE, INK = (22, 24, 31), (37, 40, 50), (226, 228, 233)
+_BACKGROUND, _EMPTY_TILE, _INK = (22, 24, 31), (37, 40, 50), (226, 228, 233)
+_CHOSEN, _BAR = (247, 205, 77), (92, 101, 122)
 _TILES = (  # by plane; in most games 0 is the player, 1 what it meets, and 2 a trail
     *((88, 214, 141), (236, 87, 76), (112, 122, 143), (247, 205, 77), (236, 132, 214)),
     *((255, 150, 64), (150, 112, 240), (66, 150, 245), (244, 244, 244), (80, 220, 230)),
@@ -49,21 +51,30 @@ class Episode(NamedTuple):
     actions: np.ndarray  # [T], int32, as executed (a sticky one may differ from the one chosen)
     rewards: np.ndarray  # [T], float32, raw
     episode_return: float  # raw
+    q_values: np.ndarray | None = None  # [T, num_actions], float32, on choosing each action, where they were asked for
 
 
-def play(env: Env, choose: Callable[[Obs, Key], jax.Array], key: Key, *, max_frames: int = 10_000) -> Episode:
+def play(
+    env: Env,
+    choose: Callable[[Obs, Key], jax.Array],
+    key: Key,
+    *,
+    q_values: Callable[[Obs], jax.Array] | None = None,
+    max_frames: int = 10_000,
+) -> Episode:
     """Play one episode on the device.
 
     Args:
       env: the environment.
       choose: actions `[1]` int32 for observations `[1, *obs_shape]` and a key; it is traced.
       key: fixes the start, the environment's noise and the keys that `choose` gets.
+      q_values: of all actions `[1, num_actions]` for observations `[1, *obs_shape]`, to be kept beside the episode.
       max_frames: cut the episode after so many agent steps.
     """
     most = min(env.spec.max_episode_steps, max_frames)
 
     def body(carry: Any) -> Any:
-        key, state, obs, _, episode_return, t, (states, actions, rewards) = carry
+        key, state, obs, _, episode_return, t, (states, actions, rewards, values) = carry
         key, act_key, env_key = jax.random.split(key, 3)
         action = choose(obs[None], act_key)[0].astype(jnp.int32)
         # Counted from zero, the return after this step is this step's raw reward, free of rounding.
@@ -72,6 +83,7 @@ def play(env: Env, choose: Callable[[Obs, Key], jax.Array], key: Key, *, max_fra
             jax.tree.map(lambda rows, x: rows.at[t + 1].set(x), states, state.inner),
             actions.at[t].set(state.last_action),
             rewards.at[t].set(out.episode_return),
+            None if q_values is None else values.at[t].set(q_values(obs[None])[0]),
         )
         done = out.terminated | out.truncated
         return key, state, out.obs, done, episode_return + out.episode_return, t + 1, record
@@ -81,13 +93,15 @@ def play(env: Env, choose: Callable[[Obs, Key], jax.Array], key: Key, *, max_fra
         reset_key, loop_key = jax.random.split(key)
         state, obs = env.reset(reset_key)
         states = jax.tree.map(lambda x: jnp.zeros((most + 1, *x.shape), x.dtype).at[0].set(x), state.inner)
-        record = (states, jnp.zeros((most,), jnp.int32), jnp.zeros((most,), jnp.float32))
+        values = None if q_values is None else jnp.zeros((most, env.spec.num_actions), jnp.float32)
+        record = (states, jnp.zeros((most,), jnp.int32), jnp.zeros((most,), jnp.float32), values)
         start = (loop_key, state, obs, jnp.zeros((), bool), jnp.zeros((), jnp.float32), 0, record)
         return jax.lax.while_loop(lambda carry: ~carry[3] & (carry[5] < most), body, start)[4:]
 
-    episode_return, steps, (states, actions, rewards) = jax.device_get(run(key))
+    episode_return, steps, (states, actions, rewards, values) = jax.device_get(run(key))
     states = jax.tree.map(lambda x: x[: steps + 1], states)
-    return Episode(states, actions[:steps], rewards[:steps], float(episode_return))
+    kept = None if values is None else values[:steps]
+    return Episode(states, actions[:steps], rewards[:steps], float(episode_return), kept)
 
 
 def can_draw(env: Env) -> bool:
@@ -102,7 +116,7 @@ def frames_per_second(env: Env) -> int:
 
 
 def draw(env: Env, episode: Episode, *, title: str = "") -> list[np.ndarray]:
-    """Draw an episode, each frame with its step number, the return so far and `title`.
+    """Draw an episode, each frame with its step number, the return so far, `title` and the Q-values that it has.
 
     Returns:
       Frames `[H, W, 3]` uint8 of one even size: each state, or of more than 600 every second, third, ...
@@ -118,8 +132,17 @@ def draw(env: Env, episode: Episode, *, title: str = "") -> list[np.ndarray]:
     pictures = (_gymnasium if env.inner.name in GYMNASIUM_FPS else _tiled)(env, states)
     returns = np.concatenate([[0.0], np.cumsum(episode.rewards, dtype=np.float64)])
     digits = 0 if np.all(returns == np.round(returns)) else 2
+    panel = None
+    if episode.q_values is not None:
+        names = device_action_names(env.spec, env.inner.action_space(env.inner_params))
+        panel = QPanel(names, episode.actions, episode.q_values)
     return [
-        with_caption(picture, title, f"step {t}", f"return {returns[t]:z.{digits}f}")
+        with_caption(
+            picture if panel is None else panel.beside(picture, t),
+            title,
+            f"step {t}",
+            f"return {returns[t]:z.{digits}f}",
+        )
         for t, picture in zip(steps, pictures, strict=True)
     ]
 
@@ -240,7 +263,7 @@ def _tiles(planes: np.ndarray, cell: int) -> Image.Image:
     edge = np.minimum(np.arange(cell), np.arange(cell)[::-1])
     depth = np.tile(np.minimum.outer(edge, edge), (height, width))  # of a pixel below its tile's edge
     margin = np.ones_like(depth)
-    colours = np.array([BACKGROUND, _EMPTY_TILE, *_TILES], np.uint8)
+    colours = np.array([_BACKGROUND, _EMPTY_TILE, *_TILES], np.uint8)
     colour = np.where(depth >= margin, 1, 0)
     for channel in reversed(range(channels)):
         colour[shown[..., channel] & (depth >= margin)] = 2 + channel % len(_TILES)
@@ -253,10 +276,45 @@ def with_caption(picture: Image.Image, title: str, left: str, right: str) -> np.
     line, pad = 20, 6
     top = line * (2 if title else 1) + pad
     width, height = _even(max(_WIDTH, picture.width)), _even(picture.height + top)
-    frame = Image.new("RGB", (width, height), BACKGROUND)
+    frame = Image.new("RGB", (width, height), _BACKGROUND)
     frame.paste(picture, ((width - picture.width) // 2, top))
     pen, font = ImageDraw.Draw(frame), ImageFont.load_default(14)
-    pen.text((pad, pad // 2), title, INK, font)
-    pen.text((pad, top - line), left, INK, font)
-    pen.text((width - pad, top - line), right, INK, font, anchor="ra")
+    pen.text((pad, pad // 2), title, _INK, font)
+    pen.text((pad, top - line), left, _INK, font)
+    pen.text((width - pad, top - line), right, _INK, font, anchor="ra")
     return np.asarray(frame)
+
+
+class QPanel:
+    """The Q-values of a film's actions, one to a line: name, bar and number. Bars span all values of the film."""
+
+    def __init__(self, names: list[str], actions: np.ndarray, q_values: np.ndarray):
+        self._names, self._actions, self._q_values = names, actions, q_values
+        finite = q_values[np.isfinite(q_values)]  # a diverged agent has none
+        self._low, self._high = finite.min(initial=np.inf), finite.max(initial=-np.inf)
+        self._font = ImageFont.load_default(12)
+        self._name_width = max(round(self._font.getlength(name)) for name in names)
+
+    def beside(self, picture: Image.Image, t: int) -> Image.Image:
+        """The picture with the panel at its right, as of step t; after the last step there is nothing to choose."""
+        pad, bar, number = 10, 90, 60
+        line = max(15, min(26, picture.height // len(self._names)))
+        left = picture.width + pad
+        start = left + self._name_width + pad
+        size = (start + bar + number + pad, max(picture.height, line * len(self._names)))
+        both = Image.new("RGB", size, _BACKGROUND)
+        both.paste(picture, (0, 0))
+        pen = ImageDraw.Draw(both)
+        for action, name in enumerate(self._names):
+            middle = line * action + line // 2
+            chosen = t < len(self._actions) and action == self._actions[t]
+            ink: Any = _CHOSEN if chosen else _INK
+            pen.text((left, middle), name, ink, self._font, anchor="lm")
+            if t < len(self._actions):
+                value = float(self._q_values[t, action])
+                if np.isfinite(value):
+                    length = bar * (value - self._low) / max(self._high - self._low, 1e-6)
+                    box = (start, middle - line // 4, start + length, middle + line // 4)
+                    pen.rectangle(box, _CHOSEN if chosen else _BAR)
+                pen.text((size[0] - pad, middle), f"{value:.3f}", ink, self._font, anchor="rm")
+        return both

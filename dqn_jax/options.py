@@ -167,7 +167,7 @@ class Record:
     start: int = 0
     """Seed of the episode's start."""
     q_values: bool = False
-    """Draw the Q-values of all actions beside the picture (EnvPool's environments only)."""
+    """Draw the Q-values of all actions beside the picture."""
 
 
 @dataclasses.dataclass

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import sys
 from pathlib import Path
@@ -99,8 +100,6 @@ def record_run(
         raise ConfigError(
             f"run: {settings.config.env} cannot be drawn; classic control, MinAtar, grids and what EnvPool renders can."
         )
-    if q_values and isinstance(loop, Loop):
-        raise ConfigError("q_values: only films of EnvPool's environments show them; leave it out.")
     if seed is None:
         summary = run / "summary.json"
         final = json.loads(summary.read_text())["final_eval_return"] if summary.is_file() else [0.0]
@@ -118,7 +117,7 @@ def film_policy(
 ) -> tuple[float, int]:
     """Film one episode (random, if `params` is None) from start `start`; gives return and frame count.
 
-    Agents are greedy, and in a pool explore as its evaluations do. Only there `q_values` may be shown.
+    Agents are greedy, and in a pool explore as its evaluations do. `q_values` draws theirs beside the picture.
     """
     if isinstance(loop, PoolLoop):
         game = pool_film.play(loop, params, start=start)
@@ -132,7 +131,8 @@ def film_policy(
             return jax.random.randint(key, (obs.shape[0],), 0, loop.env.spec.num_actions, jnp.int32)
         return jnp.argmax(loop.agent.q_values(params, obs), axis=-1)
 
-    episode = film.play(loop.env, choose, make_key(start))
+    values = functools.partial(loop.agent.q_values, params) if q_values and params is not None else None
+    episode = film.play(loop.env, choose, make_key(start), q_values=values)
     frames = film.draw(loop.env, episode, title=title)
     film.write_film(output, frames, fps=film.frames_per_second(loop.env))
     return episode.episode_return, len(frames)

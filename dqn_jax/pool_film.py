@@ -7,18 +7,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image
 
 from dqn_jax.config import ConfigError, RunError
 from dqn_jax.envs import PoolOutput, make_pool
 from dqn_jax.envs.action_names import action_names
 from dqn_jax.envs.pool import PREFIX, is_atari
-from dqn_jax.film import BACKGROUND, GYMNASIUM_FPS, INK, MOST_IN_GIF, thin, with_caption
+from dqn_jax.film import GYMNASIUM_FPS, MOST_IN_GIF, QPanel, thin, with_caption
 from dqn_jax.pool_loop import PoolLoop
 from dqn_jax.prng import make_key
 from dqn_jax.types import Params
@@ -27,7 +27,6 @@ _ATARI_HERTZ = 60  # emulator frames per second
 _ATARI_PIXEL = (3, 2)  # on a television they are nearly twice as wide as high
 _MOST_IN_VIDEO = 4500  # frames, five minutes of an Atari game; a longer one is shown faster
 _SMALLEST = 240  # smaller pictures of other environments are magnified
-_CHOSEN, _BAR = (247, 205, 77), (92, 101, 122)
 
 
 class Row(NamedTuple):
@@ -135,7 +134,7 @@ def draw(loop: PoolLoop, game: Game, steps: list[int], *, title: str, q_values: 
       RunError: if the second game is not the first one.
     """
     names = action_names(loop.spec, full=loop.config.full_action_space)
-    panel = _Panel(names, game.actions, game.q_values) if q_values and game.q_values is not None else None
+    panel = QPanel(names, game.actions, game.q_values) if q_values and game.q_values is not None else None
     wanted = set(steps)
     digits = 0 if all(row.episode_return.is_integer() for row in game.rows) else 2
     pool = make_pool(loop.config, 1, game.start, evaluation=True, pictures=True)
@@ -162,38 +161,3 @@ def _magnified(picture: np.ndarray, atari: bool) -> Image.Image:
     height, width, _ = picture.shape
     by = _ATARI_PIXEL if atari else (max(1, _SMALLEST // width),) * 2
     return Image.fromarray(picture).resize((width * by[0], height * by[1]), Image.Resampling.NEAREST)
-
-
-class _Panel:
-    """The Q-values of a game's actions, one to a line: name, bar and number. Bars span all values of the game."""
-
-    def __init__(self, names: list[str], actions: np.ndarray, q_values: np.ndarray):
-        self._names, self._actions, self._q_values = names, actions, q_values
-        finite = q_values[np.isfinite(q_values)]  # a diverged agent has none
-        self._low, self._high = finite.min(initial=np.inf), finite.max(initial=-np.inf)
-        self._font = ImageFont.load_default(12)
-        self._name_width = max(round(self._font.getlength(name)) for name in names)
-
-    def beside(self, picture: Image.Image, t: int) -> Image.Image:
-        """The picture with the panel at its right, as of step t; after the last step there is nothing to choose."""
-        pad, bar, number = 10, 90, 60
-        line = max(15, min(26, picture.height // len(self._names)))
-        left = picture.width + pad
-        start = left + self._name_width + pad
-        size = (start + bar + number + pad, max(picture.height, line * len(self._names)))
-        both = Image.new("RGB", size, BACKGROUND)
-        both.paste(picture, (0, 0))
-        pen = ImageDraw.Draw(both)
-        for action, name in enumerate(self._names):
-            middle = line * action + line // 2
-            chosen = t < len(self._actions) and action == self._actions[t]
-            ink: Any = _CHOSEN if chosen else INK
-            pen.text((left, middle), name, ink, self._font, anchor="lm")
-            if t < len(self._actions):
-                value = float(self._q_values[t, action])
-                if np.isfinite(value):
-                    length = bar * (value - self._low) / max(self._high - self._low, 1e-6)
-                    box = (start, middle - line // 4, start + length, middle + line // 4)
-                    pen.rectangle(box, _CHOSEN if chosen else _BAR)
-                pen.text((size[0] - pad, middle), f"{value:.3f}", ink, self._font, anchor="rm")
-        return both

@@ -2,22 +2,35 @@
 
 from __future__ import annotations
 
+import re
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 
-from dqn_jax import files, report, runs
+from dqn_jax import convergence, files, report, runs
 from dqn_jax.config import RunError
-from dqn_jax.history import READINGS, History
+from dqn_jax.history import History
 from dqn_jax.loop import Loop
 from dqn_jax.paths import AnyLoop, AnyPopulation, rows_apart
 from dqn_jax.play import can_draw, film_policy, film_title, median_lane
 from dqn_jax.rows import RowFiles, without_rows
 from dqn_jax.types import Params
+
+_TAGS = {  # of TensorBoard, which groups them by what is before the slash
+    "eval_return": "eval/return",
+    "eval_length": "eval/length",
+    "train_return": "train/return",
+    "loss": "train/loss",
+    "td_error": "train/td_error",
+    "q_mean": "train/q_mean",
+    "epsilon": "train/epsilon",
+    "updates": "time/updates",
+    "episodes": "time/episodes",
+}
 
 
 class Recorder:
@@ -92,7 +105,11 @@ class Recorder:
             for writer in self._writers:
                 writer.close()
             loop = self._loop
-            if summary["complete"] and can_draw(loop):
+            if not summary["complete"]:
+                return
+            if not can_draw(loop):
+                warn(f"no film: {self.settings.config.env} cannot be drawn; all else is written")
+            else:
                 lane = median_lane(summary["final_eval_return"])
                 own = jax.tree.map(lambda x: x[lane], params)
                 title = film_title(loop, f"seed {self.settings.seeds[lane]}")
@@ -111,18 +128,40 @@ class Recorder:
                 history.episodes_table().to_csv(path, index=False, float_format="%.7g")
 
     def _events(self, history: History) -> None:
-        """TensorBoard: one event file per seed, so that a stock TensorBoard shows them as runs to compare."""
+        """TensorBoard: a run for each seed, and of several one for their mean; a stock TensorBoard compares them.
+
+        The mean is over all seeds or there is none: over those that have a value it would not be comparable.
+        """
         from tensorboardX import SummaryWriter  # slow to import
 
-        folder = self.run / "tensorboard"
+        folder, seeds = self.run / "tensorboard", self.settings.seeds
         if not self._writers:
             # After a resume the events are written anew from the history: none twice, none missing.
             shutil.rmtree(folder, ignore_errors=True)
-            self._writers = [SummaryWriter(str(folder / f"seed_{seed}")) for seed in self.settings.seeds]
+            names = [f"seed_{seed}" for seed in seeds] + (["mean"] if len(seeds) > 1 else [])
+            self._writers = [SummaryWriter(str(folder / name)) for name in names]
+        shares = _shares_converged(self.settings.criteria, history)
         for chunk in range(self._events_written, len(history.env_steps)):
-            for lane, writer in enumerate(self._writers):
-                for name in READINGS:
-                    value = float(history.readings[name][chunk][lane])
+            step = history.env_steps[chunk]
+            for reading, tag in _TAGS.items():
+                values = history.readings[reading][chunk]
+                for value, writer in zip([*values, values.mean()], self._writers, strict=False):
                     if np.isfinite(value):
-                        writer.add_scalar(name, value, history.env_steps[chunk])
+                        writer.add_scalar(tag, float(value), step)
+            for criterion, share in shares.items():
+                if len(seeds) > 1:
+                    tag = re.sub(r"[^\w.]+", "_", criterion)  # TensorBoard allows no more
+                    self._writers[-1].add_scalar(f"converged/{tag}", share[chunk], step)
+            self._writers[-1].add_scalar("time/seconds", history.seconds[chunk], step)
         self._events_written = len(history.env_steps)
+
+
+def _shares_converged(criteria: Sequence[str], history: History) -> dict[str, np.ndarray]:
+    """`[C]`, for each criterion the share of seeds that had met it by the end of each chunk."""
+    curves, ends = history.curves(), np.asarray(history.env_steps)
+    shares = {}
+    for name in criteria:
+        moments = [convergence.time_to(convergence.parse_criterion(name), curve) for curve in curves]
+        met = [np.inf if moment is None else moment.env_steps for moment in moments]
+        shares[name] = (np.array(met)[:, None] <= ends).mean(axis=0)
+    return shares

@@ -14,6 +14,7 @@ from PIL import Image
 from dqn_jax import film
 from dqn_jax.config import Config, ConfigError
 from dqn_jax.envs import make_env
+from dqn_jax.envs.action_names import device_action_names
 from dqn_jax.prng import make_key
 
 BINS = {"Pendulum-v1": 5, "MountainCarContinuous-v0": 5}
@@ -82,6 +83,38 @@ def test_play_is_the_episode_of_a_python_loop(name, changes):
         episode.states,
         *states,
     )
+
+
+def test_q_values_are_those_of_what_was_seen_and_are_drawn_beside_the_picture():
+    env = make("CartPole-v1")
+    weights = jax.random.normal(make_key(0), (4, 2))
+
+    def choose(obs, key):
+        return (obs @ weights).argmax(axis=-1)
+
+    plain = film.play(env, choose, make_key(3))
+    valued = film.play(env, choose, make_key(3), q_values=lambda obs: obs @ weights)
+    assert plain.q_values is None
+    assert valued.actions.tolist() == plain.actions.tolist() == valued.q_values.argmax(axis=1).tolist()
+    assert valued.q_values.shape == (len(valued.actions), 2)
+    before, beside = film.draw(env, plain), film.draw(env, valued)
+    assert len(beside) == len(before)
+    assert beside[0].shape[1] > before[0].shape[1]
+    assert (beside[0][:, before[0].shape[1] :] != beside[1][:, before[0].shape[1] :]).any()
+
+
+@pytest.mark.parametrize(
+    ("name", "names"),
+    [
+        ("CartPole-v1", ["left", "right"]),
+        ("MountainCar-v0", ["left", "none", "right"]),
+        ("Pendulum-v1", ["-2", "-1", "0", "1", "2"]),
+        ("Breakout-MinAtar", ["0", "1", "2"]),
+    ],
+)
+def test_actions_of_device_environments_have_names(name, names):
+    env = make(name)
+    assert device_action_names(env.spec, env.inner.action_space(env.inner_params)) == names
 
 
 def test_play_cuts_after_max_frames():

@@ -116,11 +116,22 @@ def test_episodes_of_the_warm_up_count(finished):
 
 
 def test_a_stock_tensorboard_reads_the_events(finished):
-    events = EventAccumulator(str(finished.run / "tensorboard" / "seed_1"))
-    events.Reload()
-    written = [(e.step, e.value) for e in events.Scalars("eval_return")]
+    events = {run: EventAccumulator(str(finished.run / "tensorboard" / run)) for run in ("seed_1", "mean")}
+    for run in events.values():
+        run.Reload()
+    written = [(e.step, e.value) for e in events["seed_1"].Scalars("eval/return")]
     own = finished.metrics[finished.metrics.seed == 1]
     assert written == [(s, pytest.approx(v)) for s, v in zip(own.env_steps, own.eval_return, strict=True)]
+    tags = {run: set(one.Tags()["scalars"]) for run, one in events.items()}
+    assert tags["seed_1"] >= {"eval/length", "train/return", "train/loss", "train/q_mean", "train/epsilon"}
+    assert all("/" in tag for tag in tags["seed_1"])
+    mean = finished.metrics.groupby("env_steps").eval_return.mean()
+    written = [(e.step, e.value) for e in events["mean"].Scalars("eval/return")]
+    assert written == [(s, pytest.approx(v)) for s, v in mean.items()]
+    first = finished.summary["criteria"][0]
+    (tag,) = (tag for tag in tags["mean"] if tag == "converged/eval_5")
+    shares = [np.mean([t is not None and t <= step for t in first["env_steps"]]) for step in mean.index]
+    assert [e.value for e in events["mean"].Scalars(tag)] == pytest.approx(shares)
 
 
 def test_provenance_says_where_the_numbers_come_from(finished):

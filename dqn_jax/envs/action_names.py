@@ -1,10 +1,14 @@
-"""What the actions of an environment in a pool are called, which EnvPool does not say.
+"""What the actions of an environment are called, which neither EnvPool nor gymnax says.
 
 Atari's names and the minimal set of each game are the Arcade Learning Environment's (Bellemare et al. 2013, JAIR 47;
 `isMinimal` in its games/supported/). EnvPool's games take the same actions by the same numbers.
 """
 
 from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
 
 from dqn_jax.envs.pool import is_atari
 from dqn_jax.types import EnvSpec
@@ -49,6 +53,11 @@ _MINIMAL = {  # of games that need fewer than all 18
         f"NOOP {_DIRECTIONS} RIGHTFIRE LEFTFIRE DOWNFIRE UPRIGHTFIRE UPLEFTFIRE DOWNRIGHTFIRE DOWNLEFTFIRE"
     ),
 }
+_CLASSIC = {  # as in Gymnasium's documentation
+    "CartPole": "left right",
+    "MountainCar": "left none right",
+    "Acrobot": "torque-1 torque0 torque+1",
+}
 _WITHOUT_FIRE = ("LostLuggage", "Skiing")  # their full sets are 9 actions
 
 
@@ -65,3 +74,17 @@ def action_names(spec: EnvSpec, *, full: bool) -> list[str]:
     if full:
         return (f"NOOP {_DIRECTIONS}" if game in _WITHOUT_FIRE else _ALL).split()
     return next((names for games, names in _MINIMAL.items() if game in games.split()), _ALL).split()
+
+
+def device_action_names(spec: EnvSpec, space: Any) -> list[str]:
+    """A name for each action of a gymnax environment: of classic control its own, a bin's value, or a number.
+
+    Args:
+      spec: of the environment as it is played.
+      space: gymnax's own space of actions, bounded and continuous where the actions are its bins.
+    """
+    if not hasattr(space, "n"):
+        low, high = (float(np.ravel(end)[0]) for end in (space.low, space.high))
+        return [f"{value:.3g}" for value in np.linspace(low, high, spec.num_actions)]
+    names = _CLASSIC.get(spec.name.rsplit("-", 1)[0], "").split()
+    return names if len(names) == spec.num_actions else [str(action) for action in range(spec.num_actions)]
