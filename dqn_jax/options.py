@@ -97,7 +97,9 @@ class Sweep:
     resume: bool = False
     """Go on with the sweep in --out, or with the newest of this name in sweeps/."""
     store: str | None = None
-    """Keep the records in this database (SQLAlchemy URL, e.g. postgresql+psycopg://host/db); others can join there."""
+    """Keep the records in this database (SQLAlchemy URL, e.g. postgresql+psycopg://host/db); others can join there.
+    A command line shows to everybody on the machine: leave the password to $PGPASSWORD, or the whole URL to another
+    environment variable, e.g. --store env:DQN_JAX_STORE. No file or page holds it."""
     join: str | None = None
     """Work on the sweep in this database, asked elsewhere; give --name if there are several. All else is known."""
     engine: Literal["local", "ray"] = "local"
@@ -115,7 +117,7 @@ class Join:
     """Work on a sweep that was asked elsewhere, by its database alone."""
 
     join: str
-    """The database, as given to --store."""
+    """The database, as given to --store: a URL, or env:NAME if the environment variable NAME holds it."""
     name: str | None = None
     """Name of the sweep, if the database has several."""
 

@@ -30,6 +30,7 @@ import numpy as np
 from dqn_jax.config import Config, ConfigError, HParams, RunError
 from dqn_jax.files import clear_errors, plain, read_json, write_json
 from dqn_jax.prng import key_data, wrap_key_data
+from dqn_jax.redact import redact
 
 FORMAT = 1  # of config.json and the checkpoints; a newer one is refused
 _KEPT = 2  # checkpoints
@@ -184,7 +185,7 @@ def differences(saved: RunSettings, wanted: RunSettings) -> list[tuple[str, Any,
 
 
 def provenance(seeds: Sequence[int]) -> dict[str, Any]:
-    """Where a run's numbers come from: versions, devices, commit, seeds and flags."""
+    """Where a run's numbers come from: versions, devices, commit, seeds and flags (without passwords)."""
 
     def version(package: str) -> str | None:
         try:
@@ -201,7 +202,7 @@ def provenance(seeds: Sequence[int]) -> dict[str, Any]:
         "devices": {"platform": devices[0].platform, "kind": devices[0].device_kind, "count": len(devices)},
         "git_commit": _git_commit(),
         "seeds": seeds,
-        "flags": [Path(sys.argv[0]).name, *sys.argv[1:]],
+        "flags": [Path(sys.argv[0]).name, *map(redact, sys.argv[1:])],
         "xla_flags": os.environ.get("XLA_FLAGS", ""),
     }
 

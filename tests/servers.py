@@ -47,8 +47,8 @@ def free_port() -> int:
 
 
 @contextlib.contextmanager
-def postgres_server() -> Iterator[str]:
-    """A running server's URL, without a database's name at its end."""
+def postgres_server(password: str | None = None) -> Iterator[str]:
+    """A running server's URL, without a database's name (and the password that it asks for) in it."""
     binaries, account, port = _binaries(), _account(), free_port()
     if binaries is None:
         pytest.skip("no PostgreSQL server is installed (initdb is neither in PATH nor below /usr/lib/postgresql)")
@@ -57,30 +57,33 @@ def postgres_server() -> Iterator[str]:
         if account is not None:
             shutil.chown(folder, account)
         data, run = f"{folder}/data", {"user": account, "cwd": folder, "stdout": subprocess.DEVNULL}
-        subprocess.run(
-            [f"{binaries}/initdb", "-D", data, "-U", "dqn", "-A", "trust", "-E", "UTF8", "--locale=C", "--no-sync"],
-            check=True,
-            **run,
-        )
+        initdb = [f"{binaries}/initdb", "-D", data, "-U", "dqn", "-E", "UTF8", "--locale=C", "--no-sync"]
+        if password is None:
+            initdb += ["-A", "trust"]
+        else:
+            with open(f"{folder}/password", "w") as file:
+                file.write(password)
+            initdb += ["-A", "scram-sha-256", "--pwfile", file.name]
+        subprocess.run(initdb, check=True, **run)
         options = {"port": port, "listen_addresses": "127.0.0.1", "unix_socket_directories": "", "fsync": "off"}
         flags = [flag for name, value in options.items() for flag in ("-c", f"{name}={value}")]
         server = subprocess.Popen([f"{binaries}/postgres", "-D", data, *flags], stderr=subprocess.DEVNULL, **run)
         try:
             url = f"postgresql://dqn@127.0.0.1:{port}"
-            _wait(url, server)
+            _wait(url, password, server)
             yield url
         finally:
             server.send_signal(signal.SIGQUIT)  # at once: nothing of it is kept
             server.wait(30)
 
 
-def _wait(url: str, server: subprocess.Popen[bytes]) -> None:
+def _wait(url: str, password: str | None, server: subprocess.Popen[bytes]) -> None:
     import psycopg
 
     deadline = time.monotonic() + 60
     while True:
         try:
-            psycopg.connect(f"{url}/postgres").close()
+            psycopg.connect(f"{url}/postgres", password=password).close()
             return
         except psycopg.OperationalError:
             if server.poll() is not None or time.monotonic() > deadline:

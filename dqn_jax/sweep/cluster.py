@@ -36,7 +36,10 @@ def run_units(store: Store, *, workers: int | None, stopping: Any, show: Any) ->
       ConfigError: if Ray is not installed, or `workers` is not possible.
       RunError: if task after task fails.
     """
+    from dqn_jax.sweep.database import with_password
+
     ray = _ray()
+    url = with_password(store.url)
     share = _share(ray, workers)
     task = ray.remote(_one_wave).options(
         num_cpus=share["CPU"], num_gpus=share["GPU"], max_retries=-1, scheduling_strategy="SPREAD"
@@ -53,7 +56,7 @@ def run_units(store: Store, *, workers: int | None, stopping: Any, show: Any) ->
             return False
         # No more tasks than there are units to claim; one that comes too late finds none, and ends.
         for _ in range(min(states.count("waiting"), share["tasks"]) - len(running)):
-            running.append(task.remote(store.url, store.name, int(share["CPU"]), f"ray-{uuid.uuid4().hex[:12]}"))
+            running.append(task.remote(url, store.name, int(share["CPU"]), f"ray-{uuid.uuid4().hex[:12]}"))
         ended, running = ray.wait(running, timeout=_POLL_SECONDS) if running else ([], [])
         if not ended:
             time.sleep(_POLL_SECONDS if not running else 0)

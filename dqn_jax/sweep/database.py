@@ -9,18 +9,22 @@ from __future__ import annotations
 import contextlib
 import functools
 import json
+import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
+from urllib.parse import quote, quote_plus
 
 import sqlalchemy as sa
 
 from dqn_jax.config import ConfigError, suggest
+from dqn_jax.redact import HIDDEN, names_secret
 from dqn_jax.runs import RunError
 from dqn_jax.sweep.results import LANE_COLUMNS
 
 FORMAT = 1  # of sweep.json, our tables and the curves; a newer one is refused
+FROM_ENVIRONMENT = "env:"  # a URL that begins so is in the environment variable of that name
 _BUSY_SECONDS = 60  # how long to wait for another writer of the same SQLite file
 _CONNECT_SECONDS = 5
 _METRIC = "restricted mean of env_steps to convergence"
@@ -56,7 +60,7 @@ def find_tables(engine: sa.Engine) -> Tables:
     found.reflect(engine, only=lambda name, _: name in theirs)
     missing = [name for name in theirs if name not in found.tables]
     if missing or not sa.inspect(engine).has_table(_PREFIX + "sweeps"):
-        raise ConfigError(f"sweep: {shown(engine)} holds no sweep of dqn_jax; choose another.")
+        raise ConfigError(f"sweep: {shown(engine.url)} holds no sweep of dqn_jax; choose another.")
     tables = {name: found.tables[name] for name in theirs}
     return Tables(**tables, **{name: ours.tables[_PREFIX + name] for name in _OURS})
 
@@ -113,8 +117,8 @@ def create_sweep(url: str, definition: dict[str, Any], origin: str | None) -> No
     """
     name = definition["name"]
     engine = make_engine(url)
-    where = shown(engine)
-    with clear_errors(where):
+    where = shown(engine.url)
+    with clear_errors(where, engine.url):
         _metadata().create_all(engine)
         prepare_for_optuna(url)
         tables = find_tables(engine)
@@ -175,9 +179,50 @@ def sqlite_url(path: Path) -> str:
     return sa.URL.create("sqlite", database=str(path.absolute())).render_as_string()
 
 
-def shown(engine: sa.Engine) -> str:
-    """The engine's URL without the password."""
-    return engine.url.render_as_string(hide_password=True)
+def shown(url: sa.URL) -> str:
+    """A URL as it may be kept and shown: without passwords, also those among its parameters."""
+    query = {name: HIDDEN if _is_secret(name, value) else value for name, value in url.query.items()}
+    return url.set(query=query).render_as_string(hide_password=True).replace(quote_plus(HIDDEN), HIDDEN)
+
+
+def same_place(one: str, other: str) -> bool:
+    """Whether two URLs, as shown, are of the same database, whoever asks for it and wherever the password stands."""
+
+    def place(text: str) -> tuple[Any, ...]:
+        url = sa.make_url(text)
+        query = {name: value for name, value in url.query.items() if not _is_secret(name, value)}
+        return url.get_backend_name(), url.host, url.port, url.database, query
+
+    return place(one) == place(other)
+
+
+def _is_secret(name: str, value: str | Sequence[str]) -> bool:
+    return names_secret(name) or any(map(names_secret, _listed(value)))
+
+
+def _listed(value: str | Sequence[str]) -> Sequence[str]:
+    return [value] if isinstance(value, str) else value
+
+
+def _without_secrets(text: str, url: sa.URL | None) -> str:
+    """What a driver says about a URL, without the passwords of that."""
+    if url is None:
+        return text
+    secrets = [str(url.password or "")]
+    for name, value in url.query.items():
+        secrets += _listed(value) if _is_secret(name, value) else []
+    spelled = {spell(secret) for secret in secrets if secret for spell in (str, quote, quote_plus)}
+    for secret in sorted(spelled, key=len, reverse=True):
+        text = text.replace(secret, HIDDEN)
+    return text
+
+
+def with_password(url: str) -> str:
+    """A URL for other machines, whose environment is another: with the password that $PGPASSWORD gives here."""
+    location, password = sa.make_url(url), os.environ.get("PGPASSWORD")
+    if password and location.password is None and "password" not in location.query:
+        location = location.set(password=password)
+    return location.render_as_string(hide_password=False)
 
 
 def make_engine(url: str) -> sa.Engine:
@@ -194,12 +239,20 @@ def make_engine(url: str) -> sa.Engine:
 
 
 def _engine_arguments(url: str) -> tuple[sa.URL, dict[str, Any]]:
-    """Where a database is, and how SQLAlchemy is to speak to it."""
+    """Where a database is, and how SQLAlchemy is to speak to it; `env:NAME` is an environment variable's URL."""
+    if url.startswith(FROM_ENVIRONMENT):
+        variable = url.removeprefix(FROM_ENVIRONMENT)
+        url = os.environ.get(variable, "")
+        if not url:
+            raise ConfigError(f"store: the environment variable '{variable}' holds no URL; set it, or give the URL.")
     try:
         location = sa.make_url(url)
         kind = location.get_backend_name()
     except (sa.exc.ArgumentError, ValueError):
         kind = ""
+    else:
+        if "@" in (location.host or ""):
+            raise ConfigError("store: a user name or password in a URL holds an '@'; write it as %40.")
     # No pool: a connection costs milliseconds, and one that nobody uses can go stale, or hold a file open.
     if kind == "postgresql":
         if "+" not in location.drivername:
@@ -223,7 +276,7 @@ def prepare_for_optuna(url: str) -> None:
 
     location, arguments = _engine_arguments(url)
     template = location.render_as_string(hide_password=False).replace("{", "{{").replace("}", "}}")
-    with clear_errors(location.render_as_string()), quiet_optuna():
+    with clear_errors(shown(location), location), quiet_optuna():
         try:
             storage = optuna.storages.RDBStorage(template, engine_kwargs=arguments)
         except optuna.exceptions.StorageInternalError as error:
@@ -246,18 +299,20 @@ def connect(engine: sa.Engine, patience: float) -> sa.Connection:
 
 
 @contextlib.contextmanager
-def clear_errors(where: str) -> Iterator[None]:
-    """Turn what a database or a file system refuses into one line."""
+def clear_errors(where: str, url: sa.URL | None = None) -> Iterator[None]:
+    """Turn what a database (at `url`) or a file system refuses into one line, without the passwords of the URL."""
     try:
         yield
     except sa.exc.IntegrityError:
         raise  # a fault of ours, or of a caller who says what it means
     except (sa.exc.DBAPIError, OSError) as error:
         cause = error.orig if isinstance(error, sa.exc.DBAPIError) else error.strerror or error
-        reason = (str(cause).strip() or "no reason given").splitlines()[0]
+        reason = _without_secrets((str(cause).strip() or "no reason given").splitlines()[0], url)
         remedies = {"full": "free space", "No space": "free space", "locked": "close the program that holds it"}
         remedy = next((remedies[word] for word in remedies if word in reason), "see that it is there and works")
-        raise RunError(f"store: cannot use {where} ({reason}); {remedy}, then go on with --resume.") from error
+        raise RunError(f"store: cannot use {where} ({reason}); {remedy}, then go on with --resume.") from (
+            error if _without_secrets(str(error), url) == str(error) else None
+        )
 
 
 @contextlib.contextmanager

@@ -34,6 +34,7 @@ import numpy as np
 
 from dqn_jax.config import ConfigError, RunError
 from dqn_jax.files import atomic, write_json
+from dqn_jax.redact import redact
 from dqn_jax.runs import claim_run_dir
 from dqn_jax.sweep.results import CURVE_COLUMNS, LANE_COLUMNS, PHASES, SweepData
 from dqn_jax.sweep.space import Space, distribution, parse_space
@@ -149,14 +150,14 @@ class Store:
         self.url = engine.url.render_as_string(hide_password=False)
         self._engine = engine
         self._is_file = engine.dialect.name == "sqlite"
-        self._where = database.shown(engine) if directory is None else str(directory)
-        with database.clear_errors(self._where):
+        self._where = database.shown(engine.url) if directory is None else str(directory)
+        with self._clear_errors():
             self._tables = database.find_tables(engine)
             with engine.connect() as connection:
                 row = database.find_sweep(connection, self._tables, self._where, name)
         self.name: str = row.study_name
         self.definition: dict[str, Any] = json.loads(row.definition)
-        self.origin: str | None = row.origin
+        self.origin = None if row.origin is None else redact(row.origin)  # earlier versions kept passwords
         self._study: int = row.study_id
         self._seeds = frozenset(self.definition["seeds"])
         self._horizon = float(self.definition["config"]["total_steps"])
@@ -358,7 +359,7 @@ class Store:
             name=self.name,
             settings=self.definition,
             plan=read_json("plan.json"),
-            provenance=read_json("provenance.json"),
+            provenance=_redacted(read_json("provenance.json")),
             trials=self._trial_table(points),
             lanes=lanes,
             curves=self._read_curves(parts),
@@ -370,9 +371,11 @@ class Store:
         Raises:
           ConfigError: if the directory holds another sweep.
         """
+        from dqn_jax.sweep.database import same_place
+
         if (directory / "sweep.json").is_file():
             mirror = _open(directory, None)
-            if (mirror.origin, mirror.name) != (self._where, self.name):
+            if mirror.origin is None or mirror.name != self.name or not same_place(mirror.origin, self._where):
                 raise ConfigError(f"out: {directory} holds another sweep; choose another folder.")
         else:
             directory.mkdir(parents=True, exist_ok=True)
@@ -409,9 +412,7 @@ class Store:
         if self.directory is None:
             yield
             return
-        from dqn_jax.sweep.database import clear_errors
-
-        with clear_errors(self._where):
+        with self._clear_errors():
             file = (self.directory / "lock").open("a+")
         with file:
             try:
@@ -451,10 +452,15 @@ class Store:
 
     @contextlib.contextmanager
     def _connect(self) -> Iterator[sa.Connection]:
-        from dqn_jax.sweep.database import clear_errors, connect
+        from dqn_jax.sweep.database import connect
 
-        with clear_errors(self._where), connect(self._engine, 0 if self._is_file else _PATIENCE_SECONDS) as connection:
+        with self._clear_errors(), connect(self._engine, 0 if self._is_file else _PATIENCE_SECONDS) as connection:
             yield connection
+
+    def _clear_errors(self) -> contextlib.AbstractContextManager[None]:
+        from dqn_jax.sweep.database import clear_errors
+
+        return clear_errors(self._where, self._engine.url)
 
     def _is_unit(self, unit_id: int) -> tuple[Any, Any]:
         table = self._tables.units
@@ -497,9 +503,7 @@ class Store:
         return parts
 
     def _read_curves(self, parts: list[bytes | Path]) -> pd.DataFrame:
-        from dqn_jax.sweep.database import clear_errors
-
-        with clear_errors(self._where):
+        with self._clear_errors():
             return _sorted(map(_from_parquet, parts), CURVE_COLUMNS)
 
     def _curve_file(self, unit_id: int) -> Path:
@@ -638,7 +642,7 @@ def _create_directory(directory: Path, definition: dict[str, Any], origin: str |
 def _open(where: Path | str, name: str | None) -> Store:
     from dqn_jax.sweep.database import make_engine, sqlite_url
 
-    if isinstance(where, str) and re.match(r"\w+(\+\w+)?://", where):
+    if isinstance(where, str) and re.match(r"\w+(\+\w+)?://|env:", where):
         return Store(make_engine(where), None, name)
     directory = Path(where)
     path = directory / _SQLITE
@@ -675,6 +679,13 @@ def _insert(connection: sa.Connection, table: sa.Table, rows: list[dict[str, Any
 
 def _unit(row: Any) -> Unit:
     return Unit(row.id, row.phase, tuple((trial, seed) for trial, seed in json.loads(row.lanes)))
+
+
+def _redacted(provenance: dict[str, Any]) -> dict[str, Any]:
+    """Without the passwords that earlier versions kept among the flags."""
+    return {
+        k: [redact(str(x)) for x in v] if k == "flags" and isinstance(v, list) else v for k, v in provenance.items()
+    }
 
 
 def _key(lane: dict[str, Any]) -> LaneKey:
