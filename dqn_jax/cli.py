@@ -274,7 +274,7 @@ def _join(arguments: Sequence[str]) -> int:
 
 def _report(arguments: Sequence[str]) -> int:
     args = _parse(Report, "report", arguments)
-    print(report.report_command(args.path, args.output, by=args.by, csv=args.csv, json=args.json))
+    print(report.report_command(args.path, args.output, by=args.by, labels=args.label, csv=args.csv, json=args.json))
     return 0
 
 
@@ -310,7 +310,7 @@ def _plot(arguments: Sequence[str]) -> int:
     files.check_writable(args.output, "output")
     data = [report.RunData.load(runs.find_run(run)) for run in args.run]
     with files.clear_errors(args.output, "try again", "output"), files.atomic(args.output) as path:
-        report.plot_runs(data, path, x=args.x, y=args.y, aggregate=args.aggregate)
+        report.plot_runs(data, path, x=args.x, y=args.y, aggregate=args.aggregate, labels=args.label)
     print(args.output)
     return 0
 

@@ -132,6 +132,8 @@ class Report:
     """Folder for report.html, trials.csv and figures/ (default: report/ in the sweep; ./report to compare)."""
     by: Literal["env_steps", "updates", "episodes", "seconds", "final_return"] = "env_steps"
     """What trials are ranked by."""
+    label: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
+    """What a sweep or run is called; once for each, in their order (default: its name, and what sets it apart)."""
     csv: bool = False
     """Print the ranked table as CSV to standard output, and nothing else; writes files only with --output."""
     json: bool = False
@@ -186,6 +188,8 @@ class Plot:
     """Vertical axis."""
     aggregate: Literal["mean", "iqm"] = "mean"
     """Mean or interquartile mean over the seeds."""
+    label: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
+    """What a run is called; once for each, in their order (default: its name, and what sets it apart)."""
 
 
 @dataclasses.dataclass

@@ -101,7 +101,9 @@ class Recorder:
             files.write_json(self.run / "summary.json", summary)
             if history.env_steps:
                 with files.atomic(self.run / "curve.png") as path:
-                    report.plot_runs([report.RunData.of(self.settings, history.metrics_table(), summary)], path)
+                    report.plot_runs(
+                        [report.RunData.of(self.settings, history.metrics_table(), summary, self.run)], path
+                    )
             for writer in self._writers:
                 writer.close()
             loop = self._loop

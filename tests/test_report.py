@@ -19,7 +19,8 @@ from synthetic import lane, sweep_of
 
 from dqn_jax import Config, HParams, convergence, files, runs
 from dqn_jax.config import ConfigError, show
-from dqn_jax.report import comparison, report_command, sections
+from dqn_jax.report import comparison, report_command
+from dqn_jax.report.caveats import caveats
 from dqn_jax.report.importance import importance
 from dqn_jax.report.values import number
 from dqn_jax.report.view import View
@@ -186,7 +187,7 @@ def test_trials_with_seeds_still_running_are_left_out():
     assert results.ranked(sweep_of([lane(0, 0)], seeds=[0, 1])).empty
     view = View.of(data)
     assert view.left_out == 1
-    assert any("1 of 2 trials" in text for text in sections.caveats(view))
+    assert any("1 of 2 trials" in text for text in caveats(view))
     with pytest.raises(ConfigError, match="no trial with all its seeds finished"):
         View.of(sweep_of([lane(0, 0)], seeds=[0, 1]))
     with pytest.raises(ConfigError, match="no finished lanes yet"):

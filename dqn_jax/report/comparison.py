@@ -11,9 +11,10 @@ import numpy as np
 from dqn_jax import convergence
 from dqn_jax.config import show
 from dqn_jax.report import sweep_figures as figures
+from dqn_jax.report.caveats import caveats
 from dqn_jax.report.figures import X_AXES
 from dqn_jax.report.page import Cell, Content, Paragraph, Points, Section, Table
-from dqn_jax.report.sections import caveats, pictures, provenance
+from dqn_jax.report.sections import pictures, provenance
 from dqn_jax.report.values import converged_text, estimate, first_row, median_text, number, percent, time_text
 from dqn_jax.report.view import View
 from dqn_jax.sweep import results

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import datetime
 import json
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -12,6 +15,8 @@ import numpy as np
 
 from dqn_jax import convergence
 from dqn_jax.config import ConfigError
+from dqn_jax.report.labels import ranges, telling_labels
+from dqn_jax.report.values import literal
 from dqn_jax.runs import RunSettings, load_settings
 
 if TYPE_CHECKING:
@@ -39,11 +44,22 @@ class RunData:
     seeds: int
     metrics: pd.DataFrame
     criteria: list[dict[str, Any]]  # as in summary.json
+    settings: dict[str, Any] = dataclasses.field(default_factory=dict)  # of Config and HParams, and the seeds
+    stamp: str = ""  # of its folder
+    date: str = ""  # when it was begun
 
     @staticmethod
-    def of(settings: RunSettings, metrics: pd.DataFrame, summary: dict[str, Any]) -> RunData:
-        """From a run still in memory."""
-        return RunData(settings.name, len(settings.seeds), metrics, summary["criteria"])
+    def of(settings: RunSettings, metrics: pd.DataFrame, summary: dict[str, Any], run: Path | None = None) -> RunData:
+        """From a run still in memory, which is written to the folder `run`."""
+        return RunData(
+            settings.name,
+            len(settings.seeds),
+            metrics,
+            summary["criteria"],
+            {**dataclasses.asdict(settings.config), **settings.hparams._asdict(), "seeds": ranges(settings.seeds)},
+            "" if run is None else run.name,
+            "" if run is None else _date(run),
+        )
 
     @staticmethod
     def load(run: Path) -> RunData:
@@ -64,13 +80,29 @@ class RunData:
                 raise ValueError(f"metrics.csv lacks {', '.join(sorted(missing)) or 'rows'}")
         except (OSError, ValueError) as error:
             raise ConfigError(f"run: {run} has no metrics to plot yet ({error}); train for longer.") from error
-        return RunData(settings.name, len(settings.seeds), metrics, summary["criteria"])
+        return RunData.of(settings, metrics, summary, run)
+
+
+def _date(run: Path) -> str:
+    """When a run was begun, as its provenance says; of one without, when its settings were written."""
+    try:
+        return str(json.loads((run / "provenance.json").read_text())["started"])[:10]
+    except (OSError, ValueError, KeyError, TypeError):
+        return datetime.date.fromtimestamp((run / "config.json").stat().st_mtime).isoformat()
 
 
 def plot_runs(
-    runs: Sequence[RunData], path: Path, *, x: str = "env_steps", y: str = "eval_return", aggregate: Aggregate = "mean"
+    runs: Sequence[RunData],
+    path: Path,
+    *,
+    x: str = "env_steps",
+    y: str = "eval_return",
+    aggregate: Aggregate = "mean",
+    labels: Sequence[str] = (),
 ) -> None:
     """Draw the runs over one another and write the figure (format by the path's suffix).
+
+    Each is called what `labels` say, or by its name; runs of one name by what sets them apart.
 
     Above: thin lines per seed, a thick one for the mean (or interquartile mean) with its 95 % bootstrap band,
     thresholds dashed. Below: the share of seeds that had met each criterion by then; seeds that never did
@@ -84,9 +116,10 @@ def plot_runs(
         2 if with_criteria else 1, 1, sharex=True, height_ratios=[2, 1] if with_criteria else [1]
     )
     axes = list(np.atleast_1d(grid))
-    for i, run in enumerate(runs):
+    names = [run.label for run in runs]
+    called = telling_labels(names, [run.settings for run in runs], [run.stamp for run in runs], labels)
+    for i, (run, label) in enumerate(zip(runs, map(literal, called), strict=True)):
         colour = COLOURS[i % len(COLOURS)]
-        label = run.label if sum(r.label == run.label for r in runs) == 1 else f"{run.label} ({i + 1})"
         _draw_curves(axes[0], run, label, colour, x, y, aggregate)
         if with_criteria:
             _draw_converged(axes[1], run, label if len(runs) > 1 else "", colour, x, solo=len(runs) == 1)
@@ -97,6 +130,7 @@ def plot_runs(
                 f"{threshold:g}", (1, threshold), (-3, 2), xycoords=("axes fraction", "data"),
                 textcoords="offset points", ha="right", va="bottom", fontsize=8, color="0.35",
             )  # fmt: skip
+    axes[0].set_title(literal(_title(runs)), loc="left", fontsize=10)
     axes[0].set_ylabel(Y_AXES[y])
     axes[0].legend(loc="best", fontsize=8, frameon=False)
     if with_criteria:
@@ -109,23 +143,42 @@ def plot_runs(
         axis.spines[["top", "right"]].set_visible(False)
         axis.grid(alpha=0.25, lw=0.6)
         axis.set_xlim(left=0)
-    figure.savefig(path)
+    with without_warnings_of_glyphs():
+        figure.savefig(path)
+
+
+@contextlib.contextmanager
+def without_warnings_of_glyphs() -> Iterator[None]:
+    """A name may have letters that the font lacks; they are drawn as boxes."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
+        yield
+
+
+def _title(runs: Sequence[RunData]) -> str:
+    """Environments and dates of the runs."""
+    environments = dict.fromkeys(str(run.settings["env"]) for run in runs if "env" in run.settings)
+    dates = sorted({run.date for run in runs if run.date})
+    return ", ".join([*environments, *([" to ".join(dates[:1] + dates[1:][-1:])] if dates else [])])
 
 
 def _draw_curves(axis: Any, run: RunData, label: str, colour: str, x: str, y: str, aggregate: Aggregate) -> None:
     xs = _by_seed(run, x)  # [S, C]
     ys = _by_seed(run, y)
+    single = xs.shape[1] == 1  # then there is no line, but a point
     for seed_x, seed_y in zip(xs, ys, strict=True):
-        axis.plot(seed_x, seed_y, color=colour, lw=0.6, alpha=0.35, zorder=2)
+        axis.plot(seed_x, seed_y, color=colour, lw=0.6, alpha=0.35, zorder=2, marker="o" if single else "", ms=4)
     statistic = convergence.interquartile_mean if aggregate == "iqm" else np.mean
     known = ~np.isnan(ys).any(axis=0)  # a statistic over some of the seeds only would not be comparable
     middle_x, middle = xs[:, known].mean(axis=0), statistic(ys[:, known], axis=0)
     name = {"mean": "mean", "iqm": "interquartile mean"}[aggregate]
     whose = f"{name} of {run.seeds} seeds" if run.seeds > 1 else "one seed"
-    axis.plot(middle_x, middle, color=colour, lw=2, zorder=4, label=f"{label}: {whose}")
+    axis.plot(middle_x, middle, color=colour, lw=2, zorder=4, marker="D" if single else "", label=f"{label}: {whose}")
     if run.seeds > 1 and known.any():
         low, high = convergence.bootstrap_interval(ys[:, known], statistic)
         axis.fill_between(middle_x, low, high, color=colour, alpha=0.25, lw=0, zorder=3)
+        if single:
+            axis.vlines(middle_x, low, high, color=colour, lw=2, zorder=3)
 
 
 def _draw_converged(axis: Any, run: RunData, label: str, colour: str, x: str, *, solo: bool) -> None:

@@ -1,11 +1,10 @@
-"""A page of sections as one HTML file that needs nothing else, its figures beside it, and the command for it."""
+"""A page of sections as one HTML file that needs nothing else, and its figures beside it."""
 
 from __future__ import annotations
 
 import base64
 import dataclasses
 import io
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -13,11 +12,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from dqn_jax import files
-from dqn_jax.config import ConfigError, show
-from dqn_jax.sweep import results
+from dqn_jax.config import show
 
 if TYPE_CHECKING:
-    import pandas as pd
     from matplotlib.figure import Figure
 
 _FIGURE_WIDTH = 820  # pixels on the page at most
@@ -138,95 +135,3 @@ def _save(picture: Picture, figures: Path) -> str:
     with files.atomic(figures / f"{picture.name}.png") as path:
         picture.figure.savefig(path, dpi=_DPI)
     return base64.b64encode(svg.getvalue()).decode("ascii")
-
-
-def report_command(
-    paths: Sequence[Path],
-    output: Path | None = None,
-    *,
-    by: str = "env_steps",
-    csv: bool = False,
-    json: bool = False,
-) -> str:
-    """Report on one sweep or run, or compare two; what to print.
-
-    Args:
-      paths: folders of sweeps or runs, one or two.
-      output: folder to write to (default: `report` in the sweep's or the run's folder; to compare, `report` here).
-      by: what trials are ranked by.
-      csv: only give the ranked table, as CSV; nothing is written unless `output` is given.
-      json: likewise, as JSON with the comparison, if there is one.
-
-    Returns:
-      The page's path, or the CSV, or the JSON.
-
-    Raises:
-      ConfigError: if nothing can be reported, in one line.
-    """
-    from dqn_jax.report import comparison, sections
-    from dqn_jax.report.view import View
-
-    if csv and json:
-        raise ConfigError("csv: standard output takes one format; give --csv or --json.")
-    if not 1 <= len(paths) <= 2:
-        raise ConfigError(f"report: {len(paths)} folders; give one to report on, or two to compare.")
-    found = [results.find(Path(path)) for path in paths]
-    data = [results.load(path) for path in found]
-    labels = [one.name if len(data) == 1 else f"{letter}: {one.name}" for letter, one in zip("AB", data, strict=False)]
-    views = [View.of(one, by, label) for one, label in zip(data, labels, strict=True)]
-    if output is not None or not (csv or json):
-        folder = output or (found[0] / "report" if len(found) == 1 else Path("report"))
-        with files.clear_errors(folder):
-            content = sections.report(views[0]) if len(views) == 1 else comparison.comparison(*views)
-            page = write_page(folder, *content)
-            with files.atomic(folder / "trials.csv") as path:
-                path.write_text(as_csv(views))
-    if csv:
-        return as_csv(views).rstrip("\n")
-    return as_json(views) if json else str(page)
-
-
-def as_csv(views: Sequence[Any]) -> str:
-    """The ranked tables, one row per trial and phase, as CSV."""
-    import pandas as pd
-
-    parts = []
-    for view in views:
-        for phase, table in (("search", view.table), ("confirm", view.confirmed)):
-            if not table.empty:
-                varied = {name: table[name].map(show) for name in view.space}
-                table = table.assign(**varied)
-                table.insert(0, "phase", phase)
-                table.insert(0, "sweep", view.label)
-                parts.append(table)
-    return pd.concat(parts).to_csv(index=False, float_format="%.7g")
-
-
-def as_json(views: Sequence[Any]) -> str:
-    """Everything a machine may want of the report, as JSON; NaN is null."""
-    from dqn_jax.report import comparison, sections
-
-    reports = [
-        {
-            "name": view.label,
-            "by": view.by,
-            "criteria": view.data.settings["criteria"],
-            "horizon": view.end,
-            "best": None if view.confirmed.empty else int(view.confirmed["trial"][0]),
-            "trials": _records(view.table),
-            "confirmed": _records(view.confirmed),
-            "importance": None
-            if isinstance(view.importance, str)
-            else dict(zip(view.importance.names, view.importance.shares.tolist(), strict=True)),
-            "bear_in_mind": sections.caveats(view),
-        }
-        for view in views
-    ]
-    if len(views) == 1:
-        return json.dumps(reports[0], indent=1, allow_nan=False)
-    compared = [dataclasses.asdict(one) for one in comparison.comparisons(*views)]
-    return json.dumps({"reports": reports, "probability_of_improvement": compared}, indent=1, allow_nan=False)
-
-
-def _records(table: pd.DataFrame) -> list[dict[str, Any]]:
-    return list(json.loads(table.to_json(orient="records", double_precision=12))) if not table.empty else []

@@ -10,7 +10,9 @@ import numpy as np
 from dqn_jax import convergence
 from dqn_jax.config import show
 from dqn_jax.report import sweep_figures as figures
+from dqn_jax.report.caveats import caveats
 from dqn_jax.report.figures import X_AXES
+from dqn_jax.report.labels import ranges
 from dqn_jax.report.page import Cell, Content, Paragraph, Picture, Points, Section, Table
 from dqn_jax.report.values import converged_text, estimate, first_row, median_text, number, percent, time_text
 from dqn_jax.report.view import View
@@ -107,54 +109,6 @@ def _warnings(view: View) -> list[Points]:
     return [Points(texts, "warn")] if texts else []
 
 
-def caveats(view: View) -> list[str]:
-    """What was pruned, diverged, censored or cut, and what that does to the numbers."""
-    settings, lanes, texts = view.data.settings, view.data.lanes, []
-    counts = lanes["status"].value_counts()
-    if len(view.table) < len(view.data.trials):
-        texts.append(
-            f"The sweep has not finished: {len(view.table):,} of {len(view.data.trials):,} trials have all their "
-            f"seeds. Finished lanes of the others, {view.left_out:,}, are left out: the lanes that finish first are "
-            "those that converged first."
-        )
-    if prune := settings.get("prune"):
-        pruned = lanes[lanes["status"] == "pruned"]
-        texts.append(
-            f"Pruning was on ({prune['rule']}, eta {prune['eta']}). Lanes stopped early because they looked slow: "
-            f"{len(pruned):,}, of {pruned['trial'].nunique():,} trials. This biases convergence statistics: the pruned "
-            "lanes are censored where they stopped, which would be harmless only if that had nothing to do with how "
-            "they were doing. Use pruned sweeps to find good settings, and a sweep without pruning to compare times."
-        )
-    if diverged := int(counts.get("diverged", 0)):
-        before = int((lanes["status"].eq("diverged") & lanes["converged"]).sum())
-        texts.append(
-            f"Lanes that diverged (to values that are not finite): {diverged:,}. They count as never converged, up to "
-            "the full horizon" + (f", but for {before:,} that had met the criterion before." if before else ".")
-        )
-    if view.criterion is not None and (never := int((lanes["status"].eq("budget") & ~lanes["converged"]).sum())):
-        texts.append(
-            f"Lanes that spent their budget without converging: {never:,}. They count as not converged up to it, and "
-            "are never dropped."
-        )
-    if not view.with_budget:
-        steps = settings.get("stability_steps") or 0
-        texts.append(
-            "Lanes left when they converged. Final returns and areas under the curve would be of curves that were "
-            "cut there, so neither is given; learning curves end where the first seed left."
-            + (
-                f" Each went on for {steps:,} environment steps, which stability is measured on."
-                if steps
-                else " Stability after convergence was not measured (--stability-steps does)."
-            )
-        )
-    if view.confirmed.empty and len(view.table) > 1 and view.table["converged"].any():
-        texts.append(
-            "No trial was confirmed on held-out seeds. The leading numbers are too good: of many trials the luckiest "
-            "leads."
-        )
-    return texts
-
-
 def _asked(view: View) -> Section:
     settings = view.data.settings
     config = settings["config"]
@@ -165,13 +119,13 @@ def _asked(view: View) -> Section:
         ("further criteria", ", ".join(settings["criteria"][1:]) or "none"),
         ("budget", f"{number(results.horizon(view.data))} environment steps per lane"),
         ("a lane ends", "when it converges" if settings["stop"] == "converged" else "with its budget"),
-        ("seeds", _ranges(settings["seeds"])),
+        ("seeds", ranges(settings["seeds"])),
     ]
     if view.space:
         samples = f", {settings['samples']} asked for" if settings.get("samples") else ""
         rows.append(("sampler", f"{settings.get('sampler', '-')}{samples}, seed {settings.get('sample_seed', 0)}"))
         confirm, prune = settings.get("confirm"), settings.get("prune")
-        words = f"best {confirm['best']} again on seeds {_ranges(confirm['seeds'])}" if confirm else "no"
+        words = f"best {confirm['best']} again on seeds {ranges(confirm['seeds'])}" if confirm else "no"
         rows.append(("confirmation", words))
         rows.append(("pruning", f"{prune['rule']}, eta {prune['eta']}" if prune else "no"))
     items: list[Any] = [_pairs(rows)]
@@ -186,17 +140,6 @@ def _asked(view: View) -> Section:
 
 def _pairs(rows: Sequence[tuple[str, Any]]) -> Table:
     return Table((), [[Cell.of(name), Cell.of(show(value))] for name, value in rows])
-
-
-def _ranges(seeds: Sequence[int]) -> str:
-    """0-63, 100."""
-    parts: list[list[int]] = []
-    for seed in sorted(seeds):
-        if parts and seed == parts[-1][-1] + 1:
-            parts[-1][1:] = [seed]
-        else:
-            parts.append([seed])
-    return ", ".join("-".join(map(str, part)) for part in parts)
 
 
 def _confirmed(view: View) -> Section:
@@ -492,7 +435,7 @@ def _flat(values: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
         if isinstance(value, dict):
             rows += _flat(value, f"{prefix}{name} ")
         elif name == "seeds":
-            rows.append((prefix + name, _ranges(value)))
+            rows.append((prefix + name, ranges(value)))
         else:
             rows.append((prefix + name, " ".join(map(str, value)) if isinstance(value, list) else value))
     return rows

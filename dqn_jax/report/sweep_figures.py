@@ -13,7 +13,7 @@ from dqn_jax.config import show
 from dqn_jax.convergence import parse_criterion
 from dqn_jax.report.figures import COLOURS, X_AXES
 from dqn_jax.report.importance import Importance
-from dqn_jax.report.values import number
+from dqn_jax.report.values import literal, number
 from dqn_jax.report.view import View
 from dqn_jax.sweep import results
 from dqn_jax.sweep.space import Dimension, Range
@@ -60,7 +60,7 @@ def _draw_survival(
     x = np.r_[0.0, curve.times, end]
     steps = [np.r_[values, values[-1]] for values in (np.r_[1.0, curve.surviving], low, high)]
     axis.fill_between(x, steps[1], steps[2], step="post", color=colour, alpha=0.1, lw=0)
-    axis.step(x, steps[0], where="post", color=colour, lw=1.8, label=_literal(label), **style)
+    axis.step(x, steps[0], where="post", color=colour, lw=1.8, label=literal(label), **style)
     lost = np.unique(np.asarray(times)[~np.asarray(converged) & (np.asarray(times) < end)])
     axis.plot(lost, [curve.at(time) for time in lost], "|", color=colour, ms=7, mew=1.2)  # censored, as is customary
 
@@ -84,7 +84,7 @@ def learning_curves(views: Sequence[View]) -> Figure:
             continue
         middle = xs[:, whole].mean(axis=0)
         style = {"lw": 2, "marker": "o", "ms": 4, "markevery": [-1]}
-        axis.plot(middle, ys[:, whole].mean(axis=0), color=colour, zorder=4, label=_literal(label), **style)
+        axis.plot(middle, ys[:, whole].mean(axis=0), color=colour, zorder=4, label=literal(label), **style)
         if len(ys) > 1:
             band = convergence.bootstrap_interval(ys[:, whole], resamples=500)
             axis.fill_between(middle, *band, color=colour, alpha=0.2, lw=0, zorder=3)
@@ -250,7 +250,7 @@ def _scatter_estimates(axis: Any, table: pd.DataFrame, view: View, name: str) ->
             for axis_name, key in (("x", "time"), ("y", name))
             if np.isfinite(row.get(f"{key}_low", np.nan))
         }
-        label = f"trial {row['trial']} (search)" if view.space else _literal(view.label)
+        label = f"trial {row['trial']} (search)" if view.space else literal(view.label)
         axis.errorbar(row["time"], row[name], **spread, fmt="o", ms=5, color=colour, lw=1.2, capsize=2, label=label)
     _legend(axis.figure)
 
@@ -281,7 +281,7 @@ def profile(views: Sequence[View]) -> Figure | None:
         low, high = np.array([bands[tuple(column)] for column in above.T]).T
         axis.fill_between(levels, low, high, color=colour, alpha=0.15, lw=0)
         shares = convergence.performance_profile(own[:, None], levels)
-        axis.plot(levels, shares, color=colour, lw=1.8, label=_literal(label))
+        axis.plot(levels, shares, color=colour, lw=1.8, label=literal(label))
     axis.set_ylim(-0.03, 1.03)
     axis.ticklabel_format(axis="x", useOffset=False)
     axis.set_xlabel("final evaluation return")
@@ -323,10 +323,6 @@ def _legend(figure: Any) -> None:
     axis = figure.axes[0]
     if axis.get_legend_handles_labels()[0]:
         figure.legend(loc="outside upper left", fontsize=8, frameon=False, ncols=2)
-
-
-def _literal(label: str) -> str:
-    return label.replace("$", r"\$")  # not a formula
 
 
 def _finish_x(axis: Any, view: View) -> None:

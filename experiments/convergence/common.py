@@ -15,7 +15,7 @@ from dqn_jax import files
 from dqn_jax.config import show
 from dqn_jax.display import SweepDisplay
 from dqn_jax.report import sweep_figures
-from dqn_jax.report.page import as_csv
+from dqn_jax.report.command import as_csv
 from dqn_jax.report.values import estimate, number, percent
 from dqn_jax.report.view import View
 from dqn_jax.sweep import SweepResult, sweep
