@@ -6,7 +6,7 @@
 and, for loops of your own, the pure functions `make_env`, `make_agent`, `make_replay`, `make_loop`.
 """
 
-from dqn_jax import _import_time  # isort: skip - it takes the time of all that follows
+from dqn_jax import _import_time  # isort: skip - it takes the time of all that follows, and hears Ctrl-C
 
 from dqn_jax.agent import Agent, AgentState, UpdateInfo, make_agent
 from dqn_jax.config import Config, ConfigError, HParams

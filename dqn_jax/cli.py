@@ -14,7 +14,7 @@ from typing import Any
 
 import tyro
 
-from dqn_jax import benchmark, devices, files, presets, report, runs
+from dqn_jax import benchmark, devices, files, interrupt, presets, report, runs
 from dqn_jax.config import ConfigError, suggest
 from dqn_jax.convergence import KINDS
 from dqn_jax.display import SweepDisplay, TrainDisplay, summary_tables, sweep_tables
@@ -29,7 +29,10 @@ _TYRO = (tyro.conf.OmitArgPrefixes,)
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; the exit code is 0, 1 (failed while running), 2 (bad input) or 130 (stopped)."""
-    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    return interrupt.ended(_main(list(sys.argv[1:] if arguments is None else arguments)))
+
+
+def _main(arguments: list[str]) -> int:
     devices.configure()
     try:
         if not arguments or arguments[0] in ("-h", "--help"):
@@ -49,7 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
     except KeyboardInterrupt:
         print("dqn-jax: stopped", file=sys.stderr)
-        return 130
+        return interrupt.EXIT_CODE
     except BrokenPipeError:
         sys.stderr.close()
         return 1

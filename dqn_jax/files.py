@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from dqn_jax.config import ConfigError, RunError
+from dqn_jax.interrupt import removed_at_stop
 
 _NO_LINKS = getattr(os, "O_NOFOLLOW", 0)  # Windows has none
 
@@ -32,16 +33,17 @@ def atomic(path: Path, *, durable: bool = True) -> Iterator[Path]:
       OSError: if it cannot be written.
     """
     temporary = _temporary(path)
-    try:
-        yield temporary
-        if durable:
-            _sync(temporary)
-        os.replace(temporary, path)
-        if durable:
-            with contextlib.suppress(OSError):  # not every file system can for a folder
-                _sync(path.parent)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with removed_at_stop(temporary):
+        try:
+            yield temporary
+            if durable:
+                _sync(temporary)
+            os.replace(temporary, path)
+            if durable:
+                with contextlib.suppress(OSError):  # not every file system can for a folder
+                    _sync(path.parent)
+        finally:
+            temporary.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager

@@ -5,8 +5,8 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
+import shlex
 import sys
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -21,6 +21,7 @@ from dqn_jax.bounds import value_bound
 from dqn_jax.config import Config, ConfigError, HParams, envs_per_step, validate
 from dqn_jax.history import History
 from dqn_jax.interrupt import Interrupt
+from dqn_jax.pace import Pace
 from dqn_jax.paths import AnyLoop, AnyPopulation, loop_for, networks_of, population_for
 from dqn_jax.pool_loop import PoolLoop
 from dqn_jax.pool_population import PoolPopulation
@@ -130,7 +131,6 @@ def train(
         raise ConfigError("stop: 'converged' needs a criterion; add one, e.g. --criteria eval>=475x3.")
     if max_minutes is not None and not max_minutes > 0:
         raise ConfigError(f"max_minutes: {max_minutes} is not possible; use a positive number, or leave it out.")
-    budget_seconds = np.inf if max_minutes is None else 60 * max_minutes
     validate(chosen.config, chosen.hparams)
     source = None if weights is None else _weights_run(Path(weights), out if resume else None)
     settings = runs.RunSettings(
@@ -145,17 +145,59 @@ def train(
     loop = loop_for(settings.config)
     stack_hparams(settings.hparams, len(lane_seeds))
     learnt = None if source is None else _load_weights(source, loop, len(lane_seeds))
+    with Interrupt() as interrupt:
+        return _run(
+            settings,
+            parsed,
+            loop,
+            learnt,
+            interrupt,
+            stop=stop,
+            max_minutes=max_minutes,
+            out=out,
+            root=root,
+            resume=resume,
+            save_episodes=save_episodes,
+            on_progress=on_progress,
+            warn=warn,
+            trackers=trackers,
+        )
+
+
+def _run(
+    settings: runs.RunSettings,
+    parsed: Sequence[convergence.Criterion],
+    loop: AnyLoop,
+    learnt: Params | None,
+    interrupt: Interrupt,
+    *,
+    stop: Literal["budget", "converged"],
+    max_minutes: float | None,
+    out: str | Path | None,
+    root: str | Path | None,
+    resume: bool,
+    save_episodes: bool,
+    on_progress: Callable[[Progress], None] | None,
+    warn: Callable[[str], None],
+    trackers: Sequence[Callable[[History], None]],
+) -> TrainResult:
+    """Train with settings that are possible: `learnt` are the networks to start from, `parsed` the criteria."""
+    lane_seeds = settings.seeds
     run = _open_run(settings, out, root, resume)
+    if run is not None:
+        interrupt.remedy = f"go on with --resume --out {shlex.quote(str(run))}"
     history = History(lane_seeds, envs_per_step(settings.config), settings.config.total_episodes)
     bound = value_bound(settings.config, settings.hparams, len(lane_seeds))
 
     def report(phase: Phase, env_steps: int) -> None:
         if on_progress:
             after_chunk = history.seconds[-1] if history.seconds else 0.0
-            seconds = time.perf_counter() - began if phase == "step" else after_chunk
+            seconds = pace.seconds() if phase == "step" else after_chunk
             on_progress(
-                _progress(phase, settings.config, loop, history, parsed, bound, env_steps, seconds, budget_seconds)
+                _progress(phase, settings.config, loop, history, parsed, bound, env_steps, seconds, pace.budget)
             )
+
+    pace = Pace(max_minutes)
 
     report("compile", 0)
     everyone = np.arange(len(lane_seeds))
@@ -172,7 +214,8 @@ def train(
         runs.save_settings(recorder.run, settings)  # of one that goes on the budget or the criteria may have changed
         recorder.provenance()
     new_games = run if resumed is not None and isinstance(loop, PoolLoop) else None  # where to note them
-    began = time.perf_counter()
+    interrupt.check()  # compiling takes long, and was not stopped
+    pace = Pace(max_minutes)
     if resumed is None:
         lanes, warmup = population.start(lane_seeds, settings.hparams, learnt)
         env_steps = loop.warmup_steps
@@ -184,21 +227,32 @@ def train(
         history.restore(arrays)
         lanes = layout.place(saved)
         del resumed, saved  # replays are large, and these are copies
-        began -= history.seconds[-1]
+        pace = Pace(max_minutes, history.seconds)
     last_step = loop.warmup_steps + loop.num_chunks * loop.steps_per_chunk
     allowance, saved_at = runs.Allowance(_CHECKPOINT_SHARE), env_steps
-    with contextlib.closing(population), Interrupt() as interrupt:
-        while env_steps < last_step and not interrupt.requested:
+    stopped = False
+    interrupt.answer = pace.answer
+    with contextlib.closing(population):
+        while env_steps < last_step:
             if stop == "converged" and history.env_steps and np.all(_settled(parsed, history)):
                 break
-            if np.all(history.at_rest()) or (history.seconds and history.seconds[-1] >= budget_seconds):
+            if np.all(history.at_rest()):
+                break
+            if interrupt.requested:
+                stopped = True
+                break
+            if history.env_steps and pace.over():
+                if pace.seconds() < pace.budget:
+                    warn(f"max_minutes: {pace.left():.0f} s are left, and a chunk takes {pace.chunk:.0f}: ending here")
                 break
             if new_games is not None:
                 warn(runs.note_fresh_games(new_games, env_steps))
                 new_games = None
+            pace.begin()
             lanes, metrics = population.chunk(jnp.int32(env_steps), lanes, hparams, active)
             host = layout.fetch(metrics, everyone)
-            history.add(env_steps, env_steps + loop.steps_per_chunk, time.perf_counter() - began, host)
+            history.add(env_steps, env_steps + loop.steps_per_chunk, pace.seconds(), host)
+            pace.end()
             env_steps += loop.steps_per_chunk
             for tracker in trackers:
                 tracker(history)
@@ -208,11 +262,13 @@ def train(
                     with allowance.spend():
                         recorder.checkpoint(env_steps, lanes, history)
                     saved_at = env_steps
+                    pace.saved()
             report("train", env_steps)
         if recorder and saved_at != env_steps:
             recorder.checkpoint(env_steps, lanes, history)
+    interrupt.answer = None  # all is saved
     params = layout.fetch(networks_of(lanes), everyone)
-    summary = _summary(settings, parsed, history, bound, population, complete=not interrupt.requested)
+    summary = _summary(settings, parsed, history, bound, population, complete=not stopped)
     if recorder:
         recorder.finish(summary, history, params, warn)
     return TrainResult(
@@ -222,7 +278,7 @@ def train(
         params=params,
         settings=settings,
         run=run,
-        interrupted=interrupt.requested,
+        interrupted=stopped,
     )
 
 

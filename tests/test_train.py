@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import itertools
 import json
 import os
 import signal
@@ -229,24 +228,40 @@ def test_stop_converged_ends_the_run_once_every_lane_has(tmp_path):
     assert result.summary["env_steps"] == 250
 
 
-def test_a_run_ends_with_its_minutes_and_counts_on_when_resumed(tmp_path, monkeypatch):
+def test_a_run_ends_within_its_minutes_and_counts_on_when_resumed(tmp_path, monkeypatch):
     monkeypatch.setattr("dqn_jax.recorder.can_draw", lambda env: False)  # films take longer than the rest
-    shares = []
+    module, now, shares = sys.modules["dqn_jax.train"], [0.0], []
+    monkeypatch.setattr("dqn_jax.pace.time", types.SimpleNamespace(perf_counter=lambda: now[0]))
 
-    def minutes(allowed, **arguments):
-        """The minutes at which each chunk ended; one passes between any two looks at the clock."""
-        clock = types.SimpleNamespace(perf_counter=map(float, itertools.count(0, 60)).__next__)
-        monkeypatch.setattr(sys.modules["dqn_jax.train"], "time", clock)
-        result = dqn_jax.train("cartpole", max_minutes=allowed, out=tmp_path / "run", **arguments, **long)
+    def slow(*arguments, **keywords):
+        """Chunks of a minute."""
+        population = make(*arguments, **keywords)
+
+        def chunk(*inputs):
+            now[0] += 60
+            return population.chunk(*inputs)
+
+        return population._replace(chunk=chunk)
+
+    make = module.population_for
+    monkeypatch.setattr(module, "population_for", slow)
+
+    def minutes(allowed, warnings=(), **arguments):
+        """The minutes at which each chunk ended."""
+        said = []
+        result = dqn_jax.train("cartpole", max_minutes=allowed, out=tmp_path / "run", warn=said.append, **arguments)
+        assert said == list(warnings)
         assert result.summary["complete"]
         assert not result.interrupted
         return [seconds / 60 for seconds in result.history.seconds]
 
     long = {**TINY, "total_steps": 1_050, "on_progress": lambda progress: shares.append(progress.share_done)}
-    assert minutes(1.5) == [1, 2]
-    assert shares == [0, pytest.approx(1 / 1.5), 1]
-    assert minutes(2.5, resume=True) == [1, 2, 3]
-    assert minutes(None, resume=True) == [1, 2, 3, 4, 5]
+    too_few = ["max_minutes: 30 s are left, and a chunk takes 60: ending here"]
+    assert minutes(2.5, too_few, **long) == [1, 2]
+    assert shares == [0, pytest.approx(1 / 2.5), pytest.approx(2 / 2.5)]
+    assert minutes(2.5, too_few, resume=True, **long) == [1, 2]
+    assert minutes(3, resume=True, **long) == [1, 2, 3]
+    assert minutes(None, resume=True, **long) == [1, 2, 3, 4, 5]
 
 
 def test_a_run_is_saved_and_goes_on_before_any_episode_has_ended(tmp_path, monkeypatch):
