@@ -46,6 +46,7 @@ from dqn_jax.population import make_layout, stack_hparams
 from dqn_jax.prng import key_data
 from dqn_jax.rows import read_arrays, write_arrays
 from dqn_jax.runs import Allowance
+from dqn_jax.sweep import plan as plans
 from dqn_jax.sweep import sweep, worker
 from dqn_jax.sweep.checkpoint import WaveCheckpoint
 from dqn_jax.sweep.plan import describe, fitted, lane_bytes, make_plan
@@ -734,6 +735,7 @@ KILLED = """
 import sys, time
 sys.path.insert(0, sys.argv[2])
 from sweeping import ASKED
+from dqn_jax.sweep import plan as plans
 from dqn_jax.sweep import sweep, worker
 
 worker._CHECKPOINT_SHARE = 1e9
@@ -1008,6 +1010,20 @@ def test_memory_bounds_the_waves():
         assert plan.peak_bytes <= plan.memory == memory
     with pytest.raises(ConfigError, match=r"^memory: one lane takes [\d.]+ kB and there are [\d.]+ kB; lower [^\n]*$"):
         planned(memory=size - 1)
+
+
+@pytest.mark.parametrize(("host", "device"), [(10**9, 10**8), (10**8, 10**9)])
+def test_replays_in_two_places_share_the_smaller_memory(monkeypatch, host, device):
+    devices = jax.local_devices()
+    monkeypatch.setattr(plans, "host_device", lambda: "host")
+    monkeypatch.setattr(plans, "free_memory", lambda places: {"host": host, devices[0]: device}[places[0]])
+    monkeypatch.setattr(plans, "lane_bytes", lambda config, hparams: 1000)
+    space = parse_space(["replay_memory=device,host"])
+    preset = dqn_jax.presets.with_overrides(dqn_jax.presets.resolve_preset("envpool:CartPole-v1"), TINY)
+    groups = compile_groups(preset, space, points(space, "grid"))
+    assert make_plan(space, groups, range(3)).memory == int(0.7 * 10**8)
+    for group, free in zip(groups, (device, host), strict=True):
+        assert make_plan(space, [group], range(3)).memory == int(0.7 * free)
 
 
 def test_the_plan_says_which_setting_makes_programs():

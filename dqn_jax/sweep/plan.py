@@ -101,10 +101,11 @@ def make_plan(
       ConfigError: if not even one lane fits on each device.
     """
     devices = list(devices if devices is not None else jax.local_devices())
-    in_host = any(group.config.replay_memory == "host" for group in groups)  # then that is where lanes take their room
     if wave is not None and wave < 1:
         raise ConfigError(f"wave: {wave} is not possible; use 1 or more lanes, or leave it out.")
-    free = free_memory([host_device()] if in_host else devices)
+    # Where lanes take their room; groups with replays in different places share the smaller limit.
+    hosted = {group.config.replay_memory == "host" for group in groups}
+    free = min(free_memory([host_device()] if in_host else devices) for in_host in hosted)
     limit = int(free * _MEMORY_SHARE) if memory is None else int(memory)
     most = wave or (_CPU_WAVE if devices[0].platform == "cpu" else 2**31)
     planned = []
