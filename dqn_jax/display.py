@@ -191,14 +191,17 @@ def _duration(seconds: float) -> str:
 
 def sweep_tables(result: SweepResult) -> None:
     """Print the best trials, what became of the lanes, and where the files are."""
-    from dqn_jax.sweep.results import ranked
+    from dqn_jax.sweep.results import halves, ranked
 
     console, data = Console(), result.data
     for phase, title in (("confirm", "on held-out seeds"), ("search", "in the search")):
-        if not (data.lanes["phase"] == phase).any():
-            continue
         rows = ranked(data, phase=phase)
+        if rows.empty:
+            continue
         console.print(f"best {title}, by environment steps to {data.settings['criteria'][0]}", highlight=False)
+        choosing, reported = halves(data.settings)
+        if phase == "confirm" and choosing and choosing != reported:
+            console.print(f"(in the order of {len(choosing)} other held-out seeds, which choose)", highlight=False)
         table = Table(box=None, show_edge=False, pad_edge=False)
         for column in ("trial", "converged", "env steps (95%)"):
             table.add_column(column, justify="right", no_wrap=True)

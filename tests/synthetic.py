@@ -123,7 +123,13 @@ def sweep_of(lanes: list[dict[str, Any]], trials: dict[str, list[Any]] | None = 
 
 
 def sweep(
-    count: int = 60, seeds: int = 5, *, confirm: bool = True, prune: bool = True, stop: str = "budget"
+    count: int = 60,
+    seeds: int = 5,
+    *,
+    confirm: bool = True,
+    choosing: bool = True,
+    prune: bool = True,
+    stop: str = "budget",
 ) -> SweepData:
     """A whole sweep: most trials converge on some seeds, some never, some diverge, some are pruned."""
     rng = np.random.default_rng(0)
@@ -149,7 +155,9 @@ def sweep(
         trials,
         stop=stop,
         prune={"rule": "halving", "eta": 3} if prune else None,
-        confirm={"seeds": list(range(100, 100 + 4 * seeds)), "best": 3} if confirm else None,
+        confirm={"seeds": list(range(100, 100 + 4 * seeds)), "best": 3, **({"choosing": 2 * seeds} if choosing else {})}
+        if confirm
+        else None,
     )
 
 

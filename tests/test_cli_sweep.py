@@ -85,7 +85,7 @@ COMMAND = ["sweep", ENV, *FLAGS, "--seeds", "3", "--criteria", *CRITERIA]
         ("--vary learning_rate=1,2 --confirm 2 --confirm-by final_return", ["confirm_by", "--stop budget"]),
         ("--vary learning_rate=1,2 --confirm 2 --confirm-by speed", ["--confirm-by", "speed"]),
         ("--vary learning_rate=1,2 --confirm 2 --confirm-by", ["confirm", "env_steps"]),
-        ("--vary learning_rate=1,2 --confirm 2 --seed 1000000", ["seed", "held out"]),
+        ("--vary learning_rate=1,2 --confirm 2 --seed 10000000", ["seed", "held out"]),
         ("--vary learning_rate=1,2 --engine ray", ["ray", "--store"]),
         ("--vary learning_rate=1,2 --discount 2", ["discount", "at most 1"]),
     ],

@@ -268,22 +268,56 @@ def test_the_page_stands_alone_and_says_what_the_tables_say(folder):
     assert sum(link.startswith("data:") for link in page.links) == len(names)
 
 
-def test_confirmed_trials_show_both_numbers_and_only_they_are_called_best(folder):
+def confirmed(choice, reported, **confirm):
+    """Three trials of a search; the first two on held-out seeds: 100 to 103, then 104 to 107."""
     held_out = [
-        lane(t, 100 + s, phase="confirm", converged_env_steps=m)
-        for t, m in ((0, 60_000), (1, 50_000))
-        for s in range(4)
+        lane(t, 100 + s, phase="confirm", converged_env_steps=(choice if s < 4 else reported)[t])
+        for t in (0, 1)
+        for s in range(8)
     ]
     search = [lane(t, s, converged_env_steps=m) for t, m in ((0, 20_000), (1, 30_000), (2, 90_000)) for s in range(2)]
-    data = sweep_of(search + held_out, confirm={"seeds": [100, 101, 102, 103], "best": 2})
+    return sweep_of(search + held_out, confirm={"seeds": list(range(100, 108)), "best": 2, **confirm})
+
+
+def test_confirmed_trials_show_all_numbers_and_only_they_are_called_best(folder):
+    # The half that chooses flatters trial 1; the other half would have it the other way round.
+    data = confirmed((60_000, 50_000), (55_000, 58_000), choosing=4)
+    table = results.ranked(data, phase="confirm")
+    assert [table[name].tolist() for name in ("rank", "trial", "time", "lanes")] == [
+        [1, 2],
+        [1, 0],
+        [58_000, 55_000],
+        [4, 4],
+    ]
+    assert results.ranked(data, phase="choice")["time"].tolist() == [50_000, 60_000]
     page = page_of([folder(data)])
+    (first, second) = page.table("converged, held-out")
+    assert (first["trial"], second["trial"]) == ("1", "0")
+    for where, mean in (("held-out", "58,000"), ("chosen on", "50,000"), ("search", "30,000")):
+        assert first[f"mean environment steps, {where}"].startswith(mean)
+    assert "Best, confirmed on 4 seeds that played no part in choosing it: trial 1" in page.text
+    assert "Best: trial 1, by 4 held-out seeds; reported: 4 held-out seeds." in page.text
+    assert "the first 4 of them choose among these" in page.text
+    assert "All held-out seeds chose" not in page.text
+    assert "Leading in the search" not in page.text
+    view = View.of(data)
+    assert view.lanes(1)["seed"].tolist() == [104, 105, 106, 107]
+
+
+def test_a_sweep_whose_held_out_seeds_all_chose_says_so(folder):
+    page = page_of([folder(confirmed((60_000, 50_000), (60_000, 50_000)))])
     rows = page.table("converged, held-out")
     assert [row["trial"] for row in rows] == ["1", "0"]
-    assert rows[0]["mean environment steps, held-out"].startswith("50,000")
-    assert rows[0]["mean environment steps, search"].startswith("30,000")
-    assert "Best, confirmed on 4 seeds" in page.text
-    assert "Best: trial 1" in page.text
-    assert "Leading in the search" not in page.text
+    assert "mean environment steps, chosen on" not in rows[0]
+    assert "Best of 2 on 8 held-out seeds, which also chose it: trial 1" in page.text
+    assert "All held-out seeds chose among the 2 finalists and are reported too" in page.text
+    assert "played no part in choosing it" not in page.text
+
+
+def test_without_seeds_that_choose_the_leader_of_the_search_is_reported():
+    data = confirmed((60_000, 50_000), (60_000, 50_000), choosing=0)
+    assert results.ranked(data, phase="confirm")["trial"].tolist() == [0, 1]
+    assert results.ranked(data, phase="confirm")["lanes"].tolist() == [8, 8]
 
 
 def test_curves_cut_at_convergence_have_no_final_return(folder):

@@ -38,7 +38,8 @@ from sweeping import (
 from sweeping import compiled as compiled  # a fixture
 
 import dqn_jax
-from dqn_jax.config import ConfigError, HParams
+from dqn_jax import options
+from dqn_jax.config import Config, ConfigError, HParams
 from dqn_jax.convergence import parse_criterion, stability, time_to
 from dqn_jax.history import History
 from dqn_jax.loop import ChunkMetrics, Loop, WarmupMetrics, make_loop
@@ -46,11 +47,11 @@ from dqn_jax.population import make_layout, stack_hparams
 from dqn_jax.prng import key_data
 from dqn_jax.rows import read_arrays, write_arrays
 from dqn_jax.runs import Allowance
+from dqn_jax.sweep import definition, runner, sweep, worker
 from dqn_jax.sweep import plan as plans
-from dqn_jax.sweep import sweep, worker
 from dqn_jax.sweep.checkpoint import WaveCheckpoint
 from dqn_jax.sweep.plan import describe, fitted, lane_bytes, make_plan
-from dqn_jax.sweep.results import CURVE_COLUMNS, LANE_COLUMNS, STATUSES, ranked
+from dqn_jax.sweep.results import CURVE_COLUMNS, LANE_COLUMNS, STATUSES, halves, ranked
 from dqn_jax.sweep.space import compile_groups, parse_space, points
 from dqn_jax.sweep.store import load_data, open_store
 from dqn_jax.sweep.wave import Prune, Rules, WaveLane, _Judge, curve_rows, lane_row, make_programs
@@ -735,8 +736,8 @@ KILLED = """
 import sys, time
 sys.path.insert(0, sys.argv[2])
 from sweeping import ASKED
+from dqn_jax.sweep import definition, runner, sweep, worker
 from dqn_jax.sweep import plan as plans
-from dqn_jax.sweep import sweep, worker
 
 worker._CHECKPOINT_SHARE = 1e9
 
@@ -816,6 +817,7 @@ def test_a_finished_sweep_has_nothing_left_to_do(tmp_path, compiled, whole):
         ({"stop": "budget"}, "stop: this sweep has converged, not budget"),
         ({"prune": "halving"}, "prune"),
         ({"confirm": 2}, "confirm"),
+        ({"lane_block": 1}, r"config\.lane_block: this sweep has 0, not 1"),  # other blocks have other bits
     ],
     ids=str,
 )
@@ -929,21 +931,63 @@ def test_what_is_left_out_or_static_makes_programs_of_its_own(tmp_path, compiled
 # -- confirmation
 
 
-def test_the_best_are_confirmed_once_on_seeds_held_out(tmp_path, compiled):
+def test_the_best_are_confirmed_once_on_seeds_held_out_and_from_other_starts(tmp_path, compiled):
     asked = {**ASKED, "confirm": 2, "confirm_best": 2, "prune": "halving", "prune_eta": 4, "criteria": ("eval>=2",)}
     died(tmp_path / "sweep", **asked | {"wave": None}, on_progress=crash_after(1, unit=1))  # in the confirmation
     data = sweep(**asked, out=tmp_path / "sweep", resume=True).data
-    confirmed = data.lanes[data.lanes["phase"] == "confirm"]
+    held_out = lanes_of_confirmation(data)
     best = list(ranked(data)["trial"].head(2))
-    assert sorted(zip(confirmed["trial"], confirmed["seed"], strict=True)) == sorted(
-        (trial, seed) for trial in best for seed in (1_000_000, 1_000_001)
+    assert sorted(zip(held_out["trial"], held_out["seed"], strict=True)) == sorted(
+        (trial, seed) for trial in best for seed in (10_000_000, 10_000_001)
     )
     assert set(data.lanes["status"][data.lanes["phase"] == "search"]) == {"budget", "pruned"}
-    assert (confirmed["status"] == "budget").all()  # what is confirmed is measured to its end
-    assert not set(confirmed["seed"]) & set(data.lanes[data.lanes["phase"] == "search"]["seed"])
+    assert (held_out["status"] == "budget").all()  # what is confirmed is measured to its end
+    assert [config.eval_seed for config in compiled] == [1_000_003, 3_000_003, 3_000_003]
     again = sweep(**asked, out=tmp_path / "sweep", resume=True).data
     pd.testing.assert_frame_equal(again.lanes, data.lanes, check_exact=True)
     assert list(data.lanes["phase"]) == sorted(data.lanes["phase"], reverse=True)  # search first
+    # One held-out seed chooses, and the other is reported.
+    assert halves(data.settings) == ([10_000_000], [10_000_001])
+    for phase, seed in (("choice", 10_000_000), ("confirm", 10_000_001)):
+        table = ranked(data, phase=phase).set_index("trial")
+        for lane in held_out[held_out["seed"] == seed].to_dict("records"):
+            assert table["lanes"][lane["trial"]] == 1
+            assert table["time"][lane["trial"]] == (lane["converged_env_steps"] if lane["converged"] else 416)
+
+
+def lanes_of_confirmation(data):
+    return data.lanes[data.lanes["phase"] == "confirm"]
+
+
+def test_a_single_finalist_is_reported_on_all_seeds_that_are_held_out(tmp_path, compiled):
+    asked = {**ASKED, "vary": VARY, "seeds": 1, "confirm": 3, "confirm_best": 1}
+    data = sweep(**asked, out=tmp_path / "sweep").data
+    table = ranked(data, phase="confirm")
+    assert (table["trial"].tolist(), table["lanes"].tolist()) == (list(ranked(data)["trial"][:1]), [3])
+
+
+def test_a_sweep_begun_with_other_held_out_seeds_goes_on_with_them(tmp_path, compiled, monkeypatch):
+    asked = {**ASKED, "seeds": 1, "confirm": 3, "confirm_best": 2}
+    before = {"seeds": [1_000_000, 1_000_001, 1_000_002], "best": 2, "by": ["env_steps"]}
+    with monkeypatch.context() as patch:
+        patch.setattr(runner, "define", lambda *a, **k: {**definition.define(*a, **k), "confirm": before})
+        died(tmp_path / "sweep", **asked | {"wave": None}, on_progress=crash_after(1))
+    data = sweep(**asked, out=tmp_path / "sweep", resume=True).data
+    assert sorted(set(lanes_of_confirmation(data)["seed"])) == before["seeds"]
+    assert {config.eval_seed for config in compiled} == {1_000_003}  # and from the starts of the search
+    assert ranked(data, phase="confirm")["lanes"].tolist() == [3, 3]
+    with pytest.raises(ConfigError, match=r"confirm\.seeds: this sweep has \[1000000"):
+        sweep(**asked | {"confirm": 4}, out=tmp_path / "sweep", resume=True)
+
+
+def test_no_stream_is_drawn_twice():
+    """Seeds of evaluation starts are those of no lane, whatever is asked."""
+    starts = {Config.eval_seed, options.Evaluate.eval_seed, definition._CONFIRM_EVAL_SEED}
+    assert len(starts) == 3
+    for count in (1, 100, definition._MOST_CONFIRM):
+        held_out = range(definition._CONFIRM_SEED, definition._CONFIRM_SEED + count)
+        assert not starts & set(held_out)
+    assert held_out[-1] < 2**31
 
 
 # -- the plan

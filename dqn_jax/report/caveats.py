@@ -45,6 +45,12 @@ def caveats(view: View) -> list[str]:
                 else " Stability after convergence was not measured (--stability-steps does)."
             )
         )
+    if len(view.confirmed) > 1 and view.chosen_on_reported:
+        texts.append(
+            f"All held-out seeds chose among the {len(view.confirmed)} finalists and are reported too, so the numbers "
+            "of the best one are somewhat too good: of several the luckiest leads. (Sweeps of today choose on one half "
+            "and report the other.)"
+        )
     if view.confirmed.empty and len(view.table) > 1 and view.table["converged"].any():
         texts.append(
             "No trial was confirmed on held-out seeds. The leading numbers are too good: of many trials the luckiest "

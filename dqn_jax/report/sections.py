@@ -82,7 +82,9 @@ def _in_short(view: View) -> list[str]:
         if not table["converged"].any():
             texts.append("No seed of any trial converged, so there is no leading trial.")
             return texts
-        if held_out:
+        if held_out and len(view.confirmed) > 1 and view.chosen_on_reported:
+            start = f"Best of {len(view.confirmed)} on {row['lanes']} held-out seeds, which also chose it:"
+        elif held_out:
             start = f"Best, confirmed on {row['lanes']} seeds that played no part in choosing it:"
         else:
             start = "Leading in the search, not confirmed on other seeds:"
@@ -126,6 +128,8 @@ def _asked(view: View) -> Section:
         rows.append(("sampler", f"{settings.get('sampler', '-')}{samples}, seed {settings.get('sample_seed', 0)}"))
         confirm, prune = settings.get("confirm"), settings.get("prune")
         words = f"best {confirm['best']} again on seeds {ranges(confirm['seeds'])}" if confirm else "no"
+        if confirm and confirm.get("choosing"):
+            words += f"; the first {confirm['choosing']} of them choose among these, the others are reported"
         rows.append(("confirmation", words))
         rows.append(("pruning", f"{prune['rule']}, eta {prune['eta']}" if prune else "no"))
     items: list[Any] = [_pairs(rows)]
@@ -145,7 +149,9 @@ def _pairs(rows: Sequence[tuple[str, Any]]) -> Table:
 def _confirmed(view: View) -> Section:
     if view.confirmed.empty:
         return Section("confirmed", "Confirmed", [])
-    search = {row["trial"]: row for row in view.table.to_dict("records")}
+    choice = view.choice[: 0 if view.chosen_on_reported else None]
+    tables = [("held-out", view.confirmed), ("chosen on", choice), ("search", view.table)]
+    sources = [(where, {row["trial"]: row for row in t.to_dict("records")}) for where, t in tables if not t.empty]
     outcome: list[tuple[str, Callable[[Any], str], str]] = [
         ("converged", converged_text, "share"),
         (f"mean {X_AXES[view.clock]}", time_text, "time"),
@@ -155,19 +161,29 @@ def _confirmed(view: View) -> Section:
     for row in view.confirmed.to_dict("records"):
         cells = [Cell.of(str(row["rank"]), row["rank"]), Cell.of(str(row["trial"]), row["trial"])]
         for _, text, key in outcome:
-            cells += [Cell.of(text(one), one[key]) for one in (row, search[row["trial"]])]
+            cells += [Cell.of(text(one), one[key]) for one in (of[row["trial"]] for _, of in sources)]
         rows.append([*cells, *(Cell.of(show(row[name]), row[name]) for name in view.space)])
-    titles = [f"{what}, {where}" for what, _, _ in outcome for where in ("held-out", "search")]
+    titles = [f"{what}, {where}" for what, _, _ in outcome for where, _ in sources]
+    if not choice.empty:
+        caption = (
+            "Held-out: seeds that played no part in choosing anything, and the number to report. Chosen on: the other "
+            "half of the held-out seeds, which gave this order."
+        )
+    else:
+        caption = "Held-out: seeds that played no part in the search, and the number to report."
     table = Table(
         ("#", "trial", *titles, *view.space),
         rows,
-        "Search: the seeds on which trials were chosen, so those numbers are too good. Held-out: seeds that played no "
-        "part, and the number to report.",
+        f"{caption} Search: the seeds on which finalists were chosen, so those numbers are too good.",
         [True, True, *(True for _ in titles), *(False for _ in view.space)],
         sortable=len(rows) > 1,
     )
     best = first_row(view.confirmed)
-    words = f"Best: trial {best['trial']}, by its {best['lanes']} held-out seeds."
+    if not choice.empty:
+        how = f"by {show(int(choice['lanes'].max()))} held-out seeds"
+    else:
+        how = "by its held-out seeds" if len(rows) > 1 and view.chosen_on_reported else "by the search"
+    words = f"Best: trial {best['trial']}, {how}; reported: {best['lanes']} held-out seeds."
     return Section("confirmed", "Confirmed", [Paragraph(words), table])
 
 

@@ -71,8 +71,8 @@ def learning_curves(views: Sequence[View]) -> Figure:
     for view in views if len(views) == 1 else ():
         _draw_overview(axis, view)
     for label, colour, view, trial in _drawn(views):
-        curves = view.data.curves
-        own = curves[(curves["trial"] == trial) & (curves["phase"] == view.phase)]
+        curves = results.in_phase(view.data.settings, view.data.curves, view.phase)
+        own = curves[curves["trial"] == trial]
         for _, seed in own.groupby("seed"):
             style = {"lw": 0.5, "alpha": 0.35, "marker": ".", "ms": 4, "markevery": [-1]}  # the dot: where it left
             axis.plot(seed[view.clock], seed["eval_return"], color=colour, zorder=2, **style)
@@ -266,7 +266,8 @@ def profile(views: Sequence[View]) -> Figure | None:
     drawn = []
     for label, colour, view, trial in _drawn(views):
         if (lanes := scored.get(id(view))) is not None:
-            own = lanes[(lanes["trial"] == trial) & (lanes["phase"] == view.phase)]["score"].to_numpy(np.float64)
+            shown = results.in_phase(view.data.settings, lanes, view.phase)
+            own = shown[shown["trial"] == trial]["score"].to_numpy(np.float64)
             if not np.isnan(own).any():
                 drawn.append((label, colour, own))
     if not drawn:

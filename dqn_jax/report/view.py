@@ -32,7 +32,8 @@ class View:
     end: float  # the horizon on this clock
     space: Space
     table: pd.DataFrame  # the search, ranked
-    confirmed: pd.DataFrame  # likewise on held-out seeds; may be empty
+    confirmed: pd.DataFrame  # likewise on the held-out seeds that are reported; may be empty
+    choice: pd.DataFrame  # likewise on those that chose among the finalists; the same in sweeps without halves
     importance: Importance | str
 
     @staticmethod
@@ -62,6 +63,7 @@ class View:
             space=space,
             table=table,
             confirmed=results.ranked(whole, by, "confirm"),
+            choice=results.ranked(whole, by, "choice"),
             importance=importance(space, table[known], losses[known]),
         )
 
@@ -95,6 +97,12 @@ class View:
         return "search" if self.confirmed.empty else "confirm"
 
     @property
+    def chosen_on_reported(self) -> bool:
+        """Whether all held-out seeds chose among the finalists and are shown: as it was before there were halves."""
+        choosing, reported = results.halves(self.data.settings)
+        return choosing == reported
+
+    @property
     def best(self) -> list[int]:
         """The best few trials, best first: by the held-out seeds, if there are any."""
         table = self.table if self.confirmed.empty else self.confirmed
@@ -107,7 +115,7 @@ class View:
 
     def lanes(self, trial: int | None = None, phase: str | None = None) -> pd.DataFrame:
         """Lanes of a phase (default: where the best few are shown), of one trial or of all."""
-        lanes = self.data.lanes[self.data.lanes["phase"] == (phase or self.phase)]
+        lanes = results.in_phase(self.data.settings, self.data.lanes, phase or self.phase)
         return lanes if trial is None else lanes[lanes["trial"] == trial]
 
     def outcomes(self, trial: int | None = None, phase: str | None = None) -> tuple[np.ndarray, np.ndarray]:

@@ -17,7 +17,11 @@ from dqn_jax.sweep.wave import Prune, Rules
 ADAPTIVE = ("tpe", "cmaes")
 Sampler = Literal["grid", "random", "sobol", "tpe", "cmaes"]
 
-_CONFIRM_SEED = 1_000_000  # held-out seeds are counted up from here
+# Held-out seeds are counted up from here. Neither they nor the seeds of a search may be a seed of evaluation starts:
+# lanes and evaluations draw from one family of streams.
+_CONFIRM_SEED = 10_000_000
+_MOST_CONFIRM = 1_000_000
+_CONFIRM_EVAL_SEED = 3_000_003  # the starts on which the confirmation is evaluated: others than the search's
 
 
 def define(
@@ -55,6 +59,7 @@ def define(
     chosen_criteria = [parse_criterion(text).name for text in (preset.criteria if criteria is None else criteria)]
     _check_rules(chosen_criteria, stop, stability_steps, prune, confirm, confirm_best, confirm_by, batch)
     held_out = list(range(_CONFIRM_SEED, _CONFIRM_SEED + confirm))
+    finalists = confirm_best > 1 or len(confirm_by) > 1
     return {
         "name": name or preset.name,
         "preset": preset.name,
@@ -68,15 +73,34 @@ def define(
         "stop": stop,
         "stability_steps": stability_steps,
         "prune": None if prune is None else {"rule": prune, "eta": prune_eta},
-        "confirm": {"seeds": held_out, "best": confirm_best, "by": list(confirm_by)} if confirm else None,
+        "confirm": {
+            "seeds": held_out,
+            "best": confirm_best,
+            "by": list(confirm_by),
+            "choosing": confirm // 2 if finalists else 0,  # so many of the seeds choose, the others are reported
+            "eval_seed": _CONFIRM_EVAL_SEED,
+        }
+        if confirm
+        else None,
         "config": files.plain(dataclasses.asdict(preset.config)),
         "hparams": files.plain(preset.hparams._asdict()),
     }
 
 
-def preset_of(definition: dict[str, Any]) -> Preset:
-    """What a sweep varies, from its definition."""
+def as_begun(wanted: dict[str, Any], saved: dict[str, Any]) -> dict[str, Any]:
+    """What is asked, in the form in which `saved` was asked: older sweeps go on as they began."""
+    confirm = wanted["confirm"]
+    if confirm is not None and saved.get("confirm") and "choosing" not in saved["confirm"]:
+        seeds = list(range(1_000_000, 1_000_000 + len(confirm["seeds"])))
+        wanted = {**wanted, "confirm": {"seeds": seeds, "best": confirm["best"], "by": confirm["by"]}}
+    return wanted
+
+
+def preset_of(definition: dict[str, Any], phase: str = "search") -> Preset:
+    """What a sweep varies, from its definition; the confirmation is evaluated from starts of its own."""
     config, hparams = runs.settings_from(definition["config"], definition["hparams"])
+    if phase == "confirm" and "eval_seed" in definition["confirm"]:
+        config = dataclasses.replace(config, eval_seed=definition["confirm"]["eval_seed"])
     return Preset(definition["preset"], "", config, hparams, tuple(definition["criteria"]))
 
 
@@ -113,6 +137,8 @@ def _check_seeds(seeds: Sequence[int], confirm: int) -> None:
         raise ConfigError("seed: seeds must lie between 0 and 2147483647.")
     if confirm < 0:
         raise ConfigError(f"confirm: {confirm} is not possible; use 0 or more held-out seeds.")
+    if confirm > _MOST_CONFIRM:
+        raise ConfigError(f"confirm: {confirm:,} held-out seeds are too many; use {_MOST_CONFIRM:,} or fewer.")
     if confirm and max(seeds) >= _CONFIRM_SEED:
         raise ConfigError(f"seed: seeds from {_CONFIRM_SEED} on are held out for --confirm; use lower ones.")
 

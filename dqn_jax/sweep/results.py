@@ -220,6 +220,29 @@ def above_bound(data: SweepData) -> np.ndarray:
     return reached.to_numpy(np.float64) > np.asarray(own, np.float64)
 
 
+def halves(settings: dict[str, Any]) -> tuple[list[int], list[int]]:
+    """Held-out seeds in two: those that choose among the finalists, and those whose numbers are reported.
+
+    What leads on some seeds is flattered by them, held out or not: with several finalists the numbers of the chosen
+    one are of seeds that had no say. A single finalist is chosen by the search (no seeds in the first half). In sweeps
+    from before there were halves all seeds did both.
+    """
+    confirm = settings.get("confirm") or {"seeds": ()}
+    seeds = list(confirm["seeds"])
+    if "choosing" not in confirm:
+        return seeds, seeds
+    return seeds[: confirm["choosing"]], seeds[confirm["choosing"] :]
+
+
+def in_phase(settings: dict[str, Any], table: pd.DataFrame, phase: str) -> pd.DataFrame:
+    """Rows (of lanes or curves) of the search, or of the confirmation: "choice", on the seeds that choose among the
+    finalists; "confirm", on the seeds that are reported."""
+    if phase == "search":
+        return table[table["phase"] == phase]
+    choosing, reported = halves(settings)
+    return table[(table["phase"] == "confirm") & table["seed"].isin(choosing if phase == "choice" else reported)]
+
+
 def horizon(data: SweepData, clock: str = "env_steps") -> float:
     """How long a lane had at most: the budget, or on the other clocks the furthest that any lane went."""
     furthest = float(data.lanes[CLOCKS[clock]].max())
@@ -270,6 +293,9 @@ def with_scores(data: SweepData) -> pd.DataFrame:
 def ranked(data: SweepData, by: str = "env_steps", phase: str = "search") -> pd.DataFrame:
     """Finished trials, best first, one row each; every estimate `x` has its 95 % interval in `x_low` and `x_high`.
 
+    Phases: "search"; "confirm", the finalists on the held-out seeds that are reported, in the order that the others
+    gave them; "choice", the finalists on those others (see `halves`).
+
     Columns: rank, trial, what varies, then
       lanes, converged, diverged, pruned: how many seeds, and how they ended (diverged ones may have converged before);
       share: of lanes converged (Wilson interval);
@@ -295,11 +321,11 @@ def ranked(data: SweepData, by: str = "env_steps", phase: str = "search") -> pd.
     if by == "final_return" and data.settings["stop"] != "budget":
         raise ConfigError("by: lanes left when they converged, so final returns say nothing; rank by a time instead.")
     data, rows = finished(data), []
-    if not (data.lanes["phase"] == phase).any():
+    if in_phase(data.settings, data.lanes, phase).empty:
         return pd.DataFrame()
     clock = "env_steps" if by == "final_return" else by
-    end, lanes = horizon(data, clock), with_scores(data)
-    for trial, own in lanes[lanes["phase"] == phase].groupby("trial"):
+    end, lanes = horizon(data, clock), in_phase(data.settings, with_scores(data), phase)
+    for trial, own in lanes.groupby("trial"):
         times, converged = outcomes(own, clock, end)
         result = convergence.time_to_convergence(times, converged, end, resamples=_RESAMPLES)
         several = len(own) > 1
@@ -330,6 +356,10 @@ def ranked(data: SweepData, by: str = "env_steps", phase: str = "search") -> pd.
     if by == "final_return":
         keys, ascending = ["final", *keys], [False, *ascending]
     table = table.sort_values(keys, ascending=ascending, ignore_index=True)
+    choosing, reported = halves(data.settings)
+    if phase == "confirm" and choosing != reported:
+        chosen = ranked(data, by, "choice" if choosing else "search")["trial"]
+        table = table.set_index("trial").loc[chosen[chosen.isin(table["trial"])]].reset_index()
     varied = data.trials.loc[table["trial"]].reset_index(drop=True)
     table = pd.concat([table[["trial"]], varied, table.drop(columns=["trial", "best_return"])], axis=1)
     table.insert(0, "rank", np.arange(1, len(table) + 1))

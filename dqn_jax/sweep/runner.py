@@ -21,7 +21,7 @@ from dqn_jax.config import ConfigError
 from dqn_jax.interrupt import Interrupt
 from dqn_jax.presets import Preset, resolve_preset, with_overrides
 from dqn_jax.sweep import store as stores
-from dqn_jax.sweep.definition import ADAPTIVE, Sampler, define
+from dqn_jax.sweep.definition import ADAPTIVE, Sampler, as_begun, define, preset_of
 from dqn_jax.sweep.plan import Plan, fitted_groups, make_plan
 from dqn_jax.sweep.progress import OnProgress, Watch
 from dqn_jax.sweep.results import SweepData, ranked
@@ -243,7 +243,8 @@ def _add_units(worker: Worker, phase: str, trials: Sequence[int], seeds: Sequenc
     if not missing:
         return
     all_points = store.points()
-    groups = fitted_groups(worker.preset, store.space, [all_points[t] for t in missing], missing)
+    preset = preset_of(store.definition, phase)
+    groups = fitted_groups(preset, store.space, [all_points[t] for t in missing], missing)
     plan = make_plan(store.space, groups, seeds, **limits)
     waves = [wave for group in plan.groups for wave in group.waves]
     first = max((unit.id for unit in known), default=-1) + 1
@@ -274,7 +275,7 @@ def _open(
                 raise ConfigError(f"resume: {Path(root) / name} holds no sweep; drop --resume to start one.")
             directory = max(found, key=lambda path: (path.name, path.stat().st_mtime))
         store = stores.open_store(url, name) if url is not None else stores.open_store(directory or "")
-        differences = stores.differences(store.definition, definition)
+        differences = stores.differences(store.definition, as_begun(definition, store.definition))
         if differences:
             field, saved, wanted = differences[0]
             raise ConfigError(

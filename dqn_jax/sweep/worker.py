@@ -47,7 +47,6 @@ class Worker:
         self.directory = directory
         self.on_progress = on_progress
         self.warn = warn
-        self.preset = preset_of(store.definition)
         self.rules = rules_of(store.definition)
         self.owner = f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
         self.interrupt: Interrupt | None = None
@@ -155,7 +154,8 @@ def run_unit(worker: Worker, unit: Unit) -> bool:
     store = worker.store
     all_points = store.points()
     numbers = sorted({trial for trial, _ in unit.lanes})
-    group, *others = fitted_groups(worker.preset, store.space, [all_points[t] for t in numbers], numbers)
+    preset = preset_of(store.definition, unit.phase)
+    group, *others = fitted_groups(preset, store.space, [all_points[t] for t in numbers], numbers)
     if others:
         raise runs.RunError(f"unit {unit.id} holds trials of several programs; it was planned by another version.")
     trials = {trial.number: trial for trial in group.trials}
