@@ -59,6 +59,12 @@ def show(value: Any) -> str:
     return str(value)
 
 
+def exact(value: float) -> str:
+    """A number in as few digits as give the same number back: 475, 0.01, 16926.55."""
+    short = f"{value:g}"
+    return short if float(short) == value else repr(float(value))
+
+
 @dataclasses.dataclass(frozen=True)
 class Config:
     """Static part of a run: what changes shapes or the structure of the compiled program."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-from dqn_jax.config import Config, ConfigError, HParams, UnknownEnvError, suggest
+from dqn_jax.config import Config, ConfigError, HParams, UnknownEnvError, exact, suggest
 from dqn_jax.envs import resolve_env
 from dqn_jax.envs.pool import PREFIX
 from dqn_jax.protocols import PROTOCOLS
@@ -39,7 +39,8 @@ GAMES = {
 
 def human_normalised(random: float, human: float) -> tuple[str, ...]:
     """Criteria at 50, 25 and 100 % of the way from random play to the human; the first one decides."""
-    return tuple(f"eval>={random + share * (human - random):g}" for share in (0.5, 0.25, 1.0))
+    # Rounded where the scores' own digits end; all of those stay.
+    return tuple(f"eval>={exact(round(random + share * (human - random), 6))}" for share in (0.5, 0.25, 1.0))
 
 
 _ENV_CRITERIA = {

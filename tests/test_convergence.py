@@ -28,6 +28,7 @@ from dqn_jax.convergence import (
     time_to,
     trailing_mean,
 )
+from dqn_jax.presets import GAMES, resolve_preset
 
 NAN = float("nan")
 
@@ -52,6 +53,21 @@ def test_text_is_parsed_and_named_canonically(text, criterion, name):
     assert parse_criterion(text) == criterion
     assert criterion.name == name
     assert parse_criterion(name) == criterion
+
+
+@given(st.sampled_from(["eval", "train", "loss"]), st.floats(allow_nan=False, allow_infinity=False), st.integers(1, 9))
+def test_a_criterion_keeps_every_digit(kind, threshold, window):
+    criterion = Criterion(kind, ">=", threshold, window)
+    assert parse_criterion(criterion.name) == criterion
+
+
+def test_games_are_measured_by_the_scores_as_published():
+    for env, random, human in GAMES.values():
+        levels = [parse_criterion(text).threshold for text in resolve_preset(env).criteria]
+        np.testing.assert_allclose(
+            levels, [random + share * (human - random) for share in (0.5, 0.25, 1.0)], rtol=1e-12
+        )
+        assert levels[2] == human
 
 
 @pytest.mark.parametrize(

@@ -827,6 +827,15 @@ def test_a_sweep_goes_on_only_as_it_was_asked(compiled, whole, changes, message)
     assert "\n" not in str(caught.value)
 
 
+def test_a_sweep_asks_for_what_it_was_asked_to_the_last_digit():
+    asked = {**ASKED, "criteria": ("eval>=16926.55", "train5>=0.1234567891")}
+    definitions = []
+    sweep(**asked, out="nowhere", on_plan=lambda plan, definition: bool(definitions.append(definition)))
+    assert definitions[0]["criteria"] == list(asked["criteria"])
+    thresholds = [criterion.threshold for criterion in definition.rules_of(definitions[0]).criteria]
+    assert thresholds == [16926.55, 0.1234567891]
+
+
 def test_two_processes_do_not_run_one_sweep(compiled, whole):
     with (
         open_store(whole.directory).lock(),

@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from dqn_jax.config import ConfigError, suggest
+from dqn_jax.config import ConfigError, exact, suggest
 
 KINDS = {
     "eval": "evaluation mean over its episodes, compared in N evaluations in a row (eval>=475x3)",
@@ -79,10 +79,11 @@ class Criterion:
 
     @property
     def name(self) -> str:
-        """The canonical text form."""
+        """The canonical text form; `parse_criterion` makes the same criterion of it."""
+        level = exact(self.threshold)
         if self.kind == "train":
-            return f"train{self.window}{self.comparison}{self.threshold:g}"
-        return f"{self.kind}{self.comparison}{self.threshold:g}" + (f"x{self.window}" if self.window > 1 else "")
+            return f"train{self.window}{self.comparison}{level}"
+        return f"{self.kind}{self.comparison}{level}" + (f"x{self.window}" if self.window > 1 else "")
 
     def holds(self, value: Any) -> Any:
         """Whether `value` (any shape) meets the threshold; NaN never does."""
