@@ -6,6 +6,7 @@ import contextlib
 import errno
 import json
 import os
+import re
 import secrets
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,6 +17,7 @@ import numpy as np
 from dqn_jax.config import ConfigError, RunError
 from dqn_jax.interrupt import removed_at_stop
 
+_TEMPORARY = re.compile(r"\.[0-9a-f]{16}\.tmp(\.[^.]*)?$")
 _NO_LINKS = getattr(os, "O_NOFOLLOW", 0)  # Windows has none
 
 
@@ -79,6 +81,13 @@ def check_writable(path: Path, field: str) -> None:
         raise ConfigError(
             f"{field}: cannot write to {path.parent} ({_reason(error)}); choose another folder."
         ) from error
+
+
+def clear_unfinished(folder: Path) -> None:
+    """Delete what a process that was killed in the middle of `atomic` has left in `folder`, which nobody writes to."""
+    for path in folder.glob(".*.tmp*"):
+        if _TEMPORARY.search(path.name):
+            path.unlink(missing_ok=True)
 
 
 def write_json(path: Path, value: Any) -> None:

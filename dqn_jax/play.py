@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dqn_jax import convergence, devices, files, film, pool_film, runs
+from dqn_jax import checkpoint, convergence, devices, files, film, pool_film, runs
 from dqn_jax.config import ConfigError
 from dqn_jax.loop import Loop
 from dqn_jax.paths import AnyLoop, lane_shapes, loop_for, play_agents, rows_apart
@@ -34,7 +34,7 @@ def load_agents(run: Path) -> tuple[runs.RunSettings, AnyLoop, Params]:
     shapes = lane_shapes(loop, settings.seeds, settings.hparams)
     if rows_apart(loop, settings.config):
         shapes = without_rows(shapes)  # to play, no replay is needed
-    saved = runs.load_checkpoint(run, shapes, warn=lambda line: print(f"dqn-jax: {line}", file=sys.stderr))
+    saved = checkpoint.load(run, shapes, warn=lambda line: print(f"dqn-jax: {line}", file=sys.stderr))
     if saved is None:
         raise ConfigError(f"run: {run} has no whole checkpoint; train for longer or choose another run.")
     return settings, loop, saved[1].agent.params

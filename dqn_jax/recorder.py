@@ -11,7 +11,8 @@ from typing import Any
 import jax
 import numpy as np
 
-from dqn_jax import convergence, files, report, runs
+from dqn_jax import checkpoint, convergence, files, report, runs
+from dqn_jax.checkpoint import Saved
 from dqn_jax.config import RunError
 from dqn_jax.history import History
 from dqn_jax.loop import Loop
@@ -50,7 +51,7 @@ class Recorder:
         self._population = population
         self._everyone = np.arange(len(settings.seeds))
         apart = rows_apart(loop, settings.config)
-        self._rows = RowFiles(runs.checkpoints_of(run) / "rows", population) if apart else None
+        self._rows = RowFiles(checkpoint.folder_of(run) / "rows", population) if apart else None
         self.settings = settings
         self.save_episodes = save_episodes
         self._writers: list[Any] = []
@@ -74,20 +75,22 @@ class Recorder:
         saved = self._population.layout.fetch(lanes if self._rows is None else without_rows(lanes), self._everyone)
         with files.clear_errors(self.run):
             if self._rows is None:
-                runs.save_checkpoint(self.run, env_steps, saved, history.arrays())
+                checkpoint.save(self.run, env_steps, saved, history.arrays())
                 return
             before = self._rows.saved
             self._rows.append(lanes, int(saved.replay[0]), self._everyone)
-            runs.save_checkpoint(self.run, env_steps, saved, history.arrays())
+            checkpoint.save(self.run, env_steps, saved, history.arrays())
             self._rows.forget(before)  # the checkpoint before this one is kept too
 
-    def load(self, warn: Callable[[str], None]) -> tuple[int, Any, dict[str, np.ndarray]] | None:
-        """What the run goes on from, as `runs.load_checkpoint`."""
+    def load(self, warn: Callable[[str], None]) -> Saved | None:
+        """What the run goes on from, as `checkpoint.load`."""
+        for folder in (self.run, checkpoint.folder_of(self.run), checkpoint.folder_of(self.run) / "rows"):
+            files.clear_unfinished(folder)
         shapes = self._population.lane_shapes
         if self._rows is None:
-            return runs.load_checkpoint(self.run, shapes, warn)
+            return checkpoint.load(self.run, shapes, warn)
         rows = self._rows
-        loaded = runs.load_checkpoint(
+        loaded = checkpoint.load(
             self.run, without_rows(shapes), warn, lambda lanes: rows.restore(lanes, self._everyone)
         )
         if loaded is None:

@@ -7,8 +7,6 @@ wrote: these go to files of their own, `rows-<from>-<to>.npz`, which are never w
 from __future__ import annotations
 
 import functools
-import zipfile
-import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,10 +15,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from dqn_jax.checkpoint import read_arrays, write_arrays
 from dqn_jax.config import Config, own_rhythm
-from dqn_jax.files import atomic
 
-_DAMAGE = (OSError, KeyError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error)  # what reading raises
 _ROWS_AT_ONCE = 512
 
 
@@ -122,32 +119,6 @@ class RowFiles:
         for path in self.folder.glob("rows-*.npz"):
             if chosen(*_bounds(path)):
                 path.unlink()
-
-
-def write_arrays(path: Path, arrays: dict[str, np.ndarray]) -> None:
-    """Write an .npz, whole or not at all."""
-    with atomic(path) as temporary:  # zip's checksums do not tell that a file of it is gone: their number does
-        np.savez(temporary, files=len(arrays), **arrays)  # type: ignore[arg-type]
-
-
-def read_arrays(path: Path) -> dict[str, np.ndarray]:
-    """Read what `write_arrays` wrote.
-
-    Raises:
-      ValueError: if it is damaged.
-    """
-    try:
-        # Opened here: NumPy leaves a file open that it opened and found damaged.
-        with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in file.files}
-        whole = arrays.pop("files") == len(arrays)
-    except ValueError as error:  # NumPy's advises to load it as a pickle
-        raise ValueError(f"{path.name}: it is no .npz file any more") from error
-    except _DAMAGE as error:
-        raise ValueError(f"{path.name}: {error}") from error
-    if not whole:
-        raise ValueError(f"{path.name}: arrays are missing")
-    return arrays
 
 
 def _bounds(path: Path) -> tuple[int, int]:

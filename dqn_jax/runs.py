@@ -1,26 +1,22 @@
 """A run on disk: its folder, its settings and provenance, and checkpoints that survive a kill.
 
     runs/<name>/<stamp>/  config.json  provenance.json  metrics.csv  summary.json  curve.png  film.gif (or .mp4)
-                          tensorboard/  checkpoints/<env_steps>/
+                          tensorboard/  checkpoints/<env_steps>.npz
 
 Every file is written whole or not at all (`files`).
 """
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import datetime
 import importlib.metadata
 import json
 import os
 import platform
-import shutil
 import subprocess
 import sys
-import time
-import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,37 +25,10 @@ import numpy as np
 
 from dqn_jax.config import Config, ConfigError, HParams, RunError
 from dqn_jax.files import clear_errors, plain, read_json, write_json
-from dqn_jax.prng import key_data, wrap_key_data
 from dqn_jax.redact import redact
 
-FORMAT = 1  # of config.json and the checkpoints; a newer one is refused
-_KEPT = 2  # checkpoints
-_PACKAGES = ("jax", "jaxlib", "flax", "optax", "gymnax", "chex", "numpy", "orbax-checkpoint", "envpool")
-
-
-class Allowance:
-    """Time that checkpoints may take: a small share of all that passes.
-
-    With a share of 1 %, chunks that take longer than 100 checkpoints are all saved, and a kill loses the one in flight;
-    of shorter ones not every one is, and it loses what 100 checkpoints take, at most.
-    """
-
-    def __init__(self, share: float):
-        self._share = share
-        self._began = time.perf_counter()
-        self._spent = self._last = 0.0
-
-    def left(self) -> bool:
-        """Whether there is time for another one like the last; for the first there always is."""
-        return self._spent + self._last <= self._share * (time.perf_counter() - self._began)
-
-    @contextlib.contextmanager
-    def spend(self) -> Iterator[None]:
-        """A checkpoint is written."""
-        began = time.perf_counter()
-        yield
-        self._last = time.perf_counter() - began
-        self._spent += self._last
+FORMAT = 1  # of config.json; a newer one is refused
+_PACKAGES = ("jax", "jaxlib", "flax", "optax", "gymnax", "chex", "numpy", "envpool")
 
 
 def new_run_dir(root: Path, name: str) -> Path:
@@ -233,109 +202,3 @@ def _git_commit() -> str | None:
         return out.stdout.strip()
     except (OSError, subprocess.SubprocessError):
         return None
-
-
-# -- checkpoints -------------------------------------------------------------------------------------------
-
-
-def checkpoints_of(run: Path) -> Path:
-    """Where a run's checkpoints are."""
-    return run / "checkpoints"
-
-
-def save_checkpoint(run: Path, env_steps: int, lanes: Any, history: dict[str, np.ndarray]) -> None:
-    """Save a population (leaves `[L, ...]`) and its history after `env_steps`; keep the last two up to there.
-
-    A checkpoint counts only once its manifest, written last, lists the size and checksum of every file.
-    """
-    checkpointer = _checkpointer()
-    folder = checkpoints_of(run)
-    path = (folder / f"{env_steps:012d}").absolute()
-    leaves = [np.asarray(key_data(x) if _is_key(x) else x) for x in jax.tree.leaves(lanes)]
-    folder.mkdir(exist_ok=True)
-    if path.exists():
-        shutil.rmtree(path)  # a damaged one of the same step
-    try:
-        checkpointer.save(path, {"lanes": {f"{i:04d}": leaf for i, leaf in enumerate(leaves)}, "history": history})
-    except (ValueError, RuntimeError) as error:  # how tensorstore reports a failed write
-        raise OSError(str(error).splitlines()[0]) from error
-    write_json(path / "manifest.json", {"format": FORMAT, "files": _checksums(path)})
-    names = sorted(p.name for p in folder.iterdir() if p.name.isdigit())
-    kept = [name for name in names if name <= path.name][-_KEPT:]  # those beyond were damaged, and skipped
-    for name in set(names) - set(kept):
-        shutil.rmtree(folder / name, ignore_errors=True)
-
-
-def load_checkpoint(
-    run: Path, template: Any, warn: Callable[[str], None], complete: Callable[[Any], Any] = lambda lanes: lanes
-) -> tuple[int, Any, dict[str, np.ndarray]] | None:
-    """The newest whole checkpoint: env_steps, lanes (host arrays, leaves `[L, ...]`) and history; None without any.
-
-    Damaged ones are reported through `warn` and skipped.
-
-    Args:
-      run: the run's folder.
-      template: the population's state as shapes (`jax.eval_shape`); the lane count may differ.
-      warn: called with one line for each checkpoint that is skipped.
-      complete: adds to the lanes what is kept elsewhere; one in which that raises OSError or ValueError is skipped.
-
-    Raises:
-      ConfigError: if it is of another version of dqn_jax: its leaves are not those of `template`.
-    """
-    checkpointer = _checkpointer()
-    folder = checkpoints_of(run)
-    paths = sorted(folder.iterdir(), reverse=True) if folder.is_dir() else []
-    for path in (p for p in paths if p.name.isdigit()):
-        if (reason := _damage(path)) is not None:
-            warn(f"checkpoint {path} is damaged ({reason}) and is skipped")
-            continue
-        saved = checkpointer.restore(path.absolute())
-        leaves, structure = jax.tree.flatten(template)
-        stored: list[Any] = [np.asarray(saved["lanes"][name]) for name in sorted(saved["lanes"])]
-        wanted = jax.eval_shape(lambda xs: [key_data(x) if _is_key(x) else x for x in xs], leaves)
-        if [(x.shape[1:], x.dtype) for x in stored] != [(x.shape[1:], x.dtype) for x in wanted]:
-            raise ConfigError(
-                f"run: the checkpoint {path} does not fit this version of dqn_jax; "
-                "use the one that wrote it (provenance.json says which), or start a new run."
-            )
-        restored = [wrap_key_data(old) if _is_key(new) else old for old, new in zip(stored, leaves, strict=True)]
-        try:
-            lanes = complete(jax.tree.unflatten(structure, restored))
-        except (OSError, ValueError) as error:
-            warn(f"checkpoint {path} is damaged ({error}) and is skipped")
-            continue
-        return int(path.name), lanes, saved["history"]
-    return None
-
-
-def _is_key(x: Any) -> bool:
-    return jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key)
-
-
-def _checkpointer() -> Any:
-    import orbax.checkpoint as ocp  # slow to import, and only needed here
-
-    return ocp.PyTreeCheckpointer()
-
-
-def _checksums(path: Path) -> dict[str, list[int]]:
-    files = sorted(p for p in path.rglob("*") if p.is_file() and p.name != "manifest.json")
-    sums = {}
-    for file in files:
-        data = file.read_bytes()
-        sums[str(file.relative_to(path))] = [len(data), zlib.crc32(data)]
-    return sums
-
-
-def _damage(path: Path) -> str | None:
-    try:
-        manifest = json.loads((path / "manifest.json").read_text())
-        if manifest["format"] > FORMAT:
-            return "it was written by a newer dqn_jax"
-        actual = _checksums(path)
-        wrong = [name for name, entry in manifest["files"].items() if actual.get(name) != entry]
-        return f"{wrong[0]} differs from its checksum" if wrong else None
-    except FileNotFoundError:
-        return "it was never finished"
-    except (OSError, ValueError, KeyError, AttributeError) as error:
-        return f"its manifest is unreadable: {error}"

@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dqn_jax import convergence, devices, play, runs
+from dqn_jax import checkpoint, convergence, devices, play, runs
 from dqn_jax._import_time import import_seconds
 from dqn_jax.bounds import value_bound
 from dqn_jax.config import Config, ConfigError, HParams, envs_per_step, validate
@@ -229,7 +229,7 @@ def _run(
         del resumed, saved  # replays are large, and these are copies
         pace = Pace(max_minutes, history.seconds)
     last_step = loop.warmup_steps + loop.num_chunks * loop.steps_per_chunk
-    allowance, saved_at = runs.Allowance(_CHECKPOINT_SHARE), env_steps
+    allowance, saved_at = checkpoint.Allowance(_CHECKPOINT_SHARE), env_steps
     stopped = False
     interrupt.answer = pace.answer
     with contextlib.closing(population):

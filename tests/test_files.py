@@ -61,3 +61,12 @@ def test_unwritable_outputs_are_found_before_the_work(tmp_path):
         files.check_writable(tmp_path / "nowhere" / "new.png", "output")
     with pytest.raises(ConfigError, match="is a folder"):
         files.check_writable(tmp_path, "output")
+
+
+def test_what_a_killed_writer_left_is_cleared_and_nothing_else(tmp_path):
+    left = files._temporary(tmp_path / "a.npz")
+    for name in (".hidden", "mine.tmp", ".mine.tmp.npz"):
+        (tmp_path / name).write_text("keep")
+    files.clear_unfinished(tmp_path)
+    assert not left.exists()
+    assert len(list(tmp_path.iterdir())) == 3

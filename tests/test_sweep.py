@@ -39,14 +39,13 @@ from sweeping import compiled as compiled  # a fixture
 
 import dqn_jax
 from dqn_jax import options
+from dqn_jax.checkpoint import Allowance, read_arrays, write_arrays
 from dqn_jax.config import Config, ConfigError, HParams
 from dqn_jax.convergence import parse_criterion, stability, time_to
 from dqn_jax.history import History
 from dqn_jax.loop import ChunkMetrics, Loop, WarmupMetrics, make_loop
 from dqn_jax.population import make_layout, stack_hparams
 from dqn_jax.prng import key_data
-from dqn_jax.rows import read_arrays, write_arrays
-from dqn_jax.runs import Allowance
 from dqn_jax.sweep import definition, runner, sweep, worker
 from dqn_jax.sweep import plan as plans
 from dqn_jax.sweep.checkpoint import WaveCheckpoint

@@ -19,7 +19,7 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import dqn_jax
-from dqn_jax import recorder, runs
+from dqn_jax import checkpoint, recorder, runs
 from dqn_jax.config import ConfigError, RunError
 from dqn_jax.loop import make_loop
 from dqn_jax.population import stack_hparams
@@ -193,10 +193,9 @@ def test_killed_run_goes_on_to_the_same_numbers(tmp_path, finished, number):
 def test_damaged_checkpoint_is_skipped_with_a_message(tmp_path, finished):
     dqn_jax.train("cartpole", out=tmp_path / "run", **TINY)
     newest = max((tmp_path / "run" / "checkpoints").iterdir())
-    largest = max((p for p in newest.rglob("*") if p.is_file()), key=lambda p: p.stat().st_size)
-    data = bytearray(largest.read_bytes())
+    data = bytearray(newest.read_bytes())
     data[len(data) // 2] ^= 0xFF
-    largest.write_bytes(data)
+    newest.write_bytes(data)
     messages = []
     resumed = dqn_jax.train("cartpole", out=tmp_path / "run", resume=True, warn=messages.append, **TINY)
     assert len([m for m in messages if "damaged" in m and newest.name in m]) == 1
@@ -211,7 +210,7 @@ def test_resume_with_other_settings_names_the_difference(tmp_path):
 
 def test_full_disk_is_one_clear_error_and_loses_no_checkpoint(tmp_path, monkeypatch):
     dqn_jax.train("cartpole", out=tmp_path / "run", **{**TINY, "total_steps": 450})
-    before = runs._checksums(tmp_path / "run" / "checkpoints")
+    before = {path: path.read_bytes() for path in (tmp_path / "run" / "checkpoints").iterdir()}
 
     def full(path, *args, **kwargs):
         raise OSError(28, "No space left on device")
@@ -219,7 +218,7 @@ def test_full_disk_is_one_clear_error_and_loses_no_checkpoint(tmp_path, monkeypa
     monkeypatch.setattr(pd.DataFrame, "to_csv", full)
     with pytest.raises(dqn_jax.RunError, match=r"out: cannot write to .*No space left on device.*--resume"):
         dqn_jax.train("cartpole", out=tmp_path / "run", resume=True, **TINY)
-    assert runs._checksums(tmp_path / "run" / "checkpoints") == before
+    assert {path: path.read_bytes() for path in (tmp_path / "run" / "checkpoints").iterdir()} == before
 
 
 def test_stop_converged_ends_the_run_once_every_lane_has(tmp_path):
@@ -320,7 +319,7 @@ def newest_checkpoint(run):
     settings = runs.load_settings(run)
     loop, hparams = make_loop(settings.config), stack_hparams(settings.hparams, len(settings.seeds))
     shapes = jax.eval_shape(jax.vmap(loop.start), jnp.asarray(settings.seeds), hparams)[0]
-    return runs.load_checkpoint(run, shapes, warn=pytest.fail)
+    return checkpoint.load(run, shapes, warn=pytest.fail)
 
 
 def assert_all_equal(left, right):
@@ -385,7 +384,7 @@ def test_one_agent_is_given_to_every_seed(tmp_path, finished):
     alone = tmp_path / "alone"  # as if only the second seed had been trained
     alone.mkdir()
     runs.save_settings(alone, dataclasses.replace(settings, seeds=settings.seeds[1:2]))
-    runs.save_checkpoint(alone, env_steps, jax.tree.map(lambda x: x[1:2], lanes), history)
+    checkpoint.save(alone, env_steps, jax.tree.map(lambda x: x[1:2], lanes), history)
     several = dqn_jax.train("cartpole", weights=alone, seed=10, **STILL)
     for saved, given in zip(leaves(finished.params), leaves(several.params), strict=True):
         np.testing.assert_array_equal(given, np.stack([saved[1]] * 3))

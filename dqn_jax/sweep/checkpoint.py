@@ -14,12 +14,11 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from dqn_jax.checkpoint import Allowance, read_arrays, tree_arrays, tree_from, write_arrays
 from dqn_jax.config import Config
-from dqn_jax.files import clear_errors
+from dqn_jax.files import clear_errors, clear_unfinished
 from dqn_jax.paths import AnyPopulation
-from dqn_jax.prng import key_data, wrap_key_data
-from dqn_jax.rows import RowFiles, appended, read_arrays, without_rows, write_arrays
-from dqn_jax.runs import Allowance
+from dqn_jax.rows import RowFiles, appended, without_rows
 
 
 class Saved(NamedTuple):
@@ -53,9 +52,7 @@ class WaveCheckpoint:
             small = layout.fetch(lanes if self._rows is None else without_rows(lanes), alive)
             if self._rows is not None:
                 self._rows.append(lanes, int(small.replay[0]), alive)
-            leaves = jax.tree.leaves(small._replace(key=key_data(small.key)))
-            everything = {f"lane{i:04d}": np.asarray(leaf) for i, leaf in enumerate(leaves)}
-            everything |= {f"history_{name}": value for name, value in arrays.items()}
+            everything = tree_arrays(small) | {f"history_{name}": value for name, value in arrays.items()}
             path = self.folder / f"state-{env_steps:012d}.npz"
             write_arrays(path, {"alive": alive, "env_steps": np.asarray(env_steps), **everything})
             for old in self.folder.glob("state-*.npz"):
@@ -67,6 +64,7 @@ class WaveCheckpoint:
 
     def load(self, warn: Callable[[str], None]) -> Saved | None:
         """The last state, or None without a whole one (the wave starts again, and ends with the same numbers)."""
+        clear_unfinished(self.folder)
         states = sorted(self.folder.glob("state-*.npz"), reverse=True)
         if not states:
             self.clear()
@@ -81,11 +79,7 @@ class WaveCheckpoint:
     def _restore(self, stored: dict[str, np.ndarray]) -> Saved:
         alive = stored["alive"]
         shapes = self.population.lane_shapes
-        lanes = jax.tree.unflatten(
-            jax.tree.structure(shapes if self._rows is None else without_rows(shapes)),
-            [stored[name] for name in sorted(stored) if name.startswith("lane")],
-        )
-        lanes = lanes._replace(key=wrap_key_data(lanes.key))
+        lanes = tree_from(stored, shapes if self._rows is None else without_rows(shapes))
         if self._rows is not None:
             lanes = self._rows.restore(lanes, alive)
         # Back to everybody's own place; what lies in the places of those who have left is never read again.

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dqn_jax import devices, files, runs
+from dqn_jax.checkpoint import Allowance
 from dqn_jax.envs import kind_of
 from dqn_jax.interrupt import Interrupt
 from dqn_jax.sweep import store as stores
@@ -51,7 +52,7 @@ class Worker:
         self.owner = f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
         self.interrupt: Interrupt | None = None
         self.tally = Tally()
-        self.allowance = runs.Allowance(_CHECKPOINT_SHARE)
+        self.allowance = Allowance(_CHECKPOINT_SHARE)
         self._programs: tuple[Any, Programs] | None = None
 
     @property
