@@ -28,6 +28,7 @@ from synthetic import curves_of, lane, lanes_table
 
 from dqn_jax import ConfigError, RunError
 from dqn_jax.sweep import database
+from dqn_jax.sweep.results import find, load
 from dqn_jax.sweep.space import points
 from dqn_jax.sweep.store import Unit, create, differences, load_data, open_store
 
@@ -129,7 +130,7 @@ def test_a_sweep_is_recorded_as_it_was_run(place):
         assert opened.recorded() == {("search", t, s) for t in range(4) for s in range(2)}
     if place.directory is not None:
         names = sorted(path.name for path in place.directory.rglob("*") if path.is_file())
-        assert names == ["store.sqlite", "sweep.json", "unit-00000.parquet", "unit-00001.parquet"]
+        assert names == ["lock", "store.sqlite", "sweep.json", "unit-00000.parquet", "unit-00001.parquet"]
 
 
 def test_points_come_back_in_their_own_types(place):
@@ -738,3 +739,135 @@ def test_differences_name_the_field(place):
         ("seeds", [0, 1], [0, 1, 2]),
         ("sampler", None, "sobol"),
     ]
+
+
+# -- creation
+
+
+KILLED_CREATIONS = """
+import json, os, signal, sys
+from pathlib import Path
+import sqlalchemy as sa
+import optuna
+from dqn_jax import ConfigError
+from dqn_jax.sweep.store import create, load_data, open_store
+
+folder, stride, definition = Path(sys.argv[1]), int(sys.argv[2]), json.loads(sys.argv[3])
+create(folder / "first", None, definition)  # all that is imported late
+left = [-1]
+
+def step(*_):
+    left[0] -= 1
+    if left[0] == 0:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+sa.event.listen(sa.Engine, "before_cursor_execute", step)
+sa.event.listen(sa.Engine, "commit", step)
+sys.addaudithook(lambda name, _: step() if name in ("open", "os.rename", "os.remove", "os.mkdir") else None)
+at, states = 1, []
+while True:
+    directory = folder / str(at)
+    child = os.fork()
+    if child == 0:
+        left[0] = at
+        create(directory, None, definition)
+        os._exit(0)
+    if os.waitpid(child, 0)[1] == 0:
+        break
+    try:
+        open_store(directory)
+    except ConfigError as error:
+        assert "is not a sweep" in str(error) or "start it there without --resume" in str(error), error
+        states.append("free")
+        create(directory, None, definition)
+    else:
+        states.append("whole")
+        try:
+            create(directory, None, definition)
+        except ConfigError as error:
+            assert "is not empty" in str(error) and "--resume" in str(error)
+    assert load_data(directory).name == definition["name"]
+    assert sorted(path.name for path in directory.iterdir()) == ["lock", "store.sqlite", "sweep.json"]
+    at += stride
+print(json.dumps(states))
+"""
+
+
+def test_a_creation_that_is_killed_leaves_a_folder_that_can_be_used(tmp_path):
+    arguments = [str(tmp_path), "19", json.dumps(definition())]
+    done = subprocess.run(
+        [sys.executable, "-c", KILLED_CREATIONS, *arguments], capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stderr
+    states = json.loads(done.stdout)
+    assert len(states) > 5
+    assert states == sorted(states)  # first nothing, then everything
+    assert set(states) == {"free", "whole"}
+
+
+def test_what_a_creation_fails_with_leaves_no_folder(tmp_path):
+    with pytest.raises(RunError, match="refused"):
+        create(tmp_path / "mirror", f"postgresql://me@127.0.0.1:{free_port()}/sweeps", definition())
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.tex").write_text("years of work")
+    with pytest.raises(ConfigError, match=r"is not empty; choose another folder, or go on with the sweep in it"):
+        create(tmp_path / "mine", None, definition())
+    assert [path.name for path in (tmp_path / "mine").iterdir()] == ["thesis.tex"]
+
+
+def test_a_sweep_is_its_store_and_the_copy_is_made_again(folder):
+    folder.create()
+    copy = folder.directory / "sweep.json"
+    kept = copy.read_text()
+    for spoil in (copy.unlink, lambda: copy.write_text("half of"), lambda: copy.write_bytes(b"\xff")):
+        spoil()
+        assert find(folder.directory.parent) == folder.directory
+        assert load(folder.directory).name == "study"
+        assert copy.read_text() == kept
+        assert folder.open().name == "study"
+    (folder.directory / "store.sqlite").unlink()
+    for attempt in (folder.open, lambda: load(folder.directory)):
+        with pytest.raises(ConfigError, match=r"store\.sqlite is missing, and with it all that was found"):
+            attempt()
+
+
+def test_a_creation_at_a_url_that_is_killed_can_be_done_again(place):
+    url = place.url or f"sqlite:///{place.directory}.sqlite"
+    left = [0]
+
+    def step(*_):
+        left[0] -= 1
+        if left[0] == 0:
+            raise Death
+
+    sa.event.listen(sa.Engine, "before_cursor_execute", step)
+    try:
+        for at in itertools.count(1, 15):
+            left[0] = at
+            with contextlib.suppress(Death):
+                create(None, url, definition())
+                break
+    except ConfigError:
+        pass  # it died when all was done
+    finally:
+        sa.event.remove(sa.Engine, "before_cursor_execute", step)
+    with pytest.raises(ConfigError, match="has a study 'study' already"):
+        create(None, url, definition())
+    assert at > 60
+    assert Place(None, url).open().lanes().empty
+
+
+# -- several that plan
+
+
+def test_of_two_that_plan_at_once_one_does(place):
+    first = place.create(trials=4, units=1)
+    second = place.open()
+    waves = [((0, 7),), ((1, 7),)]
+    assert first.plan("confirm", waves, after=1)
+    assert not second.plan("confirm", [((0, 7), (1, 7))], after=1)
+    assert [unit for unit, _ in second.units()][1:] == [Unit(1, "confirm", waves[0]), Unit(2, "confirm", waves[1])]
+    assert [number for number, _ in first.ask(2, "tpe", 0, after=4)] == [4, 5]
+    assert second.ask(2, "tpe", 0, after=4) == []
+    assert len(second.points()) == 6

@@ -22,6 +22,9 @@ from dqn_jax.runs import load_settings
 if TYPE_CHECKING:
     import pandas as pd
 
+SWEEP_FILES = ("store.sqlite", "sweep.json")
+"""What makes a folder a sweep's, and its copy for people."""
+
 PHASES = ("search", "confirm")
 STATUSES = ("converged", "budget", "diverged", "pruned")
 
@@ -92,7 +95,7 @@ def find(path: Path) -> Path:
     """
     if not path.exists():
         raise ConfigError(f"report: {path} does not exist; give the folder of a sweep or a run.")
-    names = ("sweep.json", "config.json")
+    names = (*SWEEP_FILES, "config.json")
     found = [file.parent for depth in ("", "*/", "*/*/") for name in names for file in path.glob(depth + name)]
     if not found:
         raise ConfigError(f"report: {path} holds no sweep and no run; give a folder with sweep.json or config.json.")
@@ -106,7 +109,7 @@ def load(path: Path) -> SweepData:
       ConfigError: if there is none, or it is a run that has not finished.
     """
     folder = find(path)
-    if not (folder / "sweep.json").is_file():
+    if not any((folder / name).is_file() for name in SWEEP_FILES):
         return of_run(folder)
     from dqn_jax.sweep.store import load_data
 

@@ -26,7 +26,7 @@ from dqn_jax.sweep.plan import Plan, fitted_groups, make_plan
 from dqn_jax.sweep.progress import OnProgress, Watch
 from dqn_jax.sweep.results import SweepData, ranked
 from dqn_jax.sweep.space import Range, parse_space, points
-from dqn_jax.sweep.store import Store, Unit
+from dqn_jax.sweep.store import Store
 from dqn_jax.sweep.worker import Worker, work
 
 _POLL_SECONDS = 2.0
@@ -182,6 +182,8 @@ def join(
 ) -> tuple[int, bool]:
     """Work on a sweep whose records are at `url` until nothing is left to do.
 
+    Whoever asked the sweep plans its waves; if nobody has for a minute, for that process has died, this one does.
+
     Returns:
       The number of waves run here, and whether it ended on its own (False: stopped by a signal).
 
@@ -196,14 +198,18 @@ def join(
         worker.interrupt = interrupt
         idle_since = time.monotonic()
         while not interrupt.requested and time.monotonic() - idle_since < _PATIENCE_SECONDS:
-            done = worker.tally.waves
+            done, began = worker.tally.waves, time.monotonic()
             if not work(worker, wait=True):
                 break
-            if worker.tally.waves > done:
+            if worker.tally.waves > done or time.monotonic() - began > _POLL_SECONDS:  # others were at work
                 idle_since = time.monotonic()
             elif _is_finished(store):
                 break
             time.sleep(_POLL_SECONDS)
+        else:
+            if not interrupt.requested:
+                warn("nobody plans what is left of this sweep: this worker does")
+                _advance(worker, lambda: work(worker, wait=True), wave=None, memory=None)
     return worker.tally.waves, not interrupt.requested
 
 
@@ -215,13 +221,14 @@ def _advance(worker: Worker, run_waiting: Callable[[], bool], **limits: Any) -> 
     while True:
         if not adaptive:
             store.add_trials(points(space, definition["sampler"], definition["samples"], definition["sample_seed"]))
-        _add_units(worker, "search", range(len(store.points())), seeds, **limits)
+        known = len(store.points())
+        _add_units(worker, "search", range(known), seeds, **limits)
         if not run_waiting():
             return False
-        if not adaptive or len(store.points()) >= definition["samples"]:
+        if not adaptive or known >= definition["samples"]:
             break
-        count = min(definition["batch"], definition["samples"] - len(store.points()))
-        store.ask(count, definition["sampler"], definition["sample_seed"])
+        count = min(definition["batch"], definition["samples"] - known)
+        store.ask(count, definition["sampler"], definition["sample_seed"], after=known)
     confirm = definition["confirm"]
     if confirm is not None:
         data = store.data()
@@ -233,27 +240,33 @@ def _advance(worker: Worker, run_waiting: Callable[[], bool], **limits: Any) -> 
 
 
 def _add_units(worker: Worker, phase: str, trials: Sequence[int], seeds: Sequence[int], **limits: Any) -> None:
-    """Plan waves for the lanes that are in no unit yet."""
+    """Plan waves for the lanes that are in no unit yet; where others plan too, the first one's waves count."""
+    while not _planned(worker, phase, trials, seeds, **limits):
+        pass
+
+
+def _planned(worker: Worker, phase: str, trials: Sequence[int], seeds: Sequence[int], **limits: Any) -> bool:
+    """Plan what is missing; False if others have planned meanwhile."""
     store = worker.store
     known = [unit for unit, _ in store.units()]
     if phase == "confirm" and any(unit.phase == phase for unit in known):
-        return  # chosen before; what is best is not asked twice
+        return True  # chosen before; what is best is not asked twice
     planned = {lane for unit in known if unit.phase == phase for lane in unit.lanes}
     missing = [trial for trial in trials if (trial, seeds[0]) not in planned]
     if not missing:
-        return
+        return True
     all_points = store.points()
     preset = preset_of(store.definition, phase)
     groups = fitted_groups(preset, store.space, [all_points[t] for t in missing], missing)
     plan = make_plan(store.space, groups, seeds, **limits)
-    waves = [wave for group in plan.groups for wave in group.waves]
-    first = max((unit.id for unit in known), default=-1) + 1
-    store.add_units(Unit(first + i, phase, wave) for i, wave in enumerate(waves))
+    if not store.plan(phase, [wave for group in plan.groups for wave in group.waves], after=len(known)):
+        return False
     if worker.directory is not None and phase == "search":
         with files.clear_errors(worker.directory):
             path = worker.directory / "plan.json"
             kept = files.read_json(path) if path.is_file() else {}
             files.write_json(path, {**kept, **plan.as_json()})
+    return True
 
 
 def _open(
@@ -269,12 +282,15 @@ def _open(
         raise ConfigError("out: say where the sweep is kept; give a folder.")
     if resume:
         directory = Path(out) if out is not None else None
+        store = None if url is None else stores.open_store(url, name)
         if directory is None and root is not None:
-            found = [p.parent for p in (Path(root) / name).glob("*/sweep.json")]
+            found = [p.parent for p in (Path(root) / name).glob("*/store.sqlite")]
+            if store is not None:
+                found = [path for path in found if store.is_mirrored(path)] or [runs.new_run_dir(Path(root), name)]
             if not found:
                 raise ConfigError(f"resume: {Path(root) / name} holds no sweep; drop --resume to start one.")
             directory = max(found, key=lambda path: (path.name, path.stat().st_mtime))
-        store = stores.open_store(url, name) if url is not None else stores.open_store(directory or "")
+        store = store or stores.open_store(directory or "")
         differences = stores.differences(store.definition, as_begun(definition, store.definition))
         if differences:
             field, saved, wanted = differences[0]
@@ -283,6 +299,8 @@ def _open(
                 + (f" (and {len(differences) - 1} more settings differ)" if len(differences) > 1 else "")
                 + "; a sweep goes on only as it was asked: drop --resume to start a new one."
             )
+        if url is not None and directory is not None:
+            store.export(directory)  # at once: its notes belong to this sweep or to none
         return store, directory
     directory = Path(out) if out is not None else None
     if directory is None and root is not None:
@@ -302,8 +320,14 @@ def _shown(value: Any) -> str:
 def _is_finished(store: Store) -> bool:
     """Whether nothing will be added any more."""
     definition, units = store.definition, store.units()
-    wanted = {"search", "confirm"} if definition["confirm"] else {"search"}
-    return all(state == "done" for _, state in units) and {unit.phase for unit, _ in units} >= wanted
+    planned = {trial for unit, _ in units if unit.phase == "search" for trial in unit.lanes}
+    if definition["sampler"] in ADAPTIVE:
+        trials = definition["samples"]
+    else:
+        trials = len(points(store.space, definition["sampler"], definition["samples"], definition["sample_seed"]))
+    confirmed = definition["confirm"] is None or any(unit.phase == "confirm" for unit, _ in units)
+    everything = len(planned) >= trials * len(definition["seeds"])
+    return everything and confirmed and all(state == "done" for _, state in units)
 
 
 def _nothing_yet(definition: dict[str, Any], plan: Plan) -> SweepData:

@@ -1,7 +1,7 @@
 """The records of a sweep: one database, whole at any instant, whoever dies when.
 
-    <directory>/  sweep.json        what was asked (a copy for people; the database holds it too)
-                  store.sqlite      Optuna's tables, and ours
+    <directory>/  store.sqlite      Optuna's tables, and ours: what makes the folder a sweep
+                  sweep.json        what was asked (a copy for people, made again if it is missing)
                   curves/unit-00003.parquet
                   lock              held by the process that runs the sweep
 
@@ -35,8 +35,7 @@ import numpy as np
 from dqn_jax.config import ConfigError, RunError
 from dqn_jax.files import atomic, write_json
 from dqn_jax.redact import redact
-from dqn_jax.runs import claim_run_dir
-from dqn_jax.sweep.results import CURVE_COLUMNS, LANE_COLUMNS, PHASES, SweepData
+from dqn_jax.sweep.results import CURVE_COLUMNS, LANE_COLUMNS, PHASES, SWEEP_FILES, SweepData
 from dqn_jax.sweep.space import Space, distribution, parse_space
 
 if TYPE_CHECKING:  # slow to import, as pandas, SQLAlchemy and Optuna are wherever they are needed here
@@ -45,7 +44,8 @@ if TYPE_CHECKING:  # slow to import, as pandas, SQLAlchemy and Optuna are wherev
 
     from dqn_jax.sweep.adaptive import Past
 
-_SQLITE = "store.sqlite"
+_SQLITE, _COPY = SWEEP_FILES
+_LOCK = "lock"
 _PATIENCE_SECONDS = 60  # how long a server that was there may be away, as while it restarts
 _GENERATION = "dqn_jax:generation"  # which draw of CMA-ES a trial came from
 
@@ -78,22 +78,16 @@ def create(directory: Path | None, url: str | None, definition: dict[str, Any]) 
     from dqn_jax.sweep.database import FORMAT, create_sweep
 
     definition = json.loads(json.dumps({"format": FORMAT, **definition}, allow_nan=False))
+    if url is None:
+        if directory is None:
+            raise ConfigError("out: say where the sweep is kept; give a folder or the URL of a database.")
+        return _create_directory(directory, definition, origin=None)
+    with contextlib.nullcontext() if directory is None else _claimed(directory):
+        create_sweep(url, definition, origin=None)
+    store = _open(url, definition["name"])
     if directory is not None:
-        claim_run_dir(directory)
-    if url is not None:
-        try:
-            create_sweep(url, definition, origin=None)
-        except (ConfigError, RunError):
-            if directory is not None:
-                directory.rmdir()  # it was empty a moment ago
-            raise
-        store = _open(url, definition["name"])
-        if directory is not None:
-            store.export(directory)
-        return store
-    if directory is None:
-        raise ConfigError("out: say where the sweep is kept; give a folder or the URL of a database.")
-    return _create_directory(directory, definition, origin=None)
+        store.export(directory)
+    return store
 
 
 def open_store(where: Path | str, name: str | None = None) -> Store:
@@ -174,8 +168,14 @@ class Store:
         with self._write() as connection:
             self._insert_trials(connection, points[len(self._trial_ids(connection)) :])
 
-    def ask(self, count: int, sampler: AdaptiveSampler, seed: int) -> list[tuple[int, Point]]:
+    def ask(self, count: int, sampler: AdaptiveSampler, seed: int, after: int | None = None) -> list[tuple[int, Point]]:
         """Add `count` trials that the values so far suggest, all or none; the same for the same records and seed.
+
+        Args:
+          count: how many.
+          sampler: which suggests them.
+          seed: of its draws.
+          after: how many trials there are; if there are more by now, another has asked, and none are added.
 
         Raises:
           ConfigError: if "cmaes" is asked and nothing varies over a range.
@@ -184,6 +184,8 @@ class Store:
 
         with self._write() as connection:
             history = self._history(connection)
+            if after is not None and len(history) != after:
+                return []
             seed = int(np.random.SeedSequence([seed, len(history)]).generate_state(1)[0])
             if sampler == "tpe":
                 drawn, generation = adaptive.ask_tpe(self.space, history, count, seed), None
@@ -211,14 +213,23 @@ class Store:
         """
         with self._write() as connection:
             known = {unit.id: unit for unit, _ in self._units(connection)}
-            rows = []
+            units = list(units)
             for unit in units:
                 if known.get(unit.id, unit) != unit:
                     raise ValueError(f"unit {unit.id} is there already, with other lanes")
-                if unit.id not in known:
-                    row = {"study_id": self._study, "id": unit.id, "phase": unit.phase, "lanes": json.dumps(unit.lanes)}
-                    rows.append({**row, "done": False})
-            _insert(connection, self._tables.units, rows)
+            self._insert_units(connection, [unit for unit in units if unit.id not in known])
+
+    def plan(self, phase: str, waves: Sequence[tuple[tuple[int, int], ...]], after: int) -> bool:
+        """Add units of these lanes, all or none: none if there are not `after` units, for then others have planned.
+
+        Returns:
+          Whether they were added.
+        """
+        with self._write() as connection:
+            if len(self._units(connection)) != after:
+                return False
+            self._insert_units(connection, [Unit(after + i, phase, wave) for i, wave in enumerate(waves)])
+            return True
 
     def units(self) -> list[tuple[Unit, UnitState]]:
         """All units by id, and whether each is waiting for a worker, leased to one, or done."""
@@ -371,15 +382,12 @@ class Store:
         Raises:
           ConfigError: if the directory holds another sweep.
         """
-        from dqn_jax.sweep.database import same_place
-
-        if (directory / "sweep.json").is_file():
-            mirror = _open(directory, None)
-            if mirror.origin is None or mirror.name != self.name or not same_place(mirror.origin, self._where):
-                raise ConfigError(f"out: {directory} holds another sweep; choose another folder.")
-        else:
-            directory.mkdir(parents=True, exist_ok=True)
+        if not (directory / _SQLITE).is_file():
             mirror = _create_directory(directory, self.definition, self._where)
+        elif self.is_mirrored(directory):
+            mirror = _open(directory, None)
+        else:
+            raise ConfigError(f"out: {directory} holds another sweep; choose another folder.")
         with self._read() as connection:
             points, units = self._points(connection), self._units(connection)
             lanes, parts = self._lanes(connection, with_unit=True), self._curve_parts(connection)
@@ -398,6 +406,13 @@ class Store:
             if state == "done":
                 mirror.finish(unit.id)
 
+    def is_mirrored(self, directory: Path) -> bool:
+        """Whether the sweep in a directory mirrors this one."""
+        from dqn_jax.sweep.database import same_place
+
+        mirror = _open(directory, None)
+        return mirror.origin is not None and mirror.name == self.name and same_place(mirror.origin, self._where)
+
     # -- running
 
     @contextlib.contextmanager
@@ -412,19 +427,7 @@ class Store:
         if self.directory is None:
             yield
             return
-        with self._clear_errors():
-            file = (self.directory / "lock").open("a+")
-        with file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                file.seek(0)
-                raise ConfigError(
-                    f"sweep: {self.directory} is being run by process {file.read().strip()}; wait for it, or stop it."
-                ) from None
-            file.truncate(0)
-            file.write(str(os.getpid()))
-            file.flush()
+        with self._clear_errors(), _sole(self.directory):
             self.release()
             yield
 
@@ -477,6 +480,13 @@ class Store:
             return "running" if row.lease_until is not None and row.lease_until > now else "waiting"
 
         return [(_unit(row), state(row)) for row in rows]
+
+    def _insert_units(self, connection: sa.Connection, units: Sequence[Unit]) -> None:
+        rows = [
+            {"study_id": self._study, "id": u.id, "phase": u.phase, "lanes": json.dumps(u.lanes), "done": False}
+            for u in units
+        ]
+        _insert(connection, self._tables.units, rows)
 
     def _recorded(self, connection: sa.Connection, trials: set[int] | None = None) -> set[LaneKey]:
         c = self._tables.lanes.c
@@ -629,13 +639,12 @@ class Store:
 
 
 def _create_directory(directory: Path, definition: dict[str, Any], origin: str | None) -> Store:
-    """The database under a temporary name first: a folder has all of it or none. sweep.json makes it a sweep."""
+    """The database under a temporary name first: a folder has all of it or none, and with it, it is a sweep."""
     from dqn_jax.sweep import database
 
-    with database.clear_errors(str(directory)):
-        with atomic(directory / _SQLITE) as temporary:
-            database.create_sweep(database.sqlite_url(temporary), definition, origin)
-        write_json(directory / "sweep.json", definition)
+    beside = (_COPY, "plan.json", "provenance.json") if origin is not None else ()  # of a mirror that lost its store
+    with _claimed(directory, beside), database.clear_errors(str(directory)), atomic(directory / _SQLITE) as temporary:
+        database.create_sweep(database.sqlite_url(temporary), definition, origin)
     return _open(directory, None)
 
 
@@ -646,9 +655,86 @@ def _open(where: Path | str, name: str | None) -> Store:
         return Store(make_engine(where), None, name)
     directory = Path(where)
     path = directory / _SQLITE
-    if not path.is_file() or not (directory / "sweep.json").is_file():
+    if not path.is_file():
+        if (directory / _COPY).is_file():
+            raise ConfigError(
+                f"sweep: {path} is missing, and with it all that was found; start again in another folder."
+            )
+        if directory.is_dir() and any(directory.iterdir()) and not _foreign(directory):
+            raise ConfigError(f"sweep: {directory} was left before its sweep began; start it there without --resume.")
         raise ConfigError(f"sweep: {directory} is not a sweep; give the folder that 'dqn-jax sweep' printed.")
-    return Store(make_engine(sqlite_url(path)), directory, name)
+    store = Store(make_engine(sqlite_url(path)), directory, name)
+    with contextlib.suppress(OSError):  # a folder that can only be read
+        copy = directory / _COPY
+        text = json.dumps(store.definition, indent=1) + "\n"
+        if not copy.is_file() or copy.read_text(errors="replace") != text:
+            write_json(copy, store.definition)
+    return store
+
+
+@contextlib.contextmanager
+def _claimed(directory: Path, beside: Sequence[str] = ()) -> Iterator[None]:
+    """The folder of a sweep that has no store yet: created, cleared of what a killed creation left, and ours alone.
+
+    Args:
+      directory: the folder.
+      beside: names of files that may be in it.
+    """
+    is_new = not directory.exists()
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        occupied = _foreign(directory, beside)
+    except OSError as error:
+        raise RunError(f"out: cannot create {directory} ({error.strerror}); choose another folder.") from error
+    if not occupied:
+        with _sole(directory):
+            occupied = _foreign(directory, beside)  # another may have been faster
+            if not occupied:
+                try:
+                    for path in filter(_is_debris, directory.iterdir()):
+                        path.unlink()
+                    yield
+                    return
+                except BaseException:
+                    if is_new:
+                        with contextlib.suppress(OSError):  # nothing was there a moment ago
+                            (directory / _LOCK).unlink()
+                            directory.rmdir()
+                    raise
+    raise ConfigError(
+        f"out: {directory} is not empty; choose another folder, or go on with the sweep in it by --resume."
+    )
+
+
+def _foreign(directory: Path, beside: Sequence[str] = ()) -> bool:
+    """Whether a folder holds anything but what is there before its store is."""
+    return any(path.name not in (_LOCK, *beside) and not _is_debris(path) for path in directory.iterdir())
+
+
+def _is_debris(path: Path) -> bool:
+    """Whether a kill left it: `files.atomic` writes under such names."""
+    return re.fullmatch(r"\.\w+\.[0-9a-f]+\.tmp\.(sqlite|json)(-\w+)?", path.name) is not None
+
+
+@contextlib.contextmanager
+def _sole(directory: Path) -> Iterator[None]:
+    """Be the only process at work in a folder; any kind of death ends it.
+
+    Raises:
+      ConfigError: if another is.
+    """
+    with (directory / _LOCK).open("a+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.seek(0)
+            raise ConfigError(
+                f"sweep: {directory} is being run by process {file.read().strip()}; wait for it, or stop it."
+            ) from None
+        file.truncate(0)
+        file.write(str(os.getpid()))
+        file.flush()
+        yield
 
 
 # -- values -------------------------------------------------------------------------------------------------
