@@ -1,88 +1,55 @@
-"""Statistics over seeds: intervals, robust means, censored times. Pure NumPy, on anybody's numbers."""
+"""Statistics over seeds: robust means, censored times, comparisons. Pure NumPy, on anybody's numbers."""
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
-_BLOCK = 2_000_000  # numbers held at once while resampling
+from dqn_jax.convergence.intervals import (
+    as_times,
+    cost_intervals,
+    effective_runs,
+    interval_of_share,
+    mean_interval,
+    pairwise,
+    reached,
+    share_interval,
+)
 
 
 def median_with_censored(values: Sequence[float | None]) -> float | None:
-    """Median where None counts as 'later than all others'; None if the median itself was not reached.
+    """The first moment by which at least half are there, where None is later than all others; None if there is none.
 
-    For an even number it is the mean of the middle two, and None if the upper of them was not reached.
+    So for an even number it is the lower of the middle two, as `median_time` is of a survival curve.
     """
-    ordered = np.sort(np.array([np.inf if v is None else v for v in values], np.float64))
-    if len(ordered) == 0:
-        return None
-    middle = (ordered[(len(ordered) - 1) // 2] + ordered[len(ordered) // 2]) / 2
-    return float(middle) if np.isfinite(middle) else None
+    ordered = np.sort(as_times(values))
+    return reached(ordered[(len(ordered) - 1) // 2]) if len(ordered) else None
 
 
-def bootstrap_interval(
-    values: np.ndarray,
-    statistic: Callable[..., Any] = np.mean,
-    *,
-    level: float = 0.95,
-    resamples: int = 2000,
-    seed: int = 0,
-) -> tuple[Any, Any]:
-    """Percentile bootstrap interval of `statistic` over the first axis (seeds) of `values` `[S, ...]`.
+def median_interval(values: Sequence[float | None]) -> tuple[float | None, float | None]:
+    """95 % interval of `median_with_censored`; exact. An end that was not reached is None.
 
-    `statistic` takes an `axis` argument, as NumPy's do. Reference: Efron 1979.
+    Of fewer than 6 values there is none (all 5 lie on one side of their median in 1 of 16 cases): both ends are None.
     """
-    values = np.asarray(values)
-    rng = np.random.default_rng(seed)
-    block = max(1, _BLOCK // max(values.size, 1))  # resamples at a time, so that whole curves fit in memory
-    draws = [
-        statistic(values[rng.integers(0, len(values), (min(block, resamples - start), len(values)))], axis=1)
-        for start in range(0, resamples, block)
-    ]
-    return _percentiles(np.concatenate(draws), level)
+    times = as_times(values)
+    converged = np.isfinite(times)
+    return _median_interval(np.where(converged, times, times[converged].max(initial=0.0) + 1), converged)
 
 
-def _percentiles(draws: Any, level: float) -> tuple[Any, Any]:
-    """The middle `level` of draws `[resamples, ...]`."""
-    tail = 100 * (1 - level) / 2
-    return np.percentile(draws, tail, axis=0), np.percentile(draws, 100 - tail, axis=0)
+def _median_interval(times: np.ndarray, converged: np.ndarray) -> tuple[float | None, float | None]:
+    """Where a half lies within the pointwise interval of the survival curve.
 
-
-def _time_percentiles(draws: Any, level: float) -> tuple[float | None, float | None]:
-    """The same of moments, infinite where not reached (then None): half-way between the two there is nothing."""
-    tail = 100 * (1 - level) / 2
-    low = float(np.percentile(draws, tail, method="lower"))
-    high = float(np.percentile(draws, 100 - tail, method="higher"))
-    return (low if np.isfinite(low) else None), (high if np.isfinite(high) else None)
-
-
-def median_interval(
-    values: Sequence[float | None], *, level: float = 0.95, resamples: int = 2000, seed: int = 0
-) -> tuple[float | None, float | None]:
-    """Percentile bootstrap interval of the median, where None counts as 'later than all others'.
-
-    An end that was not reached is None. Of an even number the upper of the middle two counts.
+    Reference: Brookmeyer & Crowley 1982 (Biometrics 38:29).
     """
-    numbers = np.array([np.inf if v is None else v for v in values], np.float64)
-    rng = np.random.default_rng(seed)
-    draws = np.sort(numbers[rng.integers(0, len(numbers), (resamples, len(numbers)))], axis=1)[:, len(numbers) // 2]
-    return _time_percentiles(draws, level)
-
-
-def share_interval(flags: Any, *, z: float = 1.96) -> tuple[float, float]:
-    """Wilson's score interval (95 %) for the share of True in `flags` `[S]`.
-
-    Resampling seeds that all agree would give an interval of no width; 20 of 20 is [84 %, 100 %]. Reference:
-    Wilson 1927 (JASA 22:209).
-    """
-    flags = np.asarray(flags, np.float64)
-    n, share = len(flags), float(flags.mean())
-    middle = (share + z**2 / (2 * n)) / (1 + z**2 / n)
-    half = z / (1 + z**2 / n) * float(np.sqrt(share * (1 - share) / n + z**2 / (4 * n**2)))
-    return max(0.0, middle - half), min(1.0, middle + half)
+    moments = np.r_[0.0, kaplan_meier(times, converged).times]
+    low, high = survival_interval(times, converged)
+    if low[0] <= 0.5:
+        return None, None  # too few runs
+    first, last = (np.flatnonzero(band)[:1] for band in (low <= 0.5, high < 0.5))
+    return (float(moments[first[0]]) if len(first) else None), (float(moments[last[0]]) if len(last) else None)
 
 
 def interquartile_mean(values: np.ndarray, axis: int = 0) -> Any:
@@ -131,19 +98,18 @@ def kaplan_meier(times: Any, converged: Any) -> Survival:
 
 
 def survival_interval(
-    times: Any, converged: Any, *, groups: Any = None, z: float = 1.96, resamples: int = 300, seed: int = 0
+    times: Any, converged: Any, *, groups: Any = None, resamples: int = 300, seed: int = 0
 ) -> tuple[np.ndarray, np.ndarray]:
     """Pointwise 95 % interval of the survival curve: low and high `[1 + K]`, before and just after each of its times.
 
-    Wilson's interval for the number of runs that would leave Greenwood's variance; without censoring it is
-    `1 - share_interval`, so it has a width even where all runs agree. Runs in one group (the seeds of one
-    configuration) are alike: given `groups`, whole groups are resampled instead.
+    `share_interval` of the number of runs that would leave Greenwood's variance: without censoring that is all of them.
+    Runs in one group (the seeds of one configuration) are alike: given `groups`, the variance is that of whole groups,
+    by resampling them.
 
     Args:
       times: `[S]`, as in `kaplan_meier`.
       converged: `[S]`, bool.
       groups: `[S]`, which group each run belongs to (default: each run on its own).
-      z: half-width in standard errors.
       resamples: bootstrap draws, with groups.
       seed: of the draws.
 
@@ -151,37 +117,22 @@ def survival_interval(
     """
     times, converged = np.asarray(times, np.float64), np.asarray(converged, bool)
     curve = kaplan_meier(times, converged)
+    share = np.r_[1.0, curve.surviving]
     if groups is not None:
         names, member = np.unique(np.asarray(groups), return_inverse=True)
-        weights = _bootstrap_weights(len(names), resamples, seed)[:, member]
-        draws = np.pad(_resampled_survival(times, converged, weights)[1], ((0, 0), (1, 0)), constant_values=1.0)
-        return _percentiles(draws, 0.95)
-    shares, counts, greenwood = [1.0], [float(len(times))], 0.0
-    for share, at_risk, events in zip(curve.surviving, curve.at_risk, curve.events, strict=True):
-        if share > 0:
-            greenwood += events / (at_risk * (at_risk - events))
-            counts.append((1 - share) / (share * greenwood))
-        else:
-            counts.append(counts[-1])  # nobody is left, and the variance formula is empty
-        shares.append(float(share))
-    share, n = np.array(shares), np.array(counts)
-    middle = (share + z**2 / (2 * n)) / (1 + z**2 / n)
-    half = z / (1 + z**2 / n) * np.sqrt(share * (1 - share) / n + z**2 / (4 * n**2))
-    return np.maximum(middle - half, 0.0), np.minimum(middle + half, 1.0)
-
-
-def _bootstrap_weights(count: int, resamples: int, seed: int) -> np.ndarray:
-    """How often each of `count` units was drawn, `[resamples, count]`."""
-    draws = np.random.default_rng(seed).integers(0, count, (resamples, count))
-    return np.stack([np.bincount(draw, minlength=count) for draw in draws]).astype(np.float64)
-
-
-def _resampled_survival(times: np.ndarray, converged: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Kaplan-Meier curves of runs counted `weights` `[R, S]` times: the moments `[K]` and the curves there `[R, K]`."""
-    moments = np.unique(times[converged])
-    at_risk = weights @ (times[:, None] >= moments[None])
-    events = weights @ ((times[:, None] == moments[None]) & converged[:, None])
-    return moments, np.cumprod(1.0 - events / np.maximum(at_risk, 1), axis=1)
+        draws = np.random.default_rng(seed).integers(0, len(names), (resamples, len(names)))
+        weights = np.stack([np.bincount(draw, minlength=len(names)) for draw in draws]).astype(np.float64)[:, member]
+        at_risk = weights @ (times[:, None] >= curve.times[None])
+        events = weights @ ((times[:, None] == curve.times[None]) & converged[:, None])
+        variance = np.r_[0.0, np.cumprod(1.0 - events / np.maximum(at_risk, 1), axis=1).var(axis=0)]
+        runs = effective_runs(share, variance * len(names) / max(len(names) - 1, 1), max(len(names) - 1, 1), len(times))
+        return interval_of_share(share, np.where(variance <= 0, len(names), runs))
+    left = share[share > 0]  # where nobody is left the variance formula is empty; the number before it counts
+    survivors = curve.at_risk[: len(left) - 1] - curve.events[: len(left) - 1]
+    greenwood = np.cumsum(curve.events[: len(left) - 1] / (curve.at_risk[: len(left) - 1] * survivors))
+    counts = np.r_[len(times), (1 - left[1:]) / (left[1:] * greenwood)]
+    counts = np.r_[counts, np.full(len(share) - len(left), counts[-1])]
+    return interval_of_share(share, counts)
 
 
 def median_time(survival: Survival) -> float | None:
@@ -202,47 +153,59 @@ def restricted_mean(survival: Survival, horizon: float) -> float:
 
 
 class TimeToConvergence(NamedTuple):
-    """How fast runs converge, and how sure that is; intervals are (low, high)."""
+    """How fast runs converge, and how sure that is; 95 % intervals are (low, high), NaN where nothing can be said."""
 
     runs: int
     share: float  # converged when last seen
-    share95: tuple[float, float]  # Wilson
+    share95: tuple[float, float]
     median: float | None  # Kaplan-Meier; None: not reached
-    median95: tuple[float | None, float | None]
-    restricted_mean: float
+    median95: tuple[float | None, float | None]  # None: not reached; both None: also with fewer than 6 runs
+    restricted_mean: float  # what a run takes on average, counting its own end if it does not converge
     restricted_mean95: tuple[float, float]
-    horizon: float
+    per_solved: float  # what all runs took, for each that converged; infinite if none did
+    per_solved95: tuple[float, float]
 
 
-def time_to_convergence(
-    times: Any, converged: Any, horizon: float, *, resamples: int = 1000, seed: int = 0
-) -> TimeToConvergence:
-    """Censored time to convergence of S runs, with percentile bootstrap intervals over runs.
+def time_to_convergence(times: Any, converged: Any, horizon: Any) -> TimeToConvergence:
+    """Censored time to convergence of S runs.
+
+    A run that was seen to its end without converging took all of it. One that was lost from sight before (pruned) is
+    censored there: then the mean is the area under the Kaplan-Meier curve, and its interval that of the mean of its
+    pseudo-values, which says too little where few were seen to their end; the cost for each solved run counts what they
+    took, and has no interval.
 
     Args:
       times: `[S]`, as in `kaplan_meier`.
       converged: `[S]`, bool.
-      horizon: where the restricted mean is cut, usually the budget.
-      resamples: bootstrap draws.
-      seed: of the draws.
+      horizon: the end, usually the budget: of all runs, or `[S]`, of each its own.
+
+    Reference: Andersen, Hansen & Klein 2004 (Lifetime Data Analysis 10:335) for pseudo-values.
     """
     times, converged = np.asarray(times, np.float64), np.asarray(converged, bool)
-    curve = kaplan_meier(times, converged)
-    moments, draws = _resampled_survival(times, converged, _bootstrap_weights(len(times), resamples, seed))
-    half = np.pad(draws <= 0.5 + 1e-12, ((0, 0), (0, 1)), constant_values=True)
-    medians = np.r_[moments, np.inf][np.argmax(half, axis=1)]
-    inside = moments < horizon
-    edges = np.r_[0.0, moments[inside], horizon]
-    means = np.pad(draws[:, inside], ((0, 0), (1, 0)), constant_values=1.0) @ np.diff(edges)
+    ends = np.broadcast_to(np.asarray(horizon, np.float64), times.shape)
+    costs, solved = np.minimum(times, ends), converged & (times <= ends)
+    watched = solved | (times >= ends)
+    per_solved = float(costs.sum() / solved.sum()) if solved.any() else np.inf
+    if watched.all():
+        mean = float(costs.mean())
+        mean95, per_solved95 = cost_intervals(costs, solved, ends)
+    else:
+        furthest = float(ends.max())
+        mean = restricted_mean(kaplan_meier(costs, watched), furthest)
+        others = [np.arange(len(costs)) != i for i in range(len(costs))]
+        without = [restricted_mean(kaplan_meier(costs[own], watched[own]), furthest) for own in others]
+        low, high = mean_interval(len(costs) * mean - (len(costs) - 1) * np.array(without))
+        mean95, per_solved95 = (max(float(low), 0.0), min(float(high), furthest)), (np.nan, np.nan)
     return TimeToConvergence(
         runs=len(times),
         share=float(converged.mean()),
         share95=share_interval(converged),
-        median=median_time(curve),
-        median95=_time_percentiles(medians, 0.95),
-        restricted_mean=restricted_mean(curve, horizon),
-        restricted_mean95=_percentiles(means, 0.95),
-        horizon=horizon,
+        median=median_time(kaplan_meier(times, converged)),
+        median95=_median_interval(times, converged),
+        restricted_mean=mean,
+        restricted_mean95=mean95,
+        per_solved=per_solved,
+        per_solved95=per_solved95,
     )
 
 
@@ -250,20 +213,6 @@ def area_under_curve(x: Any, y: Any) -> Any:
     """Time-averaged value of curves: the trapezoid area of `y` `[..., C]` over `x` `[C]`, divided by its width."""
     x, y = np.asarray(x, np.float64), np.asarray(y, np.float64)
     return np.trapezoid(y, x, axis=-1) / (x[-1] - x[0])
-
-
-def stratified_bootstrap(
-    scores: Any, statistic: Callable[[np.ndarray], Any], *, level: float = 0.95, resamples: int = 2000, seed: int = 0
-) -> tuple[Any, Any]:
-    """Percentile interval of `statistic` over tables of scores `[S, tasks]`, runs resampled within each task.
-
-    Reference: Agarwal et al. 2021 (arXiv 2108.13264), section 4.1.
-    """
-    scores = np.asarray(scores, np.float64)
-    rng = np.random.default_rng(seed)
-    tasks = np.arange(scores.shape[1])
-    draws = [statistic(scores[rng.integers(0, len(scores), scores.shape), tasks]) for _ in range(resamples)]
-    return _percentiles(draws, level)
 
 
 def performance_profile(scores: Any, thresholds: Any) -> np.ndarray:
@@ -284,35 +233,7 @@ def probability_of_improvement(x: Any, y: Any) -> float:
 
     Reference: Agarwal et al. 2021 (arXiv 2108.13264), section 4.3, equation 2: the Mann-Whitney statistic.
     """
-    x, y = (np.asarray(v, np.float64) for v in (x, y))
-    x, y = (v[:, None] if v.ndim == 1 else v for v in (x, y))
-    above = (x[:, None] > y[None]) + 0.5 * (x[:, None] == y[None])
-    return float(above.mean())
-
-
-def probability_of_improvement_interval(
-    x: Any, y: Any, *, paired: bool, level: float = 0.95, resamples: int = 2000, seed: int = 0
-) -> tuple[float, float]:
-    """Percentile bootstrap interval of `probability_of_improvement`.
-
-    Args:
-      x: `[S]` or `[S, tasks]`.
-      y: likewise; with `paired`, row i used the same seed as row i of `x`, and the two are drawn together.
-      paired: whether seeds are shared.
-      level: of the interval.
-      resamples: bootstrap draws.
-      seed: of the draws.
-    """
-    x, y = np.asarray(x, np.float64), np.asarray(y, np.float64)
-    if paired and len(x) != len(y):
-        raise ValueError(f"paired runs come in pairs; there are {len(x)} and {len(y)}")
-    rng = np.random.default_rng(seed)
-    draws = []
-    for _ in range(resamples):
-        i = rng.integers(0, len(x), len(x))
-        j = i if paired else rng.integers(0, len(y), len(y))
-        draws.append(probability_of_improvement(x[i], y[j]))
-    return _percentiles(draws, level)
+    return float(pairwise(np.asarray(x, np.float64), np.asarray(y, np.float64)).mean())
 
 
 class Sensitivity(NamedTuple):
