@@ -289,7 +289,8 @@ def _evaluate(arguments: Sequence[str]) -> int:
         return 0
     print(f"{result['run']}: {args.episodes} new episodes per seed, epsilon {result['epsilon']:g}")
     low, high = result["interval95"]
-    print(f"mean over {len(result['seeds'])} seeds {result['mean']:.1f}  (95% interval {low:.1f} to {high:.1f})")
+    interval = "" if low is None else f"  (95% interval {low:.1f} to {high:.1f})"
+    print(f"mean over {len(result['seeds'])} seeds {result['mean']:.1f}{interval}")
     for seed, mean, worst in zip(result["seeds"], result["mean_return"], result["worst_return"], strict=True):
         print(f"  seed {seed:<6} mean {mean:8.1f}   worst episode {worst:8.1f}")
     return 0

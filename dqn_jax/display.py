@@ -209,11 +209,11 @@ def sweep_tables(result: SweepResult) -> None:
         for row in rows.head(5).to_dict("records"):
             point = {name: row[name] for name in data.trials.columns}
             interval = "" if np.isnan(row["time_low"]) else f" ({row['time_low']:,.0f} to {row['time_high']:,.0f})"
-            table.add_row(
-                str(row["trial"]), f"{row['converged']} of {row['lanes']}", f"{row['time']:,.0f}{interval}",
-                _settings(point),
-            )  # fmt: skip
+            # The mean of seeds that spent their budget is the budget, which is no measurement of a time.
+            steps = f"{row['time']:,.0f}{interval}" if row["converged"] else f"> {row['time']:,.0f} (none converged)"
+            table.add_row(str(row["trial"]), f"{row['converged']} of {row['lanes']}", steps, _settings(point))
         console.print(table)
+        console.print(f"{_dated(data.settings['criteria'][:1])} A seed that never is counts with its budget.", **_PLAIN)
         console.print()
     counts = data.lanes["status"].value_counts()
     console.print(
@@ -233,6 +233,18 @@ def _mean(values: np.ndarray) -> str:
     return "-" if np.isnan(values).all() else f"{np.nanmean(values):.1f}"
 
 
+_PLAIN: dict[str, Any] = {"highlight": False, "markup": False, "soft_wrap": True}
+
+
+def _dated(criteria: Sequence[str]) -> str:
+    """When criteria of several readings count as met; nothing to say of others."""
+    return " ".join(
+        criterion.dated
+        for criterion in map(convergence.parse_criterion, criteria)
+        if criterion.window > 1 and criterion.kind != "train"
+    )
+
+
 def summary_tables(result: TrainResult) -> None:
     """Print how it went: convergence by criterion, the final evaluation, time, and where the files are."""
     console, summary = Console(), result.summary
@@ -249,15 +261,21 @@ def summary_tables(result: TrainResult) -> None:
         table.add_row(
             criterion["name"],
             f"{round(criterion['converged'] * seeds)} of {seeds}",
-            f"> {summary['env_steps']:,}" if steps is None else f"{steps:,.0f}",
+            f"{steps:,.0f}"
+            if steps is not None
+            else f"> {summary['env_steps']:,}" + (" (none converged)" if not criterion["converged"] else ""),
             *["-" if m is None else f"{m:,.0f}" for m in others],
             f"{np.mean(stable):.0%}" if stable else "-",
         )
     console.print(table)
+    if words := _dated([criterion["name"] for criterion in summary["criteria"]]):
+        console.print(words, **_PLAIN)
     final = summary["final_eval"]
+    low, high = final["interval95"]
+    interval = "" if low is None or np.isnan(low) else f" (95% {_number(low)} to {_number(high)})"
     console.print(
-        f"\nfinal evaluation  mean {_number(final['mean'])} (95% {_number(final['interval95'][0])} to "
-        f"{_number(final['interval95'][1])}), worst {_number(final['worst'])} (seed {final['worst_seed']})",
+        f"\nfinal evaluation  mean {_number(final['mean'])}{interval}, "
+        f"worst {_number(final['worst'])} (seed {final['worst_seed']})",
         highlight=False,
     )
     rates, spent = summary["throughput"], summary["seconds"]

@@ -22,7 +22,8 @@ class Train:
     seeds: int
     """How many seeds."""
     criteria: tuple[str, ...]
-    """Convergence criteria; the first one decides --stop. E.g. eval>=475x3 train100>=195 epsilon<=0.01."""
+    """Convergence criteria; the first one decides --stop. E.g. eval>=475x3 train100>=195 epsilon<=0.01.
+    With x3 a time is that of the third in a row: first passage, which is not settling."""
     seed: int = 0
     """The first seed."""
     protocol: str | None = None

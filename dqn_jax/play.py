@@ -53,7 +53,7 @@ def evaluate_run(path: Path, *, episodes: int, epsilon: float | None, eval_seed:
     result = play_agents(loop, params, episodes=episodes, epsilon=epsilon, eval_seed=eval_seed)
     returns = np.asarray(result.returns)
     means = returns.mean(axis=1)
-    low, high = convergence.bootstrap_interval(means)
+    low, high = convergence.mean_interval(means)
     return {
         "run": str(run),
         "env": settings.config.env,
@@ -64,7 +64,7 @@ def evaluate_run(path: Path, *, episodes: int, epsilon: float | None, eval_seed:
         "worst_return": returns.min(axis=1).tolist(),
         "mean_length": np.asarray(result.lengths).mean(axis=1).tolist(),
         "mean": float(means.mean()),
-        "interval95": [float(low), float(high)],
+        "interval95": [None if np.isnan(end) else float(end) for end in (low, high)],
     }
 
 

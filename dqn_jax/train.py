@@ -412,7 +412,7 @@ def _summary(
     lane_steps = _lane_steps(history)
     updates = history.reading("updates")[:, -1:].sum()
     final = history.reading("eval_return")[:, -1] if history.env_steps else np.full(lanes, np.nan)
-    low, high = convergence.bootstrap_interval(final)
+    low, high = convergence.mean_interval(final)
     worst = int(np.argmin(np.where(np.isnan(final), -np.inf, final)))
 
     def seeds_where(flags: np.ndarray) -> list[int]:
@@ -432,7 +432,7 @@ def _summary(
         "final_eval_return": final.tolist(),
         "final_eval": {
             "mean": float(np.mean(final)),
-            "interval95": [float(low), float(high)],
+            "interval95": [None if np.isnan(end) else float(end) for end in (low, high)],
             "iqm": float(convergence.interquartile_mean(final)),
             "worst": float(final[worst]),
             "worst_seed": settings.seeds[worst],

@@ -15,17 +15,19 @@ from dqn_jax.convergence import (
     Criterion,
     Curve,
     Moment,
-    bootstrap_interval,
     collapses,
     first_run,
     interquartile_mean,
+    kaplan_meier,
     median_interval,
+    median_time,
     median_with_censored,
     parse_criterion,
     share_interval,
     stability,
     summarize,
     time_to,
+    time_to_convergence,
     trailing_mean,
 )
 from dqn_jax.presets import GAMES, resolve_preset
@@ -267,38 +269,15 @@ def test_summary_keeps_the_seeds_that_did_not_converge():
         ([5, 1, 3], 3.0),
         ([5, None, 3], 5.0),
         ([None, None, 3], None),
-        ([4, 1, 3, 2], 2.5),
-        ([4, 1, None, 2], 3.0),
-        ([1, 2, None, None], None),  # the upper of the middle two was not reached
+        ([4, 1, 3, 2], 2.0),
+        ([4, 1, None, 2], 2.0),
+        ([1, 2, None, None], 2.0),  # by then half are there
+        ([1, None, None, None], None),
         ([1, 2, 3, None, None], 3.0),
     ],
 )
 def test_median_counts_what_was_not_reached_as_later_than_all(values, median):
     assert median_with_censored(values) == median
-
-
-def test_bootstrap_interval_covers_the_truth_about_as_often_as_it_says():
-    rng = np.random.default_rng(0)
-    # 400 studies of 30 seeds, all at once: the trailing axis is resampled together.
-    studies = rng.normal(loc=3.0, size=(30, 400))
-    low, high = bootstrap_interval(studies, resamples=400)
-    assert low.shape == high.shape == (400,)
-    covered = np.mean((low <= 3.0) & (high >= 3.0))
-    assert 0.88 < covered < 0.98  # the percentile interval is a little short for 30 values
-    width = np.mean(high - low)
-    assert width == pytest.approx(2 * 1.96 / np.sqrt(30), rel=0.1)
-    narrow_low, narrow_high = bootstrap_interval(studies, level=0.5, resamples=400)
-    assert np.all((narrow_low >= low) & (narrow_high <= high))
-
-
-def test_bootstrap_interval_is_reproducible_and_takes_any_statistic():
-    values = np.random.default_rng(1).exponential(size=20)
-    for statistic in (np.median, interquartile_mean):
-        first, again = (bootstrap_interval(values, statistic, resamples=200) for _ in range(2))
-        assert first == again
-        assert first[0] < statistic(values) < first[1]
-    assert bootstrap_interval(values, resamples=200) != bootstrap_interval(values, resamples=200, seed=1)
-    assert bootstrap_interval(np.full(5, 2.0), resamples=50) == (2.0, 2.0)
 
 
 def test_interquartile_mean_by_hand():
@@ -316,22 +295,41 @@ def test_interquartile_mean_equals_scipy_trim_mean(values, axis):
     np.testing.assert_allclose(interquartile_mean(values, axis), expected, rtol=1e-9, atol=1e-6)
 
 
-def test_the_interval_of_a_share_is_wilsons():
-    # z^2 / (n + z^2) for none of 20; and a published worked value: 15 of 20 is [0.531, 0.888].
-    assert share_interval([False] * 20) == pytest.approx((0.0, 0.1611), abs=1e-3)
-    assert share_interval([True] * 20) == pytest.approx((0.8389, 1.0), abs=1e-3)
-    assert share_interval([True] * 15 + [False] * 5) == pytest.approx((0.531, 0.888), abs=1e-3)
+@given(st.lists(st.one_of(st.none(), st.integers(1, 9)), min_size=1, max_size=12))
+def test_there_is_one_median(values):
+    """Of lists with None and of survival curves: the first moment by which at least half are there."""
+    times = np.array([10 if value is None else value for value in values], float)
+    converged = np.array([value is not None for value in values])
+    assert median_with_censored(values) == median_time(kaplan_meier(times, converged))
+    assert median_with_censored(values) == time_to_convergence(times, converged, 10.0).median
+
+
+def test_the_interval_of_a_share_is_clopper_and_pearsons():
+    # 1 - 0.025^(1 / n) for none of 20; and a published worked value: 15 of 20 is [0.509, 0.913].
+    assert share_interval([False] * 20) == pytest.approx((0.0, 1 - 0.025 ** (1 / 20)))
+    assert share_interval([True] * 20) == pytest.approx((0.025 ** (1 / 20), 1.0))
+    assert share_interval([True] * 15 + [False] * 5) == pytest.approx((0.509, 0.913), abs=1e-3)
 
 
 def test_the_interval_of_a_median_knows_what_was_never_reached():
     assert median_interval([3.0] * 8) == (3.0, 3.0)
     assert median_interval([None] * 8) == (None, None)
-    low, high = median_interval([10.0, 20.0, 30.0, 40.0, 50.0, None, None, None, None])
-    assert low in (10.0, 20.0, 30.0)
-    assert high is None
-    # Against the exact distribution: the median of 15 resampled values lies below the k-th with binomial probability.
-    values = [float(v) for v in range(15)]
-    low, high = median_interval(values, resamples=20_000)
-    at_most = [1 - scipy.stats.binom.cdf(7, 15, (k + 1) / 15) for k in range(15)]  # P(median <= k)
-    assert low == pytest.approx(np.searchsorted(at_most, 0.025), abs=0)
-    assert high == pytest.approx(np.searchsorted(at_most, 0.975), abs=0)
+    assert median_interval([10.0, 20.0, 30.0, 40.0, 50.0, None, None, None, None]) == (20.0, None)
+    # The 4th and the 12th of 15 in any textbook's table of the sign test.
+    assert median_interval([float(v) for v in range(1, 16)]) == (4.0, 12.0)
+    assert median_interval([1.0, 2.0, 3.0, 4.0, 5.0]) == (None, None)  # all on one side in 1 of 16 cases
+    assert median_interval([1.0, 2.0, 3.0, 4.0, 5.0, 6.0]) == (1.0, 6.0)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("eval>=475x3", "the third evaluation in a row"),
+        ("eval>=475", "the first evaluation that"),
+        ("train100>=195", "the mean of the last 100"),
+        ("loss<=0.1x21", "the 21st reading in a row"),
+    ],
+)
+def test_a_criterion_says_when_it_is_dated(text, words):
+    assert words in parse_criterion(text).dated
+    assert "not settling" in parse_criterion(text).dated

@@ -139,10 +139,11 @@ def test_ten_test_runs_of_a_pendulum_that_is_always_pushed_one_way_are_those_of_
 
 
 def test_texts_show_intervals_and_count_those_that_never_got_there():
-    assert common.mean_text([1.0, 1.0, 1.0], 0) == "1 [1, 1]"
-    assert common.share_text([False] * 20) == "0% [0%, 16%]"
+    assert common.mean_text([1.0, 1.0, 1.0], 0) == "1"  # they show no spread
+    assert common.share_text([False] * 20) == "0% [0%, 17%]"
     assert common.median_text([1.0, 2.0, None, None, None]).startswith("not reached [")
     assert common.median_text([5.0] * 9) == "5 [5, 5]"
+    assert common.median_text([5.0] * 5) == "5"  # too few seeds
 
 
 def test_scores_are_one_row_per_seed_and_one_column_per_episode(few_steps):

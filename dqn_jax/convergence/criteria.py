@@ -1,6 +1,8 @@
 """When has an agent converged? Criteria, the moment each was reached, and how stable it stayed after.
 
-Pure NumPy on curves, ours or anybody's. "Not reached" is kept as None and never dropped.
+Pure NumPy on curves, ours or anybody's. "Not reached" is kept as None and never dropped. A criterion is dated at the
+last of its readings (`x3`: at the third evaluation in a row), and says when it was first met, not that it stayed so:
+that is `stability`.
 
 A criterion is written as text, `kind comparison threshold`:
 
@@ -78,6 +80,16 @@ class Criterion:
     window: int  # readings in a row; for 'train' the episodes averaged
 
     @property
+    def dated(self) -> str:
+        """At which moment it counts as met, as a sentence to stand where times are shown."""
+        if self.kind == "train":
+            at = f"the first episode after which the mean of the last {self.window} meets it"
+        else:
+            reading = {"eval": "evaluation", "epsilon": "episode"}.get(self.kind, "reading")
+            at = f"the {_ordinal(self.window)} {reading}{' in a row' if self.window > 1 else ''} that meets it"
+        return f"{self.name} is dated at {at}: first passage, which is not settling."
+
+    @property
     def name(self) -> str:
         """The canonical text form; `parse_criterion` makes the same criterion of it."""
         level = exact(self.threshold)
@@ -88,6 +100,13 @@ class Criterion:
     def holds(self, value: Any) -> Any:
         """Whether `value` (any shape) meets the threshold; NaN never does."""
         return _COMPARISONS[self.comparison](value, self.threshold)
+
+
+def _ordinal(number: int) -> str:
+    """first, second, third, 4th."""
+    few = {1: "first", 2: "second", 3: "third"}
+    suffix = "th" if number % 100 in (11, 12, 13) else {1: "st", 2: "nd", 3: "rd"}.get(number % 10, "th")
+    return few.get(number, f"{number}{suffix}")
 
 
 def parse_criterion(text: str) -> Criterion:

@@ -102,9 +102,9 @@ def comparison(a: View, b: View) -> Content:
     items: list[Any] = [side]
     if found:
         words = (
-            "The same seeds were used on both sides; they are resampled together."
+            "The same seeds were used on both sides; they are compared as pairs."
             if found[0].paired
-            else "The seeds differ, so each side is resampled on its own."
+            else "The seeds differ, so each side is taken on its own."
         )
         items.append(
             Paragraph(

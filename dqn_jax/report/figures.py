@@ -104,7 +104,7 @@ def plot_runs(
 
     Each is called what `labels` say, or by its name; runs of one name by what sets them apart.
 
-    Above: thin lines per seed, a thick one for the mean (or interquartile mean) with its 95 % bootstrap band,
+    Above: thin lines per seed, a thick one for the mean (or interquartile mean) with its 95 % band,
     thresholds dashed. Below: the share of seeds that had met each criterion by then; seeds that never did
     count as not converged.
     """
@@ -168,14 +168,16 @@ def _draw_curves(axis: Any, run: RunData, label: str, colour: str, x: str, y: st
     single = xs.shape[1] == 1  # then there is no line, but a point
     for seed_x, seed_y in zip(xs, ys, strict=True):
         axis.plot(seed_x, seed_y, color=colour, lw=0.6, alpha=0.35, zorder=2, marker="o" if single else "", ms=4)
-    statistic = convergence.interquartile_mean if aggregate == "iqm" else np.mean
+    iqm = aggregate == "iqm"
+    statistic = convergence.interquartile_mean if iqm else np.mean
+    interval = convergence.interquartile_mean_interval if iqm else convergence.mean_interval
     known = ~np.isnan(ys).any(axis=0)  # a statistic over some of the seeds only would not be comparable
     middle_x, middle = xs[:, known].mean(axis=0), statistic(ys[:, known], axis=0)
     name = {"mean": "mean", "iqm": "interquartile mean"}[aggregate]
     whose = f"{name} of {run.seeds} seeds" if run.seeds > 1 else "one seed"
     axis.plot(middle_x, middle, color=colour, lw=2, zorder=4, marker="D" if single else "", label=f"{label}: {whose}")
     if run.seeds > 1 and known.any():
-        low, high = convergence.bootstrap_interval(ys[:, known], statistic)
+        low, high = interval(ys[:, known])
         axis.fill_between(middle_x, low, high, color=colour, alpha=0.25, lw=0, zorder=3)
         if single:
             axis.vlines(middle_x, low, high, color=colour, lw=2, zorder=3)

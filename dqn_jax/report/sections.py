@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _ROWS = 50  # trials in the page's table; trials.csv has all
-_FEW_SEEDS = 10  # below which a bootstrap interval is clearly too narrow
+_FEW_SEEDS = 10  # below which a reader is told what an interval cannot know
 _GRID = 10  # hyperparameters in a grid whose effective dimensionality is worked out, in 2^H steps
 
 
@@ -70,6 +70,7 @@ def _in_short(view: View) -> list[str]:
         texts.append(
             f"{row['converged']} of {row['lanes']} seeds ({estimate(row, 'share', percent)}) met {criterion} within "
             f"{number(view.end)} {unit}; mean time to it {time_text(row)}, median {median_text(row)}."
+            f" {convergence.parse_criterion(criterion).dated}"
         )
     if view.space and criterion is not None:
         held_out = not view.confirmed.empty
@@ -192,6 +193,7 @@ def _ranking(view: View) -> Section:
     columns: list[tuple[str, Callable[[Any], str], str]] = []
     if view.criterion is not None:
         columns += [("converged", converged_text, "share"), (f"mean {unit}", time_text, "time")]
+        columns.append(("per solved seed", lambda row: estimate(row, "per_solved"), "per_solved"))
     columns += [(name, lambda row, name=name: show(row[name]), name) for name in view.space]  # type: ignore[misc]
     if view.criterion is not None:
         columns.append(("median", median_text, "median"))
@@ -225,8 +227,14 @@ def _ranking(view: View) -> Section:
     words = "Estimates with 95 % intervals over seeds. "
     if view.criterion is not None:
         words += (
-            f"The mean counts at most {number(view.end)} {unit} for a seed (restricted mean of the Kaplan-Meier "
-            "curve), so seeds that never converged are in it."
+            f"The mean counts {number(view.end)} {unit} for a seed that never converged (restricted mean of the "
+            "Kaplan-Meier curve)."
+            if view.clock == "env_steps"
+            else "The mean counts, for a seed that never converged, what its whole budget cost it."
+        )
+        words += (
+            " Per solved seed: what all seeds took together for each that converged. "
+            + convergence.parse_criterion(view.criterion).dated
         )
     words += " Click on a heading to sort." if len(rows) > 1 else ""
     return Section("ranking", "Ranking" if view.space else "Result", [Paragraph(words), shown])
@@ -260,8 +268,13 @@ def _hyperparameters(view: View) -> Section:
         *pictures(
             "slices",
             figures.slices(view),
-            "Each point is a trial; the dotted line is the horizon, where trials lie of which no seed converged. "
-            "Trials differ in the other hyperparameters too.",
+            "Each point is a trial"
+            + (
+                "; the dotted line is the budget, where trials lie of which no seed converged. "
+                if view.clock == "env_steps"
+                else ". "
+            )
+            + "Trials differ in the other hyperparameters too.",
             "Hyperparameters against time to convergence",
         ),
         *pictures(
@@ -295,16 +308,13 @@ def _sensitivity(view: View) -> Section:
     if len(view.table) > 1 and view.table["converged"].any():
         times = view.table["time"].to_numpy(np.float64)
         quantiles = (0.25, 0.5, 0.75)
-        low, high = convergence.bootstrap_interval(
-            times, lambda x, axis: np.moveaxis(np.quantile(x, quantiles, axis=axis), 0, -1), resamples=1000
-        )
+        intervals = [convergence.quantile_interval(times, quantile) for quantile in quantiles]
         words = [
-            f"{name} {number(value)} [{number(a)}, {number(b)}]"
-            for name, value, a, b in zip(
+            f"{name} {number(value)} [{number(low)}, {number(high)}]"
+            for name, value, (low, high) in zip(
                 ("a quarter within", "half within", "three quarters within"),
                 np.quantile(times, quantiles),
-                low,
-                high,
+                intervals,
                 strict=True,
             )
         ]
@@ -314,8 +324,8 @@ def _sensitivity(view: View) -> Section:
             Paragraph(
                 f"How much the settings matter: mean {X_AXES[view.clock]} to convergence was {number(times.min())} "
                 f"in the leading trial; of all trials {', '.join(words)}. All seeds converged in "
-                f"{percent(always.mean())} [{percent(low)}, {percent(high)}] of the trials. The intervals resample "
-                "trials, so they are about points of this space drawn in this way."
+                f"{percent(always.mean())} [{percent(low)}, {percent(high)}] of the trials. The intervals are "
+                "over trials, so they are about points of this space drawn in this way."
             )
         )
         items += _dimensionality(view)
@@ -399,8 +409,9 @@ def _cost(view: View) -> Section:
 def _reading(view: View) -> list[str]:
     fewest = int(view.table["lanes"].min())
     texts = [
-        "A lane is one trial with one seed. Intervals over seeds are percentile bootstraps, of shares Wilson's; they "
-        "are not corrected for the number of trials compared.",
+        "A lane is one trial with one seed. 95 % intervals over seeds: of means Student's t, reaching further where "
+        "seeds are skewed (Hall); of shares and medians exact; of times put together from the share that converged and "
+        "the times of those. They are not corrected for the number of trials compared.",
     ]
     if fewest == 1:
         texts.append(
@@ -408,13 +419,14 @@ def _reading(view: View) -> list[str]:
         )
     elif fewest < _FEW_SEEDS:
         texts.append(
-            f"With {fewest} seeds bootstrap intervals are too narrow, and where all seeds agree they have no width; "
-            "the share's interval is honest even then."
+            f"With {fewest} seeds an interval is wide, and says nothing of a kind of failure that none of them met. "
+            "Where all seeds agree, and for a median of fewer than 6 or a 10 % quantile of fewer than 36, none is "
+            "shown."
         )
     if view.clock != "env_steps":
         texts.append(
-            f"On this clock the horizon is the furthest that any lane went, {number(view.end)}; a lane that never "
-            "converged counts with it, whatever it had spent itself."
+            "On this clock a lane that never converged counts with its own cost of the whole budget; one that diverged "
+            "or was pruned before, as if it had gone on at its own pace."
         )
     if view.clock == "seconds":
         texts.append(

@@ -86,7 +86,7 @@ def learning_curves(views: Sequence[View]) -> Figure:
         style = {"lw": 2, "marker": "o", "ms": 4, "markevery": [-1]}
         axis.plot(middle, ys[:, whole].mean(axis=0), color=colour, zorder=4, label=literal(label), **style)
         if len(ys) > 1:
-            band = convergence.bootstrap_interval(ys[:, whole], resamples=500)
+            band = convergence.mean_interval(ys[:, whole])
             axis.fill_between(middle, *band, color=colour, alpha=0.2, lw=0, zorder=3)
     _draw_thresholds(axis, views)
     axis.set_ylabel("evaluation return")
@@ -139,7 +139,8 @@ def slices(view: View) -> Figure | None:
         _finish_dimension(axis, name, dimension)
         if view.measure == "time":
             axis.set_ylim(0, view.end * 1.04)
-            axis.axhline(view.end, color="0.5", lw=0.8, ls=":")
+            if view.clock == "env_steps":  # on other clocks every trial has its own cost of the budget
+                axis.axhline(view.end, color="0.5", lw=0.8, ls=":")
             axis.yaxis.set_major_formatter("{x:,.0f}" if view.end >= 10 else "{x:g}")
         if i % columns == 0:
             axis.set_ylabel(view.measure_words, fontsize=8)

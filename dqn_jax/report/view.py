@@ -29,7 +29,7 @@ class View:
     left_out: int  # lanes of trials that still run
     by: str  # what the ranking is by
     clock: str  # that, or env_steps when ranked by final return
-    end: float  # the horizon on this clock
+    end: float  # how long the longest lane had on this clock: where axes end
     space: Space
     table: pd.DataFrame  # the search, ranked
     confirmed: pd.DataFrame  # likewise on the held-out seeds that are reported; may be empty
@@ -120,7 +120,9 @@ class View:
 
     def outcomes(self, trial: int | None = None, phase: str | None = None) -> tuple[np.ndarray, np.ndarray]:
         """Times and whether converged, of these lanes on the clock."""
-        return results.outcomes(self.lanes(trial, phase), self.clock, self.end)
+        lanes = self.lanes(trial, phase)
+        times, converged, ends = results.outcomes(lanes, self.clock, self.data.settings["config"]["total_steps"])
+        return np.where(~converged & (times >= ends), self.end, times), converged  # it never will be, to the axis's end
 
     def name(self, trial: int) -> str:
         """A trial in a legend."""

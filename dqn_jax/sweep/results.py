@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -83,7 +82,6 @@ CLOCKS = {"env_steps": "env_steps", "updates": "updates", "episodes": "episodes"
 RANKINGS = (*CLOCKS, "final_return")
 """What trials can be ranked by."""
 
-_RESAMPLES = 1000  # bootstrap draws of each interval
 _WORST = 0.1  # the quantile over seeds that says how bad it can get
 
 
@@ -246,23 +244,42 @@ def in_phase(settings: dict[str, Any], table: pd.DataFrame, phase: str) -> pd.Da
     return table[(table["phase"] == "confirm") & table["seed"].isin(choosing if phase == "choice" else reported)]
 
 
-def horizon(data: SweepData, clock: str = "env_steps") -> float:
-    """How long a lane had at most: the budget, or on the other clocks the furthest that any lane went."""
-    furthest = float(data.lanes[CLOCKS[clock]].max())
-    return max(furthest, float(data.settings["config"]["total_steps"])) if clock == "env_steps" else furthest
+def budgets(lanes: pd.DataFrame, clock: str, total_steps: int) -> np.ndarray:
+    """What the whole budget of environment steps costs each lane on the clock, `[S]`, whatever became of others.
 
-
-def outcomes(lanes: pd.DataFrame, clock: str, end: float) -> tuple[np.ndarray, np.ndarray]:
-    """When each lane met the first criterion, or how long it is known not to have: times `[S]`, converged `[S]`.
-
-    A lane that spent its budget or diverged will never converge, so it counts as not converged up to the end, however
-    early it left: to treat a diverged one as merely lost from sight would flatter its settings. One that was pruned
-    might have converged later; it is censored where it was pruned.
+    One that spent it has told. One that left early (diverged, pruned or converged) would have gone on at its own pace.
     """
-    converged = lanes["converged"].to_numpy(bool)
+    own, steps = lanes[CLOCKS[clock]].to_numpy(np.float64), lanes["env_steps"].to_numpy(np.float64)
+    if clock == "env_steps":
+        return np.maximum(own, total_steps)
+    early = (lanes["status"] != "budget").to_numpy()
+    return own * np.where(early, np.maximum(total_steps / np.maximum(steps, 1), 1.0), 1.0)
+
+
+def horizon(data: SweepData, clock: str = "env_steps") -> float:
+    """How long the longest lane had: where axes end. No trial is charged with it but by the lane itself."""
+    return float(budgets(data.lanes, clock, data.settings["config"]["total_steps"]).max())
+
+
+def outcomes(lanes: pd.DataFrame, clock: str, total_steps: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """When each lane met the first criterion, or how long it is known not to have.
+
+    A lane that spent its budget or diverged will never converge, so it counts as not converged up to its own cost of
+    the whole budget, however early it left: to treat a diverged one as merely lost from sight would flatter its
+    settings. One that was pruned might have converged later; it is censored where it was pruned.
+
+    Args:
+      lanes: S of them.
+      clock: one of CLOCKS.
+      total_steps: their budget.
+
+    Returns:
+      times `[S]`, converged `[S]`, and their own costs of the whole budget `[S]`.
+    """
+    ends, converged = budgets(lanes, clock, total_steps), lanes["converged"].to_numpy(bool)
     pruned = (lanes["status"] == "pruned").to_numpy()
-    unmet = np.where(pruned, lanes[CLOCKS[clock]].to_numpy(np.float64), end)
-    return np.where(converged, lanes[f"converged_{clock}"].to_numpy(np.float64), unmet), converged
+    unmet = np.where(pruned, lanes[CLOCKS[clock]].to_numpy(np.float64), ends)
+    return np.where(converged, lanes[f"converged_{clock}"].to_numpy(np.float64), unmet), converged, ends
 
 
 def with_scores(data: SweepData) -> pd.DataFrame:
@@ -301,17 +318,20 @@ def ranked(data: SweepData, by: str = "env_steps", phase: str = "search") -> pd.
 
     Columns: rank, trial, what varies, then
       lanes, converged, diverged, pruned: how many seeds, and how they ended (diverged ones may have converged before);
-      share: of lanes converged (Wilson interval);
-      time: restricted mean time to convergence on the clock, counting at most the horizon; median: likewise, NaN if
-        fewer than half converged;
+      share: of lanes converged;
+      time: restricted mean time to convergence on the clock: a lane that does not converge counts with what its whole
+        budget costs it (see `budgets`), so that no trial's time depends on another's;
+      per_solved: what all lanes of the trial took together for each that converged; infinite if none did;
+      median: Kaplan-Meier median time, NaN if fewer than half converged;
       stability: share of the evaluations after convergence that still met the threshold, mean over seeds that
         converged and went on;
-      final: interquartile mean of the final return; worst: its 10 % quantile over seeds; area: mean over the budget.
-        NaN unless every lane had the whole budget;
+      final: interquartile mean of the final return; worst: its 10 % quantile over seeds (an interval needs 36);
+        area: mean over the budget. NaN unless every lane had the whole budget;
       lane_seconds: device-seconds a lane took on average; device_seconds: all of them together.
 
     A trial of which a seed still runs is left out (see `finished`); without any finished trial there are no rows and no
-    columns. With one seed there is nothing to resample, and intervals are NaN. Trials of equal time are in order of
+    columns. An end of an interval that nothing is known about is NaN (see convergence/intervals): both with one seed,
+    and where all seeds agree. Trials of equal time are in order of
     the share converged, then of their best evaluations.
 
     Raises:
@@ -327,11 +347,10 @@ def ranked(data: SweepData, by: str = "env_steps", phase: str = "search") -> pd.
     if in_phase(data.settings, data.lanes, phase).empty:
         return pd.DataFrame()
     clock = "env_steps" if by == "final_return" else by
-    end, lanes = horizon(data, clock), in_phase(data.settings, with_scores(data), phase)
+    budget, lanes = data.settings["config"]["total_steps"], in_phase(data.settings, with_scores(data), phase)
     for trial, own in lanes.groupby("trial"):
-        times, converged = outcomes(own, clock, end)
-        result = convergence.time_to_convergence(times, converged, end, resamples=_RESAMPLES)
-        several = len(own) > 1
+        times, converged, ends = outcomes(own, clock, budget)
+        result = convergence.time_to_convergence(times, converged, ends)
         row: dict[str, Any] = {
             "trial": trial,
             "lanes": len(own),
@@ -339,18 +358,16 @@ def ranked(data: SweepData, by: str = "env_steps", phase: str = "search") -> pd.
             "diverged": int((own["status"] == "diverged").sum()),
             "pruned": int((own["status"] == "pruned").sum()),
             **_estimate("share", result.share, result.share95),
-            **_estimate("time", result.restricted_mean, result.restricted_mean95 if several else (None, None)),
-            **_estimate("median", result.median, result.median95 if several else (None, None)),
+            **_estimate("time", result.restricted_mean, result.restricted_mean95),
+            **_estimate("per_solved", result.per_solved, result.per_solved95),
+            **_estimate("median", result.median, result.median95),
         }
-        known = own["stability"].dropna()
-        for name, values, statistic in (
-            ("stability", known, np.mean),
-            ("final", own["score"], convergence.interquartile_mean),
-            ("worst", own["score"], _worst),
-            ("area", own["area"], np.mean),
-            ("lane_seconds", own["device_seconds"], np.mean),
-        ):
-            row |= _resampled(name, values.to_numpy(np.float64), statistic)
+        score = own["score"].to_numpy(np.float64)
+        score = np.full(len(score), np.nan) if np.isnan(score).any() else score  # none of these over some seeds only
+        row |= _mean("stability", own["stability"].dropna())
+        row |= _estimate("final", convergence.interquartile_mean(score), convergence.interquartile_mean_interval(score))
+        row |= _estimate("worst", float(np.quantile(score, _WORST)), _quantile_interval(score))
+        row |= _mean("area", own["area"]) | _mean("lane_seconds", own["device_seconds"])
         row["device_seconds"] = float(own["device_seconds"].sum())
         row["best_return"] = float(own["best_return"].mean())
         rows.append(row)
@@ -369,11 +386,7 @@ def ranked(data: SweepData, by: str = "env_steps", phase: str = "search") -> pd.
     return table
 
 
-def _worst(values: np.ndarray, axis: int = 0) -> Any:
-    return np.quantile(values, _WORST, axis=axis)
-
-
-def _estimate(name: str, value: float | None, interval: tuple[float | None, float | None]) -> dict[str, float]:
+def _estimate(name: str, value: float | None, interval: Any) -> dict[str, float]:
     numbers = (value, *interval)
     return {
         name + end: np.nan if number is None else float(number)
@@ -381,11 +394,17 @@ def _estimate(name: str, value: float | None, interval: tuple[float | None, floa
     }
 
 
-def _resampled(name: str, values: np.ndarray, statistic: Callable[..., Any]) -> dict[str, float]:
-    """An estimate over seeds with its bootstrap interval; NaN if a seed has no value."""
-    if len(values) == 0 or np.isnan(values).any():
-        return _estimate(name, None, (None, None))
-    interval = (
-        convergence.bootstrap_interval(values, statistic, resamples=_RESAMPLES) if len(values) > 1 else (None,) * 2
+def _mean(name: str, values: pd.Series) -> dict[str, float]:
+    """A mean over seeds with its interval; NaN if a seed has no value."""
+    numbers = values.to_numpy(np.float64)
+    return (
+        _estimate(name, numbers.mean(), convergence.mean_interval(numbers))
+        if len(numbers)
+        else _estimate(name, None, (None, None))
     )
-    return _estimate(name, statistic(values, axis=0), interval)
+
+
+def _quantile_interval(scores: np.ndarray) -> tuple[float, float]:
+    """Both ends or none: of a few seeds the lower end is unknown, which is the one that matters."""
+    interval = convergence.quantile_interval(scores, _WORST)
+    return (np.nan, np.nan) if np.isnan(interval).any() else interval

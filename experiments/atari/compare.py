@@ -135,7 +135,7 @@ def beside(run: Run, published: pd.DataFrame) -> pd.DataFrame:
     rows = []
     for million in ours.index.intersection(theirs.index):
         values, there = ours.loc[million].to_numpy(), theirs.loc[million]
-        low, high = convergence.bootstrap_interval(values) if len(values) > 1 else (np.nan, np.nan)
+        low, high = convergence.mean_interval(values) if len(values) > 1 else (np.nan, np.nan)
         rows.append(
             dict(
                 game=run.game, run=run.name, frames=int(million * MILLION), seeds=len(values), ours=values.mean(),
@@ -174,7 +174,7 @@ def draw_game(axis: Any, chosen: Sequence[Run], published: pd.DataFrame) -> None
         label = f"{run.name}, {'one seed' if seeds == 1 else f'{seeds} seeds'}"
         axis.plot(table.index, table.mean(axis=1), color=colour, lw=1.8, marker="o", ms=4, label=label)
         if seeds > 1:
-            low, high = convergence.bootstrap_interval(table.to_numpy().T)
+            low, high = convergence.mean_interval(table.to_numpy().T)
             axis.fill_between(table.index, low, high, color=colour, alpha=0.25, lw=0)
     axis.set_title(chosen[0].game, fontsize=11)
     axis.set_xlabel("million frames, per seed")

@@ -60,7 +60,7 @@ def facts(result: dqn_jax.TrainResult) -> dict[str, Any]:
         "times": times,
         "final": final,
         "final_iqm": convergence.interquartile_mean(final),
-        "final95": convergence.bootstrap_interval(final, convergence.interquartile_mean),
+        "final95": convergence.interquartile_mean_interval(final),
         "area": convergence.area_under_curve(np.asarray(result.history.env_steps), curves),
         "curves": curves,
         "env_steps": np.asarray(result.history.env_steps),
@@ -148,7 +148,7 @@ def draw(figure: Figure, found: dict[str, dict[str, dict[str, Any]]]) -> None:
     for axis, (preset, variants) in zip(figure.subplots(1, len(found)), found.items(), strict=True):
         for colour, (variant, fact) in zip(COLOURS, variants.items(), strict=False):
             curves = np.nan_to_num(fact["curves"], nan=float(np.nanmin(fact["curves"])))
-            low, high = convergence.bootstrap_interval(curves, resamples=500)
+            low, high = convergence.mean_interval(curves)
             axis.plot(fact["env_steps"], curves.mean(axis=0), color=colour, lw=1.6, label=variant)
             axis.fill_between(fact["env_steps"], low, high, color=colour, alpha=0.15, lw=0)
         axis.set_title(preset, fontsize=10)

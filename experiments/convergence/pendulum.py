@@ -34,17 +34,16 @@ def main() -> None:
     sections = ["## The best, on 32 held-out seeds", common.ranking(view.confirmed, view)]
     sections += ["## In the search (5 seeds)", common.ranking(view.table, view)]
     for name in VARY:
-        rows = [[value, *marginal(own, view.end)] for value, own in lanes.groupby(name)]
+        rows = [[value, *marginal(own, data.settings["config"]["total_steps"])] for value, own in lanes.groupby(name)]
         header = [name, "lanes", "converged", "mean env steps"]
         sections.append(f"## Over all else: {name}\n\n" + markdown_table(header, rows))
     asks = "The tutorial cuts the torque into 20 bins. Does it need so many? And what else sets the pace?"
     common.write_page("pendulum", "Pendulum-v1: bins, discount, step size, frame skip", asks, sections, drawn)
 
 
-def marginal(lanes: pd.DataFrame, end: float) -> list[str]:
+def marginal(lanes: pd.DataFrame, total_steps: int) -> list[str]:
     """Lanes, share converged and mean steps of all lanes with one value, with intervals."""
-    times, converged = outcomes(lanes, "env_steps", end)
-    speed = convergence.time_to_convergence(times, converged, end)
+    speed = convergence.time_to_convergence(*outcomes(lanes, "env_steps", total_steps))
     share, mean = (speed.share, *speed.share95), (speed.restricted_mean, *speed.restricted_mean95)
     return [str(speed.runs), "{:.0%} [{:.0%}, {:.0%}]".format(*share), "{:,.0f} [{:,.0f}, {:,.0f}]".format(*mean)]
 

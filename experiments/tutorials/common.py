@@ -86,8 +86,8 @@ def mean_text(values: Any, digits: int = 1) -> str:
     values = np.asarray(values, np.float64)
     if not len(values):
         return "-"
-    low, high = convergence.bootstrap_interval(values)
-    return f"{values.mean():,.{digits}f} [{low:,.{digits}f}, {high:,.{digits}f}]"
+    low, high = convergence.mean_interval(values)
+    return f"{values.mean():,.{digits}f}" + ("" if np.isnan(low) else f" [{low:,.{digits}f}, {high:,.{digits}f}]")
 
 
 def share_text(flags: Any) -> str:
@@ -104,7 +104,8 @@ def median_text(values: Sequence[float | None], unit: str = "") -> str:
         return "-"
     low, high = convergence.median_interval(values)
     middle = convergence.median_with_censored(values)
-    return f"{_reached(middle)} [{_reached(low)}, {_reached(high)}]{unit if middle is not None else ''}"
+    interval = "" if low is None and middle is not None else f" [{_reached(low)}, {_reached(high)}]"
+    return f"{_reached(middle)}{interval}{unit if middle is not None else ''}"
 
 
 def _reached(value: float | None) -> str:
@@ -137,7 +138,7 @@ def score_rows(variant: str, table: np.ndarray) -> list[dict[str, Any]]:
     for episode, column in enumerate(table.T, start=1):
         played = column[~np.isnan(column)]
         if len(played):
-            low, high = convergence.bootstrap_interval(played, resamples=300)
+            low, high = convergence.mean_interval(played)
             numbers = {"mean": played.mean(), "low95": low, "high95": high, "worst": played.min(), "best": played.max()}
             rows.append({"variant": variant, "episode": episode, "seeds": len(played), **numbers})
     return rows
@@ -229,8 +230,9 @@ def write_page(
         asks,
         f"Everything here: `.venv/bin/python -m experiments.tutorials.{name}`. One population: `dqn-jax train "
         f"{preset}` (or `{preset}-vectorised`). {SEEDS} seeds from {FIRST_SEED} up, each population as one program; "
-        "brackets are 95 % intervals over seeds (Wilson's for shares, bootstrap for means and medians); seeds that "
-        f"never got there count as later than all others. Measured {machine()}. How long it takes: "
+        "brackets are 95 % intervals over seeds (of shares and medians exact, of means Student's t, further where "
+        "seeds are skewed; none where all agree); seeds that never got there count as later than all others. Measured "
+        f"{machine()}. How long it takes: "
         "[the gallery](../../README.md).",
         f"![{title}]({figure})",
         *[f"![{picture}]({picture})" for picture in pictures],

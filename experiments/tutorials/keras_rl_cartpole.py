@@ -154,7 +154,7 @@ def per_seed(label: str, result: dqn_jax.TrainResult, tests: np.ndarray) -> list
 def curve_rows(label: str, result: dqn_jax.TrainResult) -> list[dict[str, Any]]:
     """For curves.csv: the greedy evaluations along the way."""
     values = result.history.reading("eval_return")
-    low, high = convergence.bootstrap_interval(values)
+    low, high = convergence.mean_interval(values)
     return [
         {"variant": label, "env_steps": steps, "mean": mean, "low95": a, "high95": b}
         for steps, mean, a, b in zip(result.history.env_steps, values.mean(axis=0), low, high, strict=True)
@@ -166,7 +166,7 @@ def draw_learning(figure: Any, results: dict[str, dqn_jax.TrainResult]) -> None:
     axis = figure.subplots()
     for colour, (label, result) in zip(common.COLOURS, results.items(), strict=False):
         steps, values = result.history.env_steps, result.history.reading("eval_return")
-        low, high = convergence.bootstrap_interval(values)
+        low, high = convergence.mean_interval(values)
         axis.plot(steps, values.mean(axis=0), color=colour, lw=2, label=label)
         axis.fill_between(steps, low, high, color=colour, alpha=0.15, lw=0)
     axis.axvline(5_000, color="0.3", ls=":", lw=1)

@@ -293,12 +293,11 @@ def table(group: str, labels: dict[str, Tests]) -> str:
 
 
 def percent(shares: np.ndarray) -> str:
-    """Mean share with its interval over seeds; Wilson's where all seeds agree, as resampling would show no width."""
+    """Mean share with its interval over seeds; that of a share where all seeds agree, as they show no spread."""
     if np.ptp(shares) == 0.0:
         return common.share_text(shares)
-    return (
-        f"{100 * shares.mean():.0f}% [{', '.join(f'{100 * x:.0f}%' for x in convergence.bootstrap_interval(shares))}]"
-    )
+    low, high = np.clip(convergence.mean_interval(shares), 0.0, 1.0)
+    return f"{shares.mean():.0%} [{low:.0%}, {high:.0%}]"
 
 
 def curve_rows(results: dict[str, dqn_jax.TrainResult]) -> list[dict[str, Any]]:
