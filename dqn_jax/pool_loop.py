@@ -76,7 +76,7 @@ def make_pool_loop(config: Config) -> PoolLoop:
     """
     _refuse(config)
     pool = make_pool(config, 1, [0], evaluation=True)  # its spaces are known once it exists
-    spec = pool.spec
+    spec, frame_shape = pool.spec, pool.frame_shape
     pool.close()
     agent = make_agent(config, spec)
     replay = make_frame_replay(
@@ -87,7 +87,6 @@ def make_pool_loop(config: Config) -> PoolLoop:
         config.n_step,
         asynchronous=asynchronous(config),
     )
-    frame_shape = spec.obs_shape[:-1] if config.frame_stack > 1 else spec.obs_shape
     step = envs_per_step(config)
     # At the least so many that a whole window is stored, of whichever environment.
     one_short = config.num_envs * (config.frame_stack + config.n_step - 1)

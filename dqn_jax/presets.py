@@ -5,10 +5,11 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-from dqn_jax.config import Config, ConfigError, HParams, UnknownEnvError, exact, suggest
-from dqn_jax.envs import resolve_env
-from dqn_jax.envs.pool import PREFIX
+from dqn_jax.config import Config, ConfigError, HParams, UnknownEnvError, suggest
+from dqn_jax.envs import kind_of, resolve_env
+from dqn_jax.envs.pool import gives_pixels, is_atari
 from dqn_jax.protocols import PROTOCOLS
+from dqn_jax.thresholds import ATARI_SCORES, criteria_of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,36 +22,20 @@ class Preset:
     hparams: HParams = HParams()  # noqa: RUF009 - immutable
     criteria: tuple[str, ...] = ()
     seeds: int = 16
+    note: str = ""
+    """Said when it runs: which settings a bare name of an environment got."""
 
 
-# Raw scores of random play and of a human, in the set that comes with dqn_zoo (Quan & Ostrovski 2020), which is that of
-# most papers since 2016; the human of Mnih et al. 2015 differs (Pong 9.3, MsPacman 15,693, ...).
+# Atari games that have presets of their own.
 GAMES = {
-    "pong": ("Pong-v5", -20.7, 14.6),
-    "breakout": ("Breakout-v5", 1.7, 30.5),
-    "ms-pacman": ("MsPacman-v5", 307.3, 6951.6),
-    "space-invaders": ("SpaceInvaders-v5", 148.0, 1668.7),
-    "beam-rider": ("BeamRider-v5", 363.9, 16926.5),
-    "seaquest": ("Seaquest-v5", 68.4, 42054.7),
-    "enduro": ("Enduro-v5", 0.0, 860.5),
-    "qbert": ("Qbert-v5", 163.9, 13455.0),
-}
-
-
-def human_normalised(random: float, human: float) -> tuple[str, ...]:
-    """Criteria at 50, 25 and 100 % of the way from random play to the human; the first one decides."""
-    # Rounded where the scores' own digits end; all of those stay.
-    return tuple(f"eval>={exact(round(random + share * (human - random), 6))}" for share in (0.5, 0.25, 1.0))
-
-
-_ENV_CRITERIA = {
-    "CartPole-v0": ("eval>=195x3", "train100>=195"),
-    "CartPole-v1": ("eval>=475x3", "train100>=475", "train100>=195"),
-    "Acrobot-v1": ("eval>=-100x3", "train100>=-100"),
-    "MountainCar-v0": ("eval>=-110x3", "train100>=-110"),
-    "Pendulum-v1": ("eval>=-200", "eval>=-160", "train100>=-200"),
-    "MountainCarContinuous-v0": ("eval>=90", "train100>=90"),
-    **{env: human_normalised(random, human) for env, random, human in GAMES.values()},
+    "pong": "Pong-v5",
+    "breakout": "Breakout-v5",
+    "ms-pacman": "MsPacman-v5",
+    "space-invaders": "SpaceInvaders-v5",
+    "beam-rider": "BeamRider-v5",
+    "seaquest": "Seaquest-v5",
+    "enduro": "Enduro-v5",
+    "qbert": "Qbert-v5",
 }
 
 # What the classic-control presets share: Double DQN on rewards scaled to Q-values of about 10, a soft target, and a
@@ -295,10 +280,10 @@ _ATARI_PRESETS = tuple(
         f"{env} from pixels, 10 million frames: Nature DQN with Adam; converged at 50 % of human",
         dataclasses.replace(_ATARI, env=env),
         _ATARI_HPARAMS,
-        _ENV_CRITERIA[env],
+        criteria_of(env),
         seeds=1,
     )
-    for name, (env, *_) in GAMES.items()
+    for name, env in GAMES.items()
 )
 
 _PONG_FAST = Preset(
@@ -349,7 +334,7 @@ _PAPER_PRESETS = (
         "DQN of Mnih et al. 2015 (Nature 518:529); any game by --env Breakout-v5",
         _PAPER,
         _PAPER_HPARAMS,
-        _ENV_CRITERIA["Pong-v5"],
+        criteria_of("Pong-v5"),
         seeds=1,
     ),
     Preset(
@@ -357,7 +342,7 @@ _PAPER_PRESETS = (
         "Double DQN of van Hasselt et al. 2016 (arXiv 1509.06461), tuned as there; any game by --env Breakout-v5",
         dataclasses.replace(_PAPER, double=True, eval_epsilon=0.01),
         _PAPER_HPARAMS._replace(epsilon_end=0.01, target_period=7_500),
-        _ENV_CRITERIA["Pong-v5"],
+        criteria_of("Pong-v5"),
         seeds=1,
     ),
 )
@@ -368,29 +353,98 @@ PRESETS: dict[str, Preset] = {
 
 
 def resolve_preset(name: str) -> Preset:
-    """The preset called `name`, or the default settings for the environment of that name.
+    """The preset called `name`, or settings that suit the kind of the environment of that name.
 
     Raises:
       ConfigError: if it is neither; the message suggests the nearest.
     """
+    if not isinstance(name, str):
+        raise ConfigError(f"preset: {name!r} is no name; give a preset's or an environment's, e.g. 'cartpole'.")
     if name.lower() in PRESETS:
         preset = PRESETS[name.lower()]
-    else:
-        try:
-            env = resolve_env(name)
-        except UnknownEnvError as unknown:
-            nearest = suggest(name, [*unknown.choices, *PRESETS])
-            raise ConfigError(
-                f"preset: there is no preset or environment '{name}'.{nearest} 'dqn-jax list' shows all."
-            ) from None
-        preset = Preset(env, f"default settings on {env}", Config(env=env))
-    if not preset.criteria:
-        preset = dataclasses.replace(preset, criteria=_criteria_of(preset.config.env))
-    return preset
+        return preset if preset.criteria else dataclasses.replace(preset, criteria=criteria_of(preset.config.env))
+    try:
+        env = resolve_env(name)
+    except UnknownEnvError as unknown:
+        nearest = suggest(name, [*unknown.choices, *PRESETS])
+        raise ConfigError(
+            f"preset: there is no preset or environment '{name}'.{nearest} 'dqn-jax list' shows all."
+        ) from None
+    config, hparams, seeds, what = _suited_to(env)
+    criteria = criteria_of(env)
+    note = f"{env}: {what}"
+    if env in ATARI_SCORES:
+        note += "; criteria at 50, 25 and 100 % of human"
+    elif not criteria:
+        note += "; no criteria: there is no published " + ("human score" if is_atari(env) else "threshold")
+    return Preset(env, note, dataclasses.replace(config, env=env), hparams, criteria, seeds, note)
 
 
-def _criteria_of(env: str) -> tuple[str, ...]:
-    return _ENV_CRITERIA.get(resolve_env(env).removeprefix(PREFIX), ())
+# The agent of Young & Tian 2019 (arXiv 1903.03176) for MinAtar. gymnax's games differ: minimal sets of actions and, in
+# most of them, a cap of 1,000 steps. The RMSProp of the paper adds 0.01 to the square root, optax 1e-4 within it.
+_MINATAR = Config(
+    torso="minatar",
+    hidden=(128,),
+    loss="huber",
+    optimizer="rmsprop_centered",
+    batch_size=32,
+    replay_capacity=100_000,
+    min_replay=5_000,
+    train_every=1,
+    sticky_actions=0.1,
+    total_steps=5_000_000,
+    eval_every=100_000,
+    eval_episodes=30,
+)
+_MINATAR_HPARAMS = HParams(
+    learning_rate=2.5e-4,
+    rms_decay=0.95,
+    optimizer_eps=1e-4,
+    epsilon_end=0.1,
+    epsilon_decay_steps=100_000,
+    target_period=1_000,
+)
+
+# Other tasks of EnvPool: an evaluation starts as many of them as it has episodes, in threads of the host.
+_POOL = Config(eval_episodes=20)
+_PIXELS = Config(
+    hidden=(512,),
+    frame_stack=4,
+    batch_size=32,
+    loss="huber",
+    replay_capacity=50_000,
+    min_replay=10_000,
+    train_every=4,
+    total_steps=2_500_000,
+    eval_every=100_000,
+    eval_episodes=10,
+)
+
+_TUNED = {
+    "CartPole-v0": "cartpole",
+    "CartPole-v1": "cartpole",
+    "Pendulum-v1": "pendulum",
+    "Acrobot-v1": "acrobot",
+    "MountainCar-v0": "mountaincar",
+}
+
+
+def _suited_to(env: str) -> tuple[Config, HParams, int, str]:
+    """Settings for the environment of this full name (which is still to be put in), a number of seeds, and words."""
+    pool = kind_of(env) == "pool"
+    tuned = "pong" if pool and is_atari(env) else _TUNED.get(env)
+    if tuned is not None:
+        preset = PRESETS[tuned]
+        return preset.config, preset.hparams, preset.seeds, f"the settings of '{tuned}'"
+    if env.endswith("-MinAtar"):
+        return _MINATAR, _MINATAR_HPARAMS, 4, "the agent of MinAtar's paper (Young & Tian 2019)"
+    if env == "MountainCarContinuous-v0":
+        preset = PRESETS["mountaincar"]
+        config = dataclasses.replace(preset.config, action_bins=3)
+        return config, preset.hparams, preset.seeds, "the settings of 'mountaincar', its force in 3 bins"
+    if pool and gives_pixels(env):
+        return _PIXELS, _ATARI_HPARAMS, 1, "the network and step size of 'pong', on 4 frames in colour"
+    return _POOL if pool else Config(), HParams(), 4 if pool else 16, "default settings"
 
 
 def with_overrides(preset: Preset, overrides: dict[str, Any]) -> Preset:
@@ -408,7 +462,8 @@ def with_overrides(preset: Preset, overrides: dict[str, Any]) -> Preset:
     another = env != preset.config.env and resolve_env(env) != resolve_env(preset.config.env)
     return dataclasses.replace(
         preset,
-        criteria=_criteria_of(env) if another else preset.criteria,
+        criteria=criteria_of(resolve_env(env)) if another else preset.criteria,
         config=dataclasses.replace(preset.config, **{k: v for k, v in overrides.items() if k in config_fields}),
         hparams=preset.hparams._replace(**{k: v for k, v in overrides.items() if k in HParams._fields}),
+        note="" if another else preset.note,
     )

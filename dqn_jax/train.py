@@ -145,6 +145,8 @@ def train(
     loop = loop_for(settings.config)
     stack_hparams(settings.hparams, len(lane_seeds))
     learnt = None if source is None else _load_weights(source, loop, len(lane_seeds))
+    if chosen.note:
+        warn(chosen.note)
     with Interrupt() as interrupt:
         return _run(
             settings,

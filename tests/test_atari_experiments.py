@@ -12,7 +12,7 @@ import pytest
 import dqn_jax
 from dqn_jax import cli, files, runs
 from dqn_jax.config import ConfigError
-from dqn_jax.presets import resolve_preset, with_overrides
+from dqn_jax.presets import GAMES, resolve_preset, with_overrides
 from experiments.atari import compare, train
 
 
@@ -189,6 +189,6 @@ def test_what_cannot_be_compared_is_one_line(results, monkeypatch, changes, mess
 
 def test_the_published_curves_are_those_of_our_presets():
     table = pd.read_csv(compare.PUBLISHED)
-    assert {f"{game}-v5" for game in table.game} == set(train.SCORES)
+    assert {f"{game}-v5" for game in table.game} == set(GAMES.values())
     assert (table.groupby("game").frames_millions.apply(list).str[:20].apply(lambda x: x == list(range(1, 21)))).all()
     assert set(table.runs) == {5}

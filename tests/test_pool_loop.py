@@ -104,8 +104,11 @@ def population_of(config, seeds, hparams=HParams(epsilon_decay_steps=400)):  # n
     return population, placed, population.start(seeds, hparams)
 
 
-@pytest.mark.parametrize("config", [CARTPOLE, PONG], ids=["vectors", "pixels"])
-@pytest.mark.parametrize("block_size", [1, 2])
+@pytest.mark.parametrize(
+    ("config", "block_size"),
+    [(CARTPOLE, 1), (CARTPOLE, 2), (PONG, 1), (PONG, 2), (dataclasses.replace(PONG, frame_stack=1), 1)],
+    ids=["vectors", "vectors-2", "pixels", "pixels-2", "grey-alone"],
+)
 def test_the_replay_holds_what_the_pool_gave_and_the_actions_it_got(config, block_size, log):
     config = dataclasses.replace(config, lane_block=block_size)
     population, placed, (lanes, _) = population_of(config, [3, 5])

@@ -12,7 +12,9 @@ import pytest
 import dqn_jax
 from dqn_jax.config import validate
 from dqn_jax.convergence import parse_criterion
-from dqn_jax.presets import PRESETS, resolve_preset, with_overrides
+from dqn_jax.envs import pool_names
+from dqn_jax.presets import GAMES, PRESETS, resolve_preset, with_overrides
+from dqn_jax.thresholds import ATARI_SCORES
 
 SHORT = dict(seeds=1, total_steps=80, eval_every=40, min_replay=16, batch_size=8, eval_episodes=2, max_episode_steps=20)
 
@@ -89,4 +91,47 @@ def test_on_another_environment_a_preset_has_the_criteria_of_that_one():
     assert criteria("cartpole", env="envpool:CartPole-v1")[0] == "eval>=475x3"
     assert criteria("pong-fast", num_envs=2) == ("eval>=15", "eval>=18")
     assert criteria("pong-fast", env="breakout-v5") == ("eval>=16.1", "eval>=8.9", "eval>=30.5")  # 1.7 to 30.5
-    assert criteria("pong-fast", env="Asterix-v5") == ()
+    assert criteria("pong-fast", env="Asterix-v5") == ("eval>=4356.65", "eval>=2283.325", "eval>=8503.3")  # from 210
+    assert criteria("pong-fast", env="Adventure-v5") == ()
+
+
+@pytest.mark.parametrize(
+    ("written", "like", "criteria", "seeds", "words"),
+    [
+        ("Asterix-v5", "pong", ("eval>=4356.65", "eval>=2283.325", "eval>=8503.3"), 1, "of 'pong'; criteria at 50"),
+        ("adventure", "pong", (), 1, "the settings of 'pong'; no criteria: there is no published human score"),
+        (
+            "CartPole-v1",
+            "cartpole",
+            ("eval>=475x3", "train100>=475", "train100>=195"),
+            16,
+            "the settings of 'cartpole'",
+        ),
+        ("CartPole-v0", "cartpole", ("eval>=195x3", "train100>=195"), 16, "the settings of 'cartpole'"),
+        ("MountainCarContinuous-v0", "mountaincar", ("eval>=90", "train100>=90"), 16, "its force in 3 bins"),
+        ("Breakout-MinAtar", None, ("eval>=10", "train100>=10"), 4, "the agent of MinAtar's paper"),
+        ("Taxi-v3", None, ("eval>=8", "train100>=8"), 4, "default settings"),
+        ("Basic-v1", None, (), 1, "the network and step size of 'pong'"),
+        ("Catch-bsuite", None, (), 16, "default settings; no criteria: there is no published threshold"),
+    ],
+)
+def test_a_bare_name_gets_settings_that_suit_its_kind(written, like, criteria, seeds, words):
+    preset = resolve_preset(written)
+    assert (preset.criteria, preset.seeds) == (criteria, seeds)
+    assert preset.note.startswith(f"{preset.config.env}: ")
+    assert words in preset.note
+    assert preset.name == preset.config.env
+    if like is not None:
+        bins = {"action_bins": 3} if "bins" in words else {}
+        same = resolve_preset(like)
+        assert preset.config == dataclasses.replace(same.config, env=preset.config.env, **bins)
+        assert preset.hparams == same.hparams
+    validate(preset.config, preset.hparams)
+    assert not resolve_preset("cartpole").note
+    assert with_overrides(preset, {"env": "Acrobot-v1"}).note == ""
+
+
+def test_games_have_scores_and_no_other_names_do():
+    assert len(ATARI_SCORES) == 57
+    assert set(ATARI_SCORES) | set(GAMES.values()) <= set(pool_names())
+    assert all(random < human for random, human in ATARI_SCORES.values())

@@ -28,6 +28,7 @@ from dqn_jax.types import EnvSpec
 PREFIX = "envpool:"
 _ATARI = "envpool.atari"
 _CHANNELS_FIRST = (_ATARI, "envpool.vizdoom")  # as which these give images; others have an option or need none
+_PICTURES = ("envpool.vizdoom", "envpool.procgen", "envpool.gfootball")
 _IN_GYMNAX_TOO = "envpool.classic_control"  # these keep the prefix in their full names
 _ATARI_FRAMES = 108_000  # half an hour of play, the cap of most papers
 _NO_LIMIT = 2**31 - 1  # EnvPool's max_episode_steps for tasks whose code knows no limit
@@ -162,6 +163,11 @@ def resolve_pool_env(name: str) -> str:
 def is_atari(name: str) -> bool:
     """Whether the full name `name` is an Atari game. EnvPool is asked only about names like theirs."""
     return name.endswith("-v5") and _families().get(name) == _ATARI
+
+
+def gives_pixels(name: str) -> bool:
+    """Whether the full name `name`, which is no Atari game, is a task that is seen as a picture."""
+    return _families()[name.removeprefix(PREFIX)] in _PICTURES
 
 
 def _spelling(name: str) -> str:
@@ -344,8 +350,13 @@ def _arrays(space: Any, keys: tuple[str, ...] = ()) -> dict[tuple[str, ...], Any
     return {path: one for key, inner in space.items() for path, one in _arrays(inner, (*keys, key)).items()}
 
 
-def _observations(space: Any, channels_first: bool) -> tuple[Callable[[np.ndarray], np.ndarray], tuple[int, ...], Any]:
-    """How EnvPool's observations `[N, ...]` become frames `[N, *frame_shape]`, and their shape and dtype."""
+def _observations(
+    space: Any, channels_first: bool, stacked: bool
+) -> tuple[Callable[[np.ndarray], np.ndarray], tuple[int, ...], Any]:
+    """How EnvPool's observations `[N, ...]` become frames `[N, *frame_shape]`, and their shape and dtype.
+
+    The stack of grey frames takes the place of their one channel; where nothing is stacked, they keep it.
+    """
     from gymnasium import spaces
 
     if isinstance(space, spaces.Discrete):
@@ -354,7 +365,7 @@ def _observations(space: Any, channels_first: bool) -> tuple[Callable[[np.ndarra
         return (lambda obs: table[obs - start]), (states,), jnp.float32
     if channels_first:
         channels, *size = space.shape
-        if channels == 1:
+        if channels == 1 and stacked:
             return (lambda obs: obs[:, 0]), tuple(size), jnp.uint8
         return (lambda obs: np.moveaxis(obs, 1, -1)), (*size, channels), jnp.uint8
     dtype = jnp.uint8 if space.dtype == np.uint8 or isinstance(space, spaces.MultiBinary) else jnp.float32
@@ -367,8 +378,9 @@ class Pool:
     Attributes:
       spec: the environment as the agent sees it. Atari's observations are uint8, `[size, size, frame_stack]`, in
         colour `[size, size, 3, frame_stack]`; others have the task's own shape, discrete ones are one-hot. Where
-        nothing is stacked, there is no last axis, but for frames in grey. `max_episode_steps` is in emulator frames.
-      frame_shape: of one frame, before stacking.
+        nothing is stacked, an observation is a frame. `max_episode_steps` is in emulator frames.
+      frame_shape: of one frame, before stacking: `[size, size]` or `[size, size, 3]`; grey ones that are not stacked
+        have their one channel, `[size, size, 1]`.
     """
 
     def __init__(self, env: Any, name: str, config: Config, *, evaluation: bool) -> None:
@@ -380,8 +392,8 @@ class Pool:
         self._first_action = int(actions.start)
         self._keys, observed = _observed(observations, config, name)
         channels_first = _families()[name.removeprefix(PREFIX)] in _CHANNELS_FIRST
-        self._encode, self.frame_shape, dtype = _observations(observed, channels_first)
-        stacked = config.frame_stack > 1 or (channels_first and len(self.frame_shape) == 2)
+        stacked = config.frame_stack > 1
+        self._encode, self.frame_shape, dtype = _observations(observed, channels_first, stacked)
         self.spec = EnvSpec(
             name=name,
             obs_shape=(*self.frame_shape, config.frame_stack) if stacked else self.frame_shape,

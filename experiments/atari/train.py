@@ -22,11 +22,11 @@ import pandas as pd
 from dqn_jax import cli, files, report, runs
 from dqn_jax.config import Config, HParams, show
 from dqn_jax.envs import resolve_env
-from dqn_jax.presets import GAMES, resolve_preset
+from dqn_jax.presets import resolve_preset
+from dqn_jax.thresholds import ATARI_SCORES
 from experiments.common import machine, markdown_table
 
 RESULTS = Path(__file__).parent / "results"
-SCORES = {env: (random, human) for env, random, human in GAMES.values()}
 BIN = 100_000  # frames; ten make one of the published curves' million
 _LIVES = {"ignore": "lives not told", "bootstrap": "a lost life ends the bootstrap", "episode": "a life is an episode"}
 
@@ -111,9 +111,9 @@ def rules(config: Config, hparams: HParams) -> str:
 
 def _normalised(env: str, final: np.ndarray) -> str:
     env = resolve_env(env)
-    if env not in SCORES:
+    if env not in ATARI_SCORES:
         return ""
-    random, human = SCORES[env]
+    random, human = ATARI_SCORES[env]
     shares = ", ".join(f"{x:.0%}" for x in (final - random) / (human - random))
     return f"; random play {random:g}, human {human:g} (dqn_zoo's), human-normalised {shares}"
 
