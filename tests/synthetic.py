@@ -95,7 +95,7 @@ def sweep_of(lanes: list[dict[str, Any]], trials: dict[str, list[Any]] | None = 
         "format": 1,
         "name": "synthetic",
         "preset": "cartpole",
-        "vary": {name: VARY[name] for name in trials},
+        "vary": {name: VARY.get(name, "") for name in trials},
         "sampler": "sobol",
         "samples": count,
         "sample_seed": 0,

@@ -54,8 +54,31 @@ COMMAND = ["sweep", ENV, *FLAGS, "--seeds", "3", "--criteria", *CRITERIA]
         ("--vary hidden=uniform(8,64)", ["hidden", "list"]),
         ("--vary hidden=int(8,64) --samples 2", ["hidden", "list"]),
         ("--vary loss=squared,hubr", ["loss", "Did you mean 'huber'"]),
-        ("--vary env=CartPole-v1,CartPole-v9", ["CartPole-v9"]),
-        ("--vary env=CartPole-v1,envpool:Pendulum-v1", ["envpool:Pendulum-v1", "continuous actions"]),
+        *(
+            (f"--vary {name}=1,2", [f"{name}: ", "one sweep for each value", f"--{name.replace('_', '-')}"])
+            for name in (
+                "env",
+                "max_episode_steps",
+                "sticky_actions",
+                "noop_max",
+                "eval_every",
+                "eval_episodes",
+                "eval_epsilon",
+                "total_steps",
+                "total_episodes",
+            )
+        ),
+        ("--vary learning_rate=1,2 --samples 100000000", ["samples", "100,000 or fewer"]),
+        ("--vary learning_rate=log(1,2) --samples 100000000 --sampler tpe", ["samples", "100,000 or fewer"]),
+        ("--vary learning_rate=1,2 --seeds 1000000000", ["seeds", "too many"]),
+        ("--vary learning_rate=1,2 --confirm 1000000000", ["confirm", "1,000,000 or fewer"]),
+        ("--vary learning_rate=1,2 --sample-seed -1", ["sample_seed", "0 or more"]),
+        ("--vary learning_rate=1,2 --stop budget --stability-steps 5", ["stability_steps", "leave out one"]),
+        ("--vary learning_rate=1,2 --workers 0", ["workers", "--engine ray"]),
+        ("--vary learning_rate=1,2 --workers 0 --engine ray", ["workers", "1 or more"]),
+        ("--vary learning_rate=1,2 --name ../../x", ["name", "letters, digits"]),
+        ("--vary learning_rate=1,2 --name [/red]x", ["name", "letters, digits"]),
+        ("--vary learning_rate=1,2 --eval-seed 2", ["eval_seed", "seed of a lane"]),
         ("--vary huber_delta=1,2", ["huber_delta", "--loss"]),
         ("--vary replay_capacity=4,40", ["batch_size", "replay_capacity 4", "at the point replay_capacity=4"]),
         ("--vary learning_rate=1,2 --samples 0", ["samples", "--samples"]),
@@ -99,6 +122,16 @@ def test_bad_input_is_one_line_with_exit_code_2(arguments, names, tmp_path, monk
     assert len(err.strip().splitlines()) == 1
     for name in names:
         assert name in err
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["two\nlines", "a\x1b[31m", " ", "x" * 101, "..", "a/b", "$x_{$"])
+def test_a_name_is_one_of_a_folder_and_of_one_line(name, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main([*COMMAND, "--vary", "learning_rate=1,2", "--name", name]) == 2
+    err = capsys.readouterr().err
+    assert err.startswith("dqn-jax: name: ")
+    assert len(err.splitlines()) == 1
     assert list(tmp_path.iterdir()) == []
 
 

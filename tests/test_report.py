@@ -468,6 +468,35 @@ def test_what_cannot_be_compared_is_not(folder):
     assert "eval>=475x3 in A and eval>=100 in B, so times are not compared" in page.text
 
 
+@pytest.mark.parametrize(
+    ("changes", "words", "returns_too"),
+    [
+        ({"env": "CartPole-v0"}, "different tasks (env CartPole-v1 and CartPole-v0)", True),
+        ({"max_episode_steps": 200}, "different tasks (max_episode_steps none and 200)", True),
+        ({"sticky_actions": 0.25}, "different tasks (sticky_actions 0 and 0.25)", True),
+        ({"eval_every": 1_000}, "evaluated differently (eval_every 5000 and 1000)", False),
+        ({"eval_epsilon": 0.05}, "evaluated differently (eval_epsilon 0 and 0.05)", True),
+        ({"total_steps": 50_000}, "The budgets differ (total_steps 100000 and 50000)", True),
+        ({"eval_seed": 5, "reward_scale": 0.1}, "", False),
+    ],
+)
+def test_numbers_on_two_rulers_are_not_compared(folder, changes, words, returns_too):
+    lanes = [lane(0, s, converged_env_steps=5_000) for s in range(3)]
+    a = sweep_of(lanes, {})
+    b = sweep_of(lanes, {}, config={**a.settings["config"], **changes})
+    measures = {one.measure for one in comparison.comparisons(View.of(a), View.of(b))}
+    assert ("fewer environment steps to convergence" in measures) == (not words)
+    assert ("higher final return" in measures) == (not returns_too)
+    page = page_of([folder(a, "a"), folder(b, "b")], output=folder(a, "out"))
+    assert words in page.text
+
+
+def test_a_sweep_that_varied_its_ruler_says_so(folder):
+    a = sweep_of(HAND, {"total_steps": [10_000, 50_000, 100_000]}, vary={"total_steps": "10000,50000,100000"})
+    assert "What varied includes how trials were measured (total_steps)" in page_of([folder(a)]).text
+    assert comparison.comparisons(View.of(a), View.of(sweep_of(HAND))) == []
+
+
 # -- runs and folders --------------------------------------------------------------------------------------
 
 

@@ -835,6 +835,13 @@ def test_a_sweep_asks_for_what_it_was_asked_to_the_last_digit():
     assert thresholds == [16926.55, 0.1234567891]
 
 
+def test_what_varies_is_not_fixed_too():
+    with pytest.raises(
+        ConfigError, match=r"^discount: it is given one value and varies too; leave out --discount, or "
+    ):
+        sweep(**{**ASKED, "vary": ("discount=0.9,0.99",)}, discount=0.9, out="nowhere")
+
+
 def test_two_processes_do_not_run_one_sweep(compiled, whole):
     with (
         open_store(whole.directory).lock(),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dqn_jax.report.view import View
+from dqn_jax.sweep import ruler
 
 
 def caveats(view: View) -> list[str]:
@@ -14,6 +15,11 @@ def caveats(view: View) -> list[str]:
             f"The sweep has not finished: {len(view.table):,} of {len(view.data.trials):,} trials have all their "
             f"seeds. Finished lanes of the others, {view.left_out:,}, are left out: the lanes that finish first are "
             "those that converged first."
+        )
+    if names := ruler.varied(view.space):
+        texts.append(
+            f"What varied includes how trials were measured ({', '.join(names)}): a ranking compares only trials that "
+            "share its values, and whoever leads across them may owe it to the ruler. (Sweeps of today refuse this.)"
         )
     if prune := settings.get("prune"):
         pruned = lanes[lanes["status"] == "pruned"]

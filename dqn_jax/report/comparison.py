@@ -17,7 +17,7 @@ from dqn_jax.report.page import Cell, Content, Paragraph, Points, Section, Table
 from dqn_jax.report.sections import pictures, provenance
 from dqn_jax.report.values import converged_text, estimate, first_row, median_text, number, percent, time_text
 from dqn_jax.report.view import View
-from dqn_jax.sweep import results
+from dqn_jax.sweep import results, ruler
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,20 +64,35 @@ def comparisons(a: View, b: View) -> list[Comparison]:
 
 
 def _why_no_times(a: View, b: View) -> str:
-    if a.data.settings["config"].get("env") != b.data.settings["config"].get("env"):
-        return "The two are on different environments, so neither times nor returns are compared."
+    own = [view.data.settings["config"] for view in (a, b)]
+    if differ := ruler.different(*own, ruler.TASK):
+        return f"The two played different tasks ({differ}), so neither times nor returns are compared."
     if a.criterion != b.criterion:
         return f"Converged means {a.criterion} in A and {b.criterion} in B, so times are not compared."
+    # Other starts are a sample of the same ones: a confirmation has its own.
+    if differ := ruler.different(*own, [name for name in ruler.READING if name != "eval_seed"]):
+        return f"The two were evaluated differently ({differ}), so times are not compared."
+    if differ := ruler.different(*own, ruler.BUDGET):
+        return f"The budgets differ ({differ}): to have converged within one or the other is not the same."
+    for view in (a, b):
+        if names := ruler.varied(view.space):
+            return f"{view.label} varied how it measures ({', '.join(names)}), so times are not compared."
     return ""
 
 
 def _why_no_scores(a: View, b: View) -> str:
-    if a.data.settings["config"].get("env") != b.data.settings["config"].get("env"):
-        return "The two are on different environments."
+    own = [view.data.settings["config"] for view in (a, b)]
+    if ruler.different(*own, ruler.TASK):
+        return "The two played different tasks."
     if not (a.with_budget and b.with_budget):
         return "Final returns are not compared: lanes left when they converged."
-    if results.horizon(a.data) != results.horizon(b.data):
+    if results.horizon(a.data) != results.horizon(b.data) or ruler.different(*own, ruler.BUDGET):
         return "Final returns are not compared: the budgets differ."
+    if differ := ruler.different(*own, ["eval_epsilon"]):
+        return f"Final returns are not compared: evaluations explored differently ({differ})."
+    for view in (a, b):
+        if names := ruler.varied(view.space):
+            return f"Final returns are not compared: {view.label} varied how it measures ({', '.join(names)})."
     if any((view.lanes(view.best[0])["status"] == "pruned").any() for view in (a, b)):
         return "Final returns are not compared: lanes were pruned."
     return ""

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Literal
 
 from dqn_jax import files, runs
 from dqn_jax.config import ConfigError
 from dqn_jax.convergence import parse_criterion
 from dqn_jax.presets import Preset
+from dqn_jax.sweep import ruler
 from dqn_jax.sweep.results import RANKINGS
-from dqn_jax.sweep.space import Choice, Range, Space, parse_space
+from dqn_jax.sweep.space import Choice, Range, Space, grid_size, parse_space
 from dqn_jax.sweep.wave import Prune, Rules
 
 ADAPTIVE = ("tpe", "cmaes")
@@ -21,6 +23,8 @@ Sampler = Literal["grid", "random", "sobol", "tpe", "cmaes"]
 # lanes and evaluations draw from one family of streams.
 _CONFIRM_SEED = 10_000_000
 _MOST_CONFIRM = 1_000_000
+_MOST_POINTS = 100_000
+_MOST_LANES = 10_000_000
 _CONFIRM_EVAL_SEED = 3_000_003  # the starts on which the confirmation is evaluated: others than the search's
 
 
@@ -54,6 +58,9 @@ def define(
     if prune is not None:
         Prune(prune, prune_eta)
     drawing = _sampler(space, sampler, samples)
+    if not 0 <= sample_seed < 2**63:
+        raise ConfigError(f"sample_seed: {sample_seed} is not possible; use 0 or more, below 2**63.")
+    _check_size(space, drawing, samples, seeds)
     lane_seeds = list(range(seed, seed + seeds)) if isinstance(seeds, int) else [int(s) for s in seeds]
     _check_seeds(lane_seeds, confirm)
     chosen_criteria = [parse_criterion(text).name for text in (preset.criteria if criteria is None else criteria)]
@@ -85,6 +92,34 @@ def define(
         "config": files.plain(dataclasses.asdict(preset.config)),
         "hparams": files.plain(preset.hparams._asdict()),
     }
+
+
+def check_new(definition: dict[str, Any], fixed: Collection[str] = ()) -> None:
+    """What only a sweep that begins today must keep to; older ones go on as they were asked.
+
+    Args:
+      definition: of the sweep.
+      fixed: settings that were given a value for all its points.
+
+    Raises:
+      ConfigError: one line naming the field and the remedy.
+    """
+    if not re.fullmatch(r"\w[\w.:+ -]{0,99}", definition["name"]) or definition["name"] != definition["name"].strip():
+        raise ConfigError(
+            f"name: {definition['name']!r} is not possible; use letters, digits and . _ - + : only, at most 100."
+        )
+    ruler.refuse_varied(definition["vary"])
+    for field in definition["vary"]:
+        if field in fixed:
+            flag = field.replace("_", "-")
+            raise ConfigError(f"{field}: it is given one value and varies too; leave out --{flag}, or --vary {field}.")
+    eval_seed = definition["config"]["eval_seed"]
+    held_out = (definition["confirm"] or {"seeds": ()})["seeds"]
+    if eval_seed in definition["seeds"] or eval_seed in held_out:
+        raise ConfigError(
+            f"eval_seed: {eval_seed} is the seed of a lane too, which would train on what it is evaluated on; "
+            "choose another, or leave it out."
+        )
 
 
 def as_begun(wanted: dict[str, Any], saved: dict[str, Any]) -> dict[str, Any]:
@@ -128,6 +163,17 @@ def _sampler(space: Space, sampler: str | None, samples: int | None) -> str:
     return sampler
 
 
+def _check_size(space: Space, sampler: str, samples: int | None, seeds: int | Sequence[int]) -> None:
+    """Refuse what would take hours only to be listed."""
+    count = grid_size(space) if sampler == "grid" else samples or 0
+    each = seeds if isinstance(seeds, int) else len(seeds)
+    if count > _MOST_POINTS:
+        field = "vary" if sampler == "grid" else "samples"
+        raise ConfigError(f"{field}: {count:,} points are too many; use {_MOST_POINTS:,} or fewer.")
+    if each * max(count, 1) > _MOST_LANES:
+        raise ConfigError(f"seeds: {each:,} for each of {count:,} points are too many; use fewer of both.")
+
+
 def _check_seeds(seeds: Sequence[int], confirm: int) -> None:
     if not seeds:
         raise ConfigError("seeds: at least one seed is needed; use 1 or more.")
@@ -159,6 +205,10 @@ def _check_rules(
         raise ConfigError("criteria: a sweep measures convergence; give a criterion, e.g. --criteria eval>=475x3.")
     if stability_steps < 0:
         raise ConfigError(f"stability_steps: {stability_steps} is not possible; use 0 or more environment steps.")
+    if stability_steps and stop == "budget":
+        raise ConfigError(
+            "stability_steps: with --stop budget all lanes stay to the end anyway; leave out one of the two."
+        )
     if confirm and not confirm_by:
         raise ConfigError(f"confirm_by: say what is best, one or more of {', '.join(RANKINGS)}.")
     unknown = [by for by in confirm_by if by not in RANKINGS]
@@ -166,6 +216,8 @@ def _check_rules(
         raise ConfigError(f"confirm_by: there is no ranking by '{unknown[0]}'; use {', '.join(RANKINGS)}.")
     if "final_return" in confirm_by and stop != "budget":
         raise ConfigError("confirm_by: lanes that leave on convergence have no final return; use --stop budget.")
+    if confirm and len(set(confirm_by)) < len(confirm_by):
+        raise ConfigError("confirm_by: a ranking is given twice; give each once.")
     if confirm and confirm_best < 1:
         raise ConfigError(f"confirm_best: {confirm_best} is not possible; use 1 or more.")
     if batch < 1:

@@ -21,7 +21,7 @@ from dqn_jax.config import ConfigError
 from dqn_jax.interrupt import Interrupt
 from dqn_jax.presets import Preset, resolve_preset, with_overrides
 from dqn_jax.sweep import store as stores
-from dqn_jax.sweep.definition import ADAPTIVE, Sampler, as_begun, define, preset_of
+from dqn_jax.sweep.definition import ADAPTIVE, Sampler, as_begun, check_new, define, preset_of
 from dqn_jax.sweep.plan import Plan, fitted_groups, make_plan
 from dqn_jax.sweep.progress import OnProgress, Watch
 from dqn_jax.sweep.results import SweepData, ranked
@@ -133,6 +133,8 @@ def sweep(
         confirm_best=confirm_best,
         confirm_by=confirm_by,
     )
+    if not resume:
+        check_new(definition, overrides)
     space, drawing = parse_space(definition["vary"]), definition["sampler"]
     # Before anything is written: what is drawn first must be possible, as must both ends of a range, and fit.
     sample = points(space, "random", min(samples or 1, batch), sample_seed) if drawing in ADAPTIVE else None
@@ -143,6 +145,9 @@ def sweep(
     fitted_groups(chosen, space, ends)
     memory = None if memory_gb is None else memory_gb * 1e9
     plan = make_plan(space, fitted_groups(chosen, space, drawn), definition["seeds"], wave=wave, memory=memory)
+    if workers is not None and (engine != "ray" or workers < 1):
+        remedy = "use 1 or more" if engine == "ray" else "only --engine ray has them; leave it out"
+        raise ConfigError(f"workers: {workers} is not possible; {remedy}.")
     if engine == "ray" and url is None:
         raise ConfigError("engine: ray needs records that all nodes reach; give --store with a database's URL.")
     if not on_plan(plan, definition):

@@ -160,7 +160,7 @@ def points(space: Space, sampler: Sampler, samples: int | None = None, seed: int
             if isinstance(dimension, Range):
                 raise ConfigError(f"{name}: a grid needs listed values, e.g. {name}=1,2,3; or use --sampler sobol.")
         if samples is not None:
-            raise ConfigError(f"samples: a grid has {_grid_size(space)} points of its own; leave samples out.")
+            raise ConfigError(f"samples: a grid has {grid_size(space)} points of its own; leave samples out.")
         lists = [dimension.values for dimension in space.values() if isinstance(dimension, Choice)]
         return [dict(zip(space, values, strict=True)) for values in itertools.product(*lists)]
     if samples is None or samples < 1:
@@ -231,7 +231,8 @@ def _check_conditions(preset: Preset, space: Space) -> None:
             )
 
 
-def _grid_size(space: Space) -> int:
+def grid_size(space: Space) -> int:
+    """The combinations of the lists."""
     return math.prod(len(d.values) for d in space.values() if isinstance(d, Choice))
 
 
