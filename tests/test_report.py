@@ -182,6 +182,19 @@ def test_the_numbers_of_a_trial_do_not_depend_on_other_trials(clock):
     pd.testing.assert_frame_equal(alone, beside.loc[alone.index])
 
 
+def test_settings_whose_failures_are_cheap_do_not_lead():
+    lanes = [
+        *(lane(0, s, converged_env_steps=50_000, device_seconds=8.0) for s in range(3)),  # 4 seconds each
+        lane(1, 0, converged_env_steps=50_000, device_seconds=4.0),
+        *(lane(1, s, device_seconds=4.0) for s in (1, 2)),  # less on average, but two of three fail
+        *(lane(2, s, device_seconds=0.1) for s in range(3)),
+    ]
+    table = results.ranked(sweep_of(lanes), "seconds")
+    assert table["trial"].tolist() == [0, 1, 2]
+    assert table["per_solved"].tolist() == pytest.approx([4.0, 10.0, np.inf])
+    assert table["time"].tolist() == pytest.approx([4.0, 10 / 3, 0.1])
+
+
 def test_a_lane_is_charged_its_own_cost_of_the_whole_budget():
     lanes = [
         lane(0, 0, converged_env_steps=20_000, env_steps=20_000, device_seconds=2.0, status="converged"),

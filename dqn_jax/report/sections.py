@@ -272,7 +272,8 @@ def _hyperparameters(view: View) -> Section:
             + (
                 "; the dotted line is the budget, where trials lie of which no seed converged. "
                 if view.clock == "env_steps"
-                else ". "
+                else "."
+                + (" Trials of which no seed converged are left out. " if view.measure == "per_solved" else " ")
             )
             + "Trials differ in the other hyperparameters too.",
             "Hyperparameters against time to convergence",

@@ -127,7 +127,7 @@ def slices(view: View) -> Figure | None:
     rows = -(-len(view.space) // columns)
     figure, axes = _axes(len(view.space), max(2.8 * columns, 7.2), 2.7 * rows, columns)
     shares = view.table["share"].to_numpy(np.float64)
-    outcome = view.table[view.measure].to_numpy(np.float64)
+    outcome = view.table[view.measure].replace(np.inf, np.nan).to_numpy(np.float64)
     dense = len(outcome) > _DENSE
     size = 26 if len(outcome) <= 100 else 12 if len(outcome) <= 500 else 6
     for i, (axis, (name, dimension)) in enumerate(zip(axes, view.space.items(), strict=True)):
@@ -139,8 +139,7 @@ def slices(view: View) -> Figure | None:
         _finish_dimension(axis, name, dimension)
         if view.measure == "time":
             axis.set_ylim(0, view.end * 1.04)
-            if view.clock == "env_steps":  # on other clocks every trial has its own cost of the budget
-                axis.axhline(view.end, color="0.5", lw=0.8, ls=":")
+            axis.axhline(view.end, color="0.5", lw=0.8, ls=":")
             axis.yaxis.set_major_formatter("{x:,.0f}" if view.end >= 10 else "{x:g}")
         if i % columns == 0:
             axis.set_ylabel(view.measure_words, fontsize=8)
@@ -154,7 +153,7 @@ def parallel_coordinates(view: View) -> Figure | None:
 
     if len(view.space) < 2:
         return None
-    known = view.table[view.table[view.measure].notna()]
+    known = view.table[np.isfinite(view.table[view.measure])]
     outcome = known[view.measure].to_numpy(np.float64)
     if len(outcome) < 2:
         return None
@@ -169,7 +168,7 @@ def parallel_coordinates(view: View) -> Figure | None:
     segments = [np.stack([places, line], axis=1) for line in lines[::-1]]  # the best on top
     collection = LineCollection(
         segments,
-        cmap=_TIMES if view.measure == "time" else f"{_TIMES}_r",
+        cmap=f"{_TIMES}_r" if view.measure == "final" else _TIMES,
         lw=0.9,
         alpha=float(np.clip(60 / len(segments), 0.15, 0.6)),
         rasterized=len(segments) > _DENSE // 2,

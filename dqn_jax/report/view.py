@@ -51,7 +51,9 @@ class View:
         varied = data.settings["vary"]
         space = parse_space(varied) if varied else {}
         table = results.ranked(whole, by)
-        losses = -table["final"] if by == "final_return" else table["time"]  # smaller is better
+        losses = -table["final"] if by == "final_return" else table[results.MEASURES[by]]  # smaller is better
+        if np.isfinite(losses).any():  # without any solved seed the cost of one is infinite
+            losses = losses.replace(np.inf, 2 * losses[np.isfinite(losses)].max())
         known = losses.notna().to_numpy()
         return View(
             label=data.name if label is None else label,
@@ -75,7 +77,9 @@ class View:
     @property
     def clock_words(self) -> str:
         """What the ranking is by, in words."""
-        return "final return" if self.by == "final_return" else f"{X_AXES[self.clock]} to convergence"
+        if self.by == "final_return":
+            return "final return"
+        return f"{X_AXES[self.clock]} {'to convergence' if self.measure == 'time' else 'per solved seed'}"
 
     def point_text(self, row: Any) -> str:
         """The settings of a trial that vary."""
@@ -84,12 +88,13 @@ class View:
     @property
     def measure(self) -> str:
         """The column of the table that it is ranked by."""
-        return "final" if self.by == "final_return" else "time"
+        return results.MEASURES[self.by]
 
     @property
     def measure_words(self) -> str:
         """The same in words."""
-        return "final return (IQM)" if self.by == "final_return" else f"mean {X_AXES[self.clock]}\nto convergence"
+        mean = f"mean {X_AXES[self.clock]}\nto convergence"
+        return {"final": "final return (IQM)", "time": mean}.get(self.measure, f"{X_AXES[self.clock]}\nper solved seed")
 
     @property
     def phase(self) -> str:

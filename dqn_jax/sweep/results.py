@@ -79,7 +79,18 @@ class SweepData:
 CLOCKS = {"env_steps": "env_steps", "updates": "updates", "episodes": "episodes", "seconds": "device_seconds"}
 """The clocks that tell a time to convergence, and the lane column that says how far a lane went on each."""
 
-RANKINGS = (*CLOCKS, "final_return")
+MEASURES = {
+    "env_steps": "time",
+    **{clock: "per_solved" for clock in CLOCKS if clock != "env_steps"},
+    "final_return": "final",
+}
+"""The column of `ranked` that each ranking is by.
+
+A lane that never converges costs every trial the same environment steps, but not the same seconds, updates or episodes:
+by what lanes take on average, settings whose failures are cheap would lead.
+"""
+
+RANKINGS = tuple(MEASURES)
 """What trials can be ranked by."""
 
 _WORST = 0.1  # the quantile over seeds that says how bad it can get
@@ -329,6 +340,8 @@ def ranked(data: SweepData, by: str = "env_steps", phase: str = "search") -> pd.
         area: mean over the budget. NaN unless every lane had the whole budget;
       lane_seconds: device-seconds a lane took on average; device_seconds: all of them together.
 
+    The best by environment steps have the smallest time; by other clocks the smallest cost per solved seed.
+
     A trial of which a seed still runs is left out (see `finished`); without any finished trial there are no rows and no
     columns. An end of an interval that nothing is known about is NaN (see convergence/intervals): both with one seed,
     and where all seeds agree. Trials of equal time are in order of
@@ -372,7 +385,10 @@ def ranked(data: SweepData, by: str = "env_steps", phase: str = "search") -> pd.
         row["best_return"] = float(own["best_return"].mean())
         rows.append(row)
     table = pd.DataFrame(rows)
-    keys, ascending = ["time", "share", "best_return", "trial"], [True, False, False, True]
+    keys, ascending = (
+        [MEASURES[by] if by != "final_return" else "time", "share", "best_return", "trial"],
+        [True, False, False, True],
+    )
     if by == "final_return":
         keys, ascending = ["final", *keys], [False, *ascending]
     table = table.sort_values(keys, ascending=ascending, ignore_index=True)
