@@ -30,11 +30,11 @@ class AgentState(NamedTuple):
 
 
 class UpdateInfo(NamedTuple):
-    """Diagnostics of one update; nothing is carried on from them."""
+    """Diagnostics of one update, means over the elements of its batch that count; nothing is carried on from them."""
 
-    loss: jax.Array  # [], float32, mean loss over the batch
-    td_error: jax.Array  # [], float32, mean absolute TD error over the batch
-    q_mean: jax.Array  # [], float32, mean Q-value of the actions in the batch
+    loss: jax.Array  # [], float32
+    td_error: jax.Array  # [], float32, absolute TD error
+    q_mean: jax.Array  # [], float32, Q-value of the action taken
 
 
 class AgentInit(Protocol):
@@ -52,7 +52,8 @@ class AgentAct(Protocol):
 class AgentUpdate(Protocol):
     """One gradient step on a batch (leaves `[B, ...]`), then the target network's move if it is due.
 
-    `weight` `[B]` multiplies each loss before their mean: with 0 an element is left out.
+    `weight` `[B]`, 0 or 1, multiplies each loss before their mean over the batch: with 0 an element is left out, and
+    it counts in no diagnostic. The mean is over B all the same: with fewer elements the step is smaller.
     """
 
     def __call__(
@@ -154,7 +155,11 @@ def make_agent(config: Config, spec: EnvSpec) -> Agent:
             loss = loss * weight
         q_a_tm1 = jnp.take_along_axis(q_tm1, batch.a_tm1[:, None], axis=-1)[:, 0]
         # One reduction for the three diagnostics: on CPU each small operation costs as much as a large one.
-        diagnostics = jnp.mean(jnp.stack([loss, jnp.abs(td_error), q_a_tm1]), axis=1)
+        if weight is None:
+            diagnostics = jnp.mean(jnp.stack([loss, jnp.abs(td_error), q_a_tm1]), axis=1)
+        else:
+            sums = jnp.sum(jnp.stack([loss, weight * jnp.abs(td_error), weight * q_a_tm1]), axis=1)
+            diagnostics = sums / jnp.maximum(jnp.sum(weight), 1.0)
         return jnp.mean(loss), UpdateInfo(*diagnostics)
 
     def update(

@@ -35,9 +35,21 @@ class History:
     for the warm-up, one per chunk) with the columns `EPISODE_FIELDS`, ordered by lane and then by time.
     """
 
-    def __init__(self, seeds: Sequence[int], num_envs: int, total_episodes: int | None = None):
+    def __init__(
+        self,
+        seeds: Sequence[int],
+        num_envs: int,
+        total_episodes: int | None = None,
+        *,
+        rows_before_acting: bool = False,
+    ):
+        """For lanes of `seeds`, each of which takes `num_envs` environment steps at a time, and rests after so many
+        episodes. With `rows_before_acting` an iteration reports the row it acted on, as pools do, and else the one
+        that its action led to: episodes ended that much earlier.
+        """
         self.seeds = np.asarray(seeds, np.int64)
         self.num_envs = num_envs
+        self._reported = 0 if rows_before_acting else 1  # iterations, this one included, that led to its row
         self._rests_after = np.inf if total_episodes is None else total_episodes  # episodes
         self.env_steps: list[int] = []
         self.seconds: list[float] = []
@@ -97,7 +109,7 @@ class History:
         """`lanes` `[n]`, `epsilon` and `updates` `[n, T]`, `episode_return` `[n, T, N]`, NaN where no episode ended."""
         row, step, env = np.nonzero(~np.isnan(episode_return))
         returns = episode_return[row, step, env]
-        ended_at = env_steps_before + (step + 1) * self.num_envs
+        ended_at = env_steps_before + (step + self._reported) * self.num_envs
         columns = [lanes[row], ended_at, updates[row, step], epsilon[row, step], returns]
         self.episodes.append(np.stack(columns, axis=1).astype(np.float64))
         counts = np.bincount(row, minlength=len(lanes))

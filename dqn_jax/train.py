@@ -188,7 +188,8 @@ def _run(
     run = _open_run(settings, out, root, resume)
     if run is not None:
         interrupt.remedy = f"go on with --resume --out {shlex.quote(str(run))}"
-    history = History(lane_seeds, envs_per_step(settings.config), settings.config.total_episodes)
+    step, over_pool = envs_per_step(settings.config), isinstance(loop, PoolLoop)
+    history = History(lane_seeds, step, settings.config.total_episodes, rows_before_acting=over_pool)
     bound = value_bound(settings.config, settings.hparams, len(lane_seeds))
 
     def report(phase: Phase, env_steps: int) -> None:

@@ -427,3 +427,17 @@ def test_learning_in_bfloat16_keeps_everything_but_the_network_in_float32():
     assert agent.q_values(state.params, obs[0]).dtype == jnp.float32
     assert "bf16" in jax.jit(agent.update).lower(state, batch, traced()).as_text()
     assert differ(state.params, new_state.params)
+
+
+def test_diagnostics_are_means_over_the_elements_that_count():
+    _, update, init = compiled(SGD)
+    state, batch = init(make_key(0), traced()), make_batch()
+    weight = np.array([1, 0, 1, 1, 0, 1], np.float32)
+    counting = jax.tree.map(lambda x: x[weight > 0], batch)
+    new, info = update(state, batch, traced(), weight)
+    wanted, info_wanted = update(state, counting, traced(learning_rate=0.1 * weight.mean()))
+    np.testing.assert_allclose(list(info), list(info_wanted), rtol=1e-5)
+    for a, b in zip(jax.tree.leaves(new.params), jax.tree.leaves(wanted.params), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-7)  # the step is of a mean over the whole batch
+    nothing = update(state, batch, traced(), np.zeros(BATCH, np.float32))[1]
+    assert list(nothing) == [0.0] * 3

@@ -19,6 +19,7 @@ from dqn_jax.config import Config, ConfigError, HParams, envs_per_step
 from dqn_jax.convergence import Criterion, Curve, Moment, stability, time_to
 from dqn_jax.history import READINGS, History
 from dqn_jax.paths import AnyLoop, AnyPopulation, loop_for, population_for
+from dqn_jax.pool_loop import PoolLoop
 from dqn_jax.population import stack_hparams
 from dqn_jax.sweep.checkpoint import WaveCheckpoint
 from dqn_jax.sweep.results import CURVE_COLUMNS
@@ -133,7 +134,8 @@ def run_wave(
     """
     config, loop, population = programs
     layout = population.layout
-    history = History([lane.seed for lane in lanes], envs_per_step(config), config.total_episodes)
+    seeds, over_pool = [lane.seed for lane in lanes], isinstance(loop, PoolLoop)
+    history = History(seeds, envs_per_step(config), config.total_episodes, rows_before_acting=over_pool)
     stacked = stack_hparams(_stack([lane.hparams for lane in lanes]), len(lanes))
     hparams = layout.place(stacked)
     judge = _Judge(rules, lanes, loop, config)
