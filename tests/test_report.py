@@ -10,6 +10,7 @@ import re
 import time
 from pathlib import Path
 
+import matplotlib.colors
 import numpy as np
 import pandas as pd
 import pytest
@@ -19,7 +20,7 @@ from synthetic import lane, sweep_of
 
 from dqn_jax import Config, HParams, convergence, files, runs
 from dqn_jax.config import ConfigError, show
-from dqn_jax.report import comparison, report_command
+from dqn_jax.report import comparison, figures, report_command, sweep_figures
 from dqn_jax.report.caveats import caveats
 from dqn_jax.report.importance import importance
 from dqn_jax.report.values import number
@@ -68,7 +69,7 @@ class Page(html.parser.HTMLParser):
     def __init__(self, text):
         super().__init__()
         self.open, self.links, self.images, self.ids, self.scripts = [], [], [], [], 0
-        self.text, self.tables, self.ranking = "", [], []
+        self.text, self.tables, self.titles = "", [], []
         self.feed(text)
         self.close()
         assert self.open == []
@@ -93,8 +94,11 @@ class Page(html.parser.HTMLParser):
     def handle_data(self, data):
         if self.open and self.open[-1] in ("script", "style"):
             return
+        if self.open and self.open[-1] == "title" and "svg" in self.open:
+            self.titles.append(data)
+            return
         self.text += data
-        if self.open and self.open[-1] in ("td", "th"):
+        if {"td", "th"} & set(self.open):
             self.tables[-1][-1][-1] += data
 
     def table(self, column):
@@ -108,8 +112,8 @@ def page_of(*arguments, **keywords):
     path = report_command(*arguments, **keywords)
     text = Path(path).read_text(encoding="utf-8")
     page = Page(text)
-    assert all(link.startswith(("#", "data:image/svg+xml;base64,")) for link in page.links)
-    assert "url(" not in text
+    assert all(link.startswith(("#", "data:image/svg+xml,")) for link in page.links)
+    assert not re.search(r"url\((?!%23)", text)  # but for what is inside a figure
     assert "@import" not in text
     assert {link[1:] for link in page.links if link.startswith("#")} <= set(page.ids)
     return page
@@ -310,6 +314,7 @@ def test_the_page_stands_alone_and_says_what_the_tables_say(folder):
     assert "Leading in the search, not confirmed" in page.text
     assert "Best" not in page.text
     assert page.scripts == 1
+    assert sum(title.startswith("trial 2: 1 of 3") for title in page.titles) == 4
     figures = path / "report" / "figures"
     names = {"survival", "learning", "slices", "stability", "cost", "profile"}
     assert {file.name for file in figures.iterdir()} == {f"{name}.{kind}" for name in names for kind in ("png", "svg")}
@@ -317,7 +322,7 @@ def test_the_page_stands_alone_and_says_what_the_tables_say(folder):
         with Image.open(figures / f"{name}.png") as image:
             assert len(np.unique(np.asarray(image.convert("L")))) > 10  # something is drawn
         assert (figures / f"{name}.svg").read_text().rstrip().endswith("</svg>")
-    assert sum(link.startswith("data:") for link in page.links) == len(names)
+    assert sum(link.startswith("data:") for link in page.links) == 2 * len(names)  # for a screen and for a telephone
 
 
 def confirmed(choice, reported, **confirm):
@@ -390,6 +395,51 @@ def test_names_are_text_whatever_is_in_them(folder):
     page = page_of([folder(renamed)])
     assert name in page.text
     assert page.scripts == 1
+
+
+def test_each_mark_says_which_trial_it_is():
+    data = sweep_of(HAND, {"learning_rate": [1e-3, 2e-3, 4e-3], "discount": [0.9, 0.95, 0.99]})
+    view = View.of(data)
+    drawn = [
+        *(draw(view) for draw in (sweep_figures.slices, sweep_figures.parallel_coordinates, sweep_figures.cost)),
+        *(draw([view]) for draw in (sweep_figures.survival, sweep_figures.learning_curves, sweep_figures.profile)),
+        sweep_figures.stability(view),
+    ]
+    titles = [title for chart in drawn for title in chart.told]
+    trial = "trial 1: 2 of 3 [21%, 94%] converged, mean environment steps 50,000 ["
+    found = [title for title in titles if title.startswith(trial) and "; learning_rate 0.002, discount 0.95" in title]
+    assert len(found) == 6  # survival, slices, parallel coordinates, stability, profile, cost
+    assert any(title.endswith("; device-seconds 30") for title in found)
+    assert any("; stability 0.8" in title for title in found)
+    assert any(title.startswith("mean of trial 0: 3 of 3") for title in titles)
+    assert "trial 1, seed 2: converged at 40,000 environment steps, last evaluation 500" in titles
+    assert "trial 1, seed 1: not converged, last evaluation -, diverged" in titles
+
+    # The dots are where the points are: in both panels at one height, and what is slower is higher.
+    svg = drawn[0].svg()
+    assert 'viewBox="0 0 648 ' in svg
+    overlay = drawn[0].overlay()
+    assert 'viewBox="0 0 648.0 ' in overlay
+    dots = {
+        title: [(int(x), int(y)) for x, y in re.findall(r"M(\d+) (\d+)h0", rest)]
+        for title, rest in re.findall(r"<title>(trial \d)[^<]*</title>(.*?)</g>", overlay)
+    }
+    assert {len(places) for places in dots.values()} == {2}
+    assert all(places[0][1] == places[1][1] for places in dots.values())
+    (x0, y0), (x1, y1), (x2, y2) = (dots[f"trial {i}"][0] for i in range(3))
+    assert (y0 - y1) / (y1 - y2) == pytest.approx(1.0, abs=0.05)  # 30,000, 50,000 and 70,000 steps
+    assert (x1 - x0) / (x2 - x1) == pytest.approx(1.0, abs=0.05)  # 0.001, 0.002 and 0.004 on a logarithmic axis
+
+
+def test_dots_stand_out_from_white():
+    def contrast(colour):  # WCAG 2: of graphical objects at least 3
+        channels = np.asarray(matplotlib.colors.to_rgb(colour))
+        linear = np.where(channels <= 0.04045, channels / 12.92, ((channels + 0.055) / 1.055) ** 2.4)
+        return 1.05 / (linear @ [0.2126, 0.7152, 0.0722] + 0.05)
+
+    ramp = sweep_figures._dark_is_good(reverse=False)
+    assert min(contrast(ramp(share)) for share in np.linspace(0, 1, 21)) > 3
+    assert min(map(contrast, [*figures.COLOURS, sweep_figures._GREY])) > 3
 
 
 def test_a_large_sweep_stays_light(folder):

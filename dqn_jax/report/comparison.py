@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -133,18 +134,18 @@ def comparison(a: View, b: View) -> Content:
     if a.criterion is not None and b.criterion is not None:
         survival = pictures(
             "survival",
-            figures.survival(views),
+            partial(figures.survival, views),
             "Share of seeds that had not converged yet: the best trial of each, and all trials pooled where there "
             "are several; pointwise 95 % bands.",
             "Survival curves of both",
         )
     learning = pictures(
-        "learning", figures.learning_curves(views), "The best trial of each.", "Learning curves of both"
+        "learning", partial(figures.learning_curves, views), "The best trial of each.", "Learning curves of both"
     )
     profile = (
         []
         if _why_no_scores(a, b)
-        else pictures("profile", figures.profile(views), "Final returns.", "Profiles of both")
+        else pictures("profile", partial(figures.profile, views), "Final returns.", "Profiles of both")
     )
     sections = [
         Section("result", "Side by side", [*items, *([Points(notes, "warn")] if notes else [])]),

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import base64
 import dataclasses
-import io
-from collections.abc import Sequence
+import urllib.parse
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -13,13 +12,12 @@ import numpy as np
 
 from dqn_jax import files
 from dqn_jax.config import show
+from dqn_jax.report.figures import without_warnings_of_glyphs
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+    from dqn_jax.report.charts import Chart
 
-_FIGURE_WIDTH = 820  # pixels on the page at most
 _DPI = 150  # of the PNGs
-_DENSE_DPI = 100  # of the layers of the SVGs that are pixels
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,10 +69,11 @@ class Table:
 
 @dataclasses.dataclass(frozen=True)
 class Picture:
-    """A figure with its caption; `name` is its file's."""
+    """A figure with its caption; `name` is its file's, and `redraw` draws it in another width, in inches."""
 
     name: str
-    figure: Figure
+    chart: Chart
+    redraw: Callable[[float], Chart]
     caption: str
     alt: str
     kind: ClassVar = "picture"
@@ -106,7 +105,6 @@ def write_page(folder: Path, title: str, subtitle: str, sections: Sequence[Secti
         subtitle=subtitle,
         sections=[_embedded(section, figures) for section in sections],
         footer=footer,
-        figure_width=_FIGURE_WIDTH,
     )
     with files.atomic(folder / "report.html") as path:
         path.write_text(html, encoding="utf-8")
@@ -115,23 +113,26 @@ def write_page(folder: Path, title: str, subtitle: str, sections: Sequence[Secti
 
 def _embedded(section: Section, figures: Path) -> Section:
     """The section with its pictures written to `figures`, and as text to be put into the page."""
-    items: list[Any] = [
-        {"kind": "picture", "caption": item.caption, "alt": item.alt, "base64": _save(item, figures)}
-        if isinstance(item, Picture)
-        else item
-        for item in section.items
-    ]
+    items: list[Any] = [_saved(item, figures) if isinstance(item, Picture) else item for item in section.items]
     return dataclasses.replace(section, items=items)
 
 
-def _save(picture: Picture, figures: Path) -> str:
-    import matplotlib
+def _saved(picture: Picture, figures: Path) -> dict[str, Any]:
+    from dqn_jax.report.charts import NARROW  # slow to import
 
-    with matplotlib.rc_context({"svg.hashsalt": "dqn_jax"}):  # the same file for the same data
-        svg = io.BytesIO()
-        picture.figure.savefig(svg, format="svg", dpi=_DENSE_DPI, metadata={"Date": None})
+    wide, narrow = picture.chart, picture.redraw(NARROW)
     with files.atomic(figures / f"{picture.name}.svg") as path:
-        path.write_bytes(svg.getvalue())
-    with files.atomic(figures / f"{picture.name}.png") as path:
-        picture.figure.savefig(path, dpi=_DPI)
-    return base64.b64encode(svg.getvalue()).decode("ascii")
+        svg = wide.svg()
+        path.write_text(f"{svg[: svg.rindex('</svg>')]}{wide.overlay()}</svg>\n", encoding="utf-8")
+    shapes = [
+        {"width": "wide", "uri": _uri(svg), "hits": wide.overlay()},
+        {"width": "narrow", "uri": _uri(narrow.svg()), "hits": narrow.overlay(titles=False)},
+    ]
+    with files.atomic(figures / f"{picture.name}.png") as path, without_warnings_of_glyphs():
+        wide.savefig(path, dpi=_DPI)
+    return {"kind": "picture", "caption": picture.caption, "alt": picture.alt, "shapes": shapes}
+
+
+def _uri(svg: str) -> str:
+    """An SVG as an address; a third shorter than as base64."""
+    return "data:image/svg+xml," + urllib.parse.quote(" ".join(svg.split()), safe=" /:;=@,+$()*!'")

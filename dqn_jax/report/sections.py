@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
@@ -20,7 +21,8 @@ from dqn_jax.sweep import results
 
 if TYPE_CHECKING:
     import pandas as pd
-    from matplotlib.figure import Figure
+
+    from dqn_jax.report.charts import Chart
 
 _ROWS = 50  # trials in the page's table; trials.csv has all
 _FEW_SEEDS = 10  # below which a reader is told what an interval cannot know
@@ -248,8 +250,8 @@ def _survival(view: View) -> Section:
         + ("; the band of all trials resamples whole trials" if len(view.table) > 1 else "")
         + ". Ticks mark where pruned lanes were lost from sight."
     )
-    picture = Picture("survival", figures.survival([view]), caption, "Survival curves of time to convergence")
-    return Section("survival", "Time to convergence", [picture])
+    drawn = pictures("survival", partial(figures.survival, [view]), caption, "Survival curves of time to convergence")
+    return Section("survival", "Time to convergence", drawn)
 
 
 def _learning(view: View) -> Section:
@@ -257,8 +259,8 @@ def _learning(view: View) -> Section:
         "Mean evaluation return with its 95 % band over seeds, while all seeds are there; thin lines are seeds, to "
         "where each left."
     )
-    picture = Picture("learning", figures.learning_curves([view]), caption, "Learning curves")
-    return Section("learning", "Learning curves", [picture])
+    drawn = pictures("learning", partial(figures.learning_curves, [view]), caption, "Learning curves")
+    return Section("learning", "Learning curves", drawn)
 
 
 def _hyperparameters(view: View) -> Section:
@@ -267,7 +269,7 @@ def _hyperparameters(view: View) -> Section:
     items: list[Any] = [
         *pictures(
             "slices",
-            figures.slices(view),
+            partial(figures.slices, view),
             "Each point is a trial"
             + (
                 "; the dotted line is the budget, where trials lie of which no seed converged. "
@@ -280,7 +282,7 @@ def _hyperparameters(view: View) -> Section:
         ),
         *pictures(
             "parallel",
-            figures.parallel_coordinates(view),
+            partial(figures.parallel_coordinates, view),
             "Each line is a trial; dark is fast. The best few are in colour"
             + (" (by their held-out seeds; heights are of the search)." if not view.confirmed.empty else "."),
             "Parallel coordinates of the trials",
@@ -291,7 +293,7 @@ def _hyperparameters(view: View) -> Section:
     else:
         items += pictures(
             "importance",
-            figures.importances(view.importance),
+            partial(figures.importances, view.importance),
             f"PED-ANOVA: how much each hyperparameter alone sets the best {percent(view.importance.top)} of the "
             "trials apart. Whiskers: the middle 95 % over random halves of the trials.",
             "Importance of hyperparameters",
@@ -299,9 +301,10 @@ def _hyperparameters(view: View) -> Section:
     return Section("hyperparameters", "Hyperparameters", items)
 
 
-def pictures(name: str, figure: Figure | None, caption: str, alt: str) -> list[Picture]:
-    """A figure, where there was something to draw."""
-    return [] if figure is None else [Picture(name, figure, caption, alt)]
+def pictures(name: str, draw: Callable[..., Chart | None], caption: str, alt: str) -> list[Picture]:
+    """A figure, where there is something to draw; `draw` may be given a width, in inches."""
+    chart = draw()
+    return [] if chart is None else [Picture(name, chart, cast("Callable[[float], Chart]", draw), caption, alt)]
 
 
 def _sensitivity(view: View) -> Section:
@@ -332,7 +335,7 @@ def _sensitivity(view: View) -> Section:
         items += _dimensionality(view)
     items += pictures(
         "stability",
-        figures.stability(view),
+        partial(figures.stability, view),
         "Share of the evaluations after convergence that still met the threshold, over the time it took; the four "
         "leading trials of the search with intervals.",
         "Stability after convergence",
@@ -366,7 +369,7 @@ def _final(view: View) -> Section:
     caption = (
         "Share of seeds whose final evaluation return lies above each level (performance profile), with 95 % bands."
     )
-    picture = pictures("profile", figures.profile([view]), caption, "Performance profile of final returns")
+    picture = pictures("profile", partial(figures.profile, [view]), caption, "Performance profile of final returns")
     return Section("final", "Final return", picture)
 
 
@@ -387,7 +390,7 @@ def _cost(view: View) -> Section:
     if view.space and view.criterion is not None:
         items += pictures(
             "cost",
-            figures.cost(view),
+            partial(figures.cost, view),
             "All seeds of a configuration together, as measured, over the time it took to converge; the four leading "
             "trials of the search with the interval of their time.",
             "Cost of each configuration",

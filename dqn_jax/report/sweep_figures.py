@@ -1,4 +1,7 @@
-"""Figures of a sweep. Each is drawn from a `View`; None where there is nothing to draw."""
+"""Figures of a sweep, in any width. Each is drawn from a `View`; None where there is nothing to draw.
+
+Whatever stands for a trial or a seed tells which one, with its settings and numbers.
+"""
 
 from __future__ import annotations
 
@@ -11,31 +14,31 @@ import numpy as np
 from dqn_jax import convergence
 from dqn_jax.config import show
 from dqn_jax.convergence import parse_criterion
+from dqn_jax.report.charts import WIDE, Chart
 from dqn_jax.report.figures import COLOURS, X_AXES
 from dqn_jax.report.importance import Importance
-from dqn_jax.report.values import literal, number
+from dqn_jax.report.values import estimate, literal, number
 from dqn_jax.report.view import View
 from dqn_jax.sweep import results
 from dqn_jax.sweep.space import Dimension, Range
 
 if TYPE_CHECKING:
     import pandas as pd
-    from matplotlib.figure import Figure
 
-_GREY = "#9aa0a6"
-_SHARES = "viridis_r"  # all seeds converged is dark
-_TIMES = "viridis"  # fast is dark
+_GREY = "#7d838a"
+_DARK_IS_GOOD = (0.0, 0.62)  # of plasma; the rest, to yellow, is too light to be seen on white
 _OVERVIEW = 300  # trials drawn faintly at most; more would be a solid area
 _DENSE = 200  # marks from which on a layer becomes pixels inside the SVG
 _MOMENTS = 200  # steps of the pooled survival curve at most
 
 
-def survival(views: Sequence[View]) -> Figure:
+def survival(views: Sequence[View], width: float = WIDE) -> Chart:
     """Share of lanes not yet converged, with 95 % bands: the best few trials and all pooled, or the best of each."""
-    figure, (axis,) = _axes(1, 7.2, 3.9)
+    figure, (axis,) = _axes(1, width, 4.0)
     for label, colour, view, trial in _drawn(views):
         times, converged = view.outcomes(trial)
-        _draw_survival(axis, times, converged, view.end, None, label, colour)
+        curve = _draw_survival(axis, times, converged, view.end, None, label, colour)
+        figure.tell(view.trial_text(trial), axis, *curve, line=True)
     for i, view in enumerate(views):
         if len(view.table) > 1:
             times, converged = view.outcomes(phase="search")
@@ -44,7 +47,8 @@ def survival(views: Sequence[View]) -> Figure:
             name = "all trials of the search" if len(views) == 1 else f"{view.label}, all trials of the search"
             style = {} if len(views) == 1 else {"ls": ("--", ":")[i % 2]}
             groups = view.lanes(phase="search")["trial"]
-            _draw_survival(axis, rounded, converged, view.end, groups, name, _GREY, **style)
+            curve = _draw_survival(axis, rounded, converged, view.end, groups, name, _GREY, **style)
+            figure.tell(f"{name}: {len(times):,} lanes", axis, *curve, line=True)
     axis.set_ylim(-0.03, 1.03)
     axis.set_ylabel("share not yet converged")
     _finish_x(axis, max(views, key=lambda view: view.end))
@@ -54,7 +58,8 @@ def survival(views: Sequence[View]) -> Figure:
 
 def _draw_survival(
     axis: Any, times: Any, converged: Any, end: float, groups: Any, label: str, colour: str, **style: Any
-) -> None:
+) -> tuple[np.ndarray, np.ndarray]:
+    """Draws one curve; gives its corners."""
     curve = convergence.kaplan_meier(times, converged)
     low, high = convergence.survival_interval(times, converged, groups=groups)
     x = np.r_[0.0, curve.times, end]
@@ -63,19 +68,24 @@ def _draw_survival(
     axis.step(x, steps[0], where="post", color=colour, lw=1.8, label=literal(label), **style)
     lost = np.unique(np.asarray(times)[~np.asarray(converged) & (np.asarray(times) < end)])
     axis.plot(lost, [curve.at(time) for time in lost], "|", color=colour, ms=7, mew=1.2)  # censored, as is customary
+    return np.repeat(x, 2)[1:], np.repeat(steps[0], 2)[:-1]
 
 
-def learning_curves(views: Sequence[View]) -> Figure:
+def learning_curves(views: Sequence[View], width: float = WIDE) -> Chart:
     """Evaluations over time: the best few with bands, every seed thin, and the other trials' means faint behind."""
-    figure, (axis,) = _axes(1, 7.2, 3.9)
+    figure, (axis,) = _axes(1, width, 4.2)
     for view in views if len(views) == 1 else ():
-        _draw_overview(axis, view)
+        _draw_overview(figure, axis, view)
     for label, colour, view, trial in _drawn(views):
         curves = results.in_phase(view.data.settings, view.data.curves, view.phase)
         own = curves[curves["trial"] == trial]
-        for _, seed in own.groupby("seed"):
+        lanes = view.lanes(trial).set_index("seed")
+        for seed, curve in own.groupby("seed"):
             style = {"lw": 0.5, "alpha": 0.35, "marker": ".", "ms": 4, "markevery": [-1]}  # the dot: where it left
-            axis.plot(seed[view.clock], seed["eval_return"], color=colour, zorder=2, **style)
+            axis.plot(curve[view.clock], curve["eval_return"], color=colour, zorder=2, **style)
+            who = f"trial {trial}, seed {seed}" if view.space else f"seed {seed}"
+            text = f"{who}: {view.lane_text(lanes.loc[seed])}"
+            figure.tell(text, axis, curve[view.clock], curve["eval_return"], line=len(curve) > 1)
         xs, ys = (
             own.pivot(index="seed", columns="env_steps", values=v).to_numpy() for v in (view.clock, "eval_return")
         )
@@ -85,9 +95,12 @@ def learning_curves(views: Sequence[View]) -> Figure:
         middle = xs[:, whole].mean(axis=0)
         style = {"lw": 2, "marker": "o", "ms": 4, "markevery": [-1]}
         axis.plot(middle, ys[:, whole].mean(axis=0), color=colour, zorder=4, label=literal(label), **style)
+        figure.tell(f"mean of {view.trial_text(trial)}", axis, middle, ys[:, whole].mean(axis=0), line=len(middle) > 1)
         if len(ys) > 1:
             band = convergence.mean_interval(ys[:, whole])
             axis.fill_between(middle, *band, color=colour, alpha=0.2, lw=0, zorder=3)
+            if len(middle) == 1:
+                axis.vlines(middle, *band, color=colour, lw=2, zorder=3)
     _draw_thresholds(axis, views)
     axis.set_ylabel("evaluation return")
     _finish_x(axis, max(views, key=lambda view: view.end))
@@ -95,7 +108,7 @@ def learning_curves(views: Sequence[View]) -> Figure:
     return figure
 
 
-def _draw_overview(axis: Any, view: View) -> None:
+def _draw_overview(figure: Chart, axis: Any, view: View) -> None:
     from matplotlib.collections import LineCollection
 
     others = [int(trial) for trial in view.table["trial"] if trial not in view.best]
@@ -108,7 +121,10 @@ def _draw_overview(axis: Any, view: View) -> None:
         x=(view.clock, "mean"), y=("eval_return", "mean"), seeds=("eval_return", "count")
     )
     means = means[means["seeds"] == seeds.reindex(means.index.get_level_values("trial")).to_numpy()]
-    lines = [group[["x", "y"]].to_numpy() for _, group in means.groupby("trial")]
+    lines = []
+    for trial, group in means.groupby("trial"):
+        lines.append(group[["x", "y"]].to_numpy())
+        figure.tell(f"mean of {view.trial_text(trial)}", axis, group["x"], group["y"], line=len(group) > 1)
     alpha = float(np.clip(12 / len(shown), 0.12, 0.6))
     axis.add_collection(
         LineCollection(lines, colors=_GREY, lw=0.7, alpha=alpha, zorder=1, rasterized=len(lines) > _DENSE // 4)
@@ -119,23 +135,26 @@ def _draw_overview(axis: Any, view: View) -> None:
     axis.autoscale_view()
 
 
-def slices(view: View) -> Figure | None:
+def slices(view: View, width: float = WIDE) -> Chart | None:
     """Each hyperparameter against what trials are ranked by."""
     if not view.space:
         return None
-    columns = min(3, len(view.space))
+    columns = max(1, min(int(width / 2.1), 3, len(view.space)))
     rows = -(-len(view.space) // columns)
-    figure, axes = _axes(len(view.space), max(2.8 * columns, 7.2), 2.7 * rows, columns)
+    figure, axes = _axes(len(view.space), width, (3.0 if columns == 3 else 2.6) * rows, columns)
     shares = view.table["share"].to_numpy(np.float64)
     outcome = view.table[view.measure].replace(np.inf, np.nan).to_numpy(np.float64)
     dense = len(outcome) > _DENSE
+    texts = [view.row_text(row) for row in view.table.to_dict("records")]
     size = 26 if len(outcome) <= 100 else 12 if len(outcome) <= 500 else 6
     for i, (axis, (name, dimension)) in enumerate(zip(axes, view.space.items(), strict=True)):
         positions = _positions(dimension, view.table[name], jitter=0.18)
         points = axis.scatter(
-            positions, outcome, c=shares, cmap=_SHARES, vmin=0, vmax=1, s=size, lw=0.4, edgecolors="white",
-            rasterized=dense,
+            positions, outcome, c=shares, cmap=_dark_is_good(reverse=True), vmin=0, vmax=1, s=size, lw=0.4,
+            edgecolors="white", rasterized=dense,
         )  # fmt: skip
+        for text, x, y in zip(texts, positions, outcome, strict=True):
+            figure.tell(text, axis, x, y)
         _finish_dimension(axis, name, dimension)
         if view.measure == "time":
             axis.set_ylim(0, view.end * 1.04)
@@ -147,7 +166,7 @@ def slices(view: View) -> Figure | None:
     return figure
 
 
-def parallel_coordinates(view: View) -> Figure | None:
+def parallel_coordinates(view: View, width: float = WIDE) -> Chart | None:
     """Every trial as a line through its hyperparameters and its result; the best few in colour."""
     from matplotlib.collections import LineCollection
 
@@ -158,9 +177,8 @@ def parallel_coordinates(view: View) -> Figure | None:
     if len(outcome) < 2:
         return None
     names = [*view.space, view.measure_words]
-    width = max(7.2, 0.95 * len(names))
-    small = 7 * width / 7.2  # the page shows all figures in one width
-    figure, (axis,) = _axes(1, width, 0.55 * width)
+    figure, (axis,) = _axes(1, width, 4.4)
+    small = 6 if figure.narrow else 8
     heights = [_unit(dimension, known[name]) for name, dimension in view.space.items()]
     low, high = (0.0, view.end) if view.measure == "time" else (outcome.min(), max(outcome.max(), outcome.min() + 1e-9))
     lines = np.stack([*heights, (outcome - low) / (high - low)], axis=1)  # [trials, axes]
@@ -168,13 +186,15 @@ def parallel_coordinates(view: View) -> Figure | None:
     segments = [np.stack([places, line], axis=1) for line in lines[::-1]]  # the best on top
     collection = LineCollection(
         segments,
-        cmap=f"{_TIMES}_r" if view.measure == "final" else _TIMES,
+        cmap=_dark_is_good(reverse=view.measure == "final"),
         lw=0.9,
         alpha=float(np.clip(60 / len(segments), 0.15, 0.6)),
         rasterized=len(segments) > _DENSE // 2,
     )
     collection.set_array(outcome[::-1])
     axis.add_collection(collection)
+    for row, line in list(zip(known.to_dict("records"), lines, strict=True))[::-1]:
+        figure.tell(view.row_text(row), axis, places, line, line=True)
     for colour, trial in zip(COLOURS, view.best, strict=False):
         line = lines[(known["trial"] == trial).to_numpy()]
         if not len(line):
@@ -197,7 +217,7 @@ def parallel_coordinates(view: View) -> Figure | None:
     axis.set_ylim(-0.06, 1.06)
     axis.set_yticks([])
     axis.set_xticks(places, names, fontsize=1.1 * small)
-    if len(names) > 6:
+    if len(names) > (3 if figure.narrow else 7):
         axis.set_xticks(places, names, fontsize=1.1 * small, rotation=30, ha="right")
     axis.spines[["left", "bottom"]].set_visible(False)
     axis.grid(visible=False)
@@ -205,45 +225,50 @@ def parallel_coordinates(view: View) -> Figure | None:
     return figure
 
 
-def importances(found: Importance) -> Figure:
+def importances(found: Importance, width: float = WIDE) -> Chart:
     """Importance of each hyperparameter, with how much it varies between halves of the trials."""
-    figure, (axis,) = _axes(1, 7.2, 0.7 + 0.38 * len(found.names))
+    figure, (axis,) = _axes(1, width, 0.7 + 0.38 * len(found.names))
     places = np.arange(len(found.names))[::-1]
     axis.barh(places, found.shares, color=COLOURS[0], height=0.6)
     middle, half = (found.low + found.high) / 2, (found.high - found.low) / 2
     axis.errorbar(middle, places, xerr=half, fmt="none", ecolor="0.25", lw=1.2, capsize=3)
+    for name, share, low, high, place in zip(*found[:4], places, strict=True):
+        figure.tell(f"{name}: {share:.2f} [{low:.2f}, {high:.2f}]", axis, [0, share], place, line=True)
     axis.set_yticks(places, found.names)
     axis.set_xlim(0, 1)
     axis.set_xlabel("importance")
     return figure
 
 
-def stability(view: View) -> Figure | None:
+def stability(view: View, width: float = WIDE) -> Chart | None:
     """How many of the evaluations after convergence still met the threshold, against how fast it came."""
     table = view.table[view.table["stability"].notna()]
     if table.empty:
         return None
-    figure, (axis,) = _axes(1, 7.2, 3.4)
-    _scatter_estimates(axis, table, view, "stability")
+    figure, (axis,) = _axes(1, width, 3.6)
+    _scatter_estimates(axis, table, view, "stability", "stability")
     axis.set_ylim(-0.03, 1.03)
     axis.set_ylabel("later evaluations\nstill there (share)")
     _time_axis(axis, view)
     return figure
 
 
-def cost(view: View) -> Figure:
+def cost(view: View, width: float = WIDE) -> Chart:
     """What each configuration cost, against how fast it converged."""
-    figure, (axis,) = _axes(1, 7.2, 3.4)
-    _scatter_estimates(axis, view.table, view, "device_seconds")
-    axis.set_ylim(bottom=0)
+    figure, (axis,) = _axes(1, width, 3.6)
+    _scatter_estimates(axis, view.table, view, "device_seconds", "device-seconds")
+    axis.set_ylim(0, 1.05 * float(view.table["device_seconds"].max()) or 1.0)
     axis.set_ylabel("device-seconds\nper configuration")
     _time_axis(axis, view)
     return figure
 
 
-def _scatter_estimates(axis: Any, table: pd.DataFrame, view: View, name: str) -> None:
+def _scatter_estimates(axis: Any, table: pd.DataFrame, view: View, name: str, words: str) -> None:
     """`name` of all trials over their time; the best few of the search with both intervals."""
     axis.scatter(table["time"], table[name], s=16, color=_GREY, lw=0, alpha=0.7, rasterized=len(table) > _DENSE)
+    for row in table.to_dict("records")[::-1]:
+        number_of = estimate(row, name) if f"{name}_low" in row else number(row[name])
+        axis.figure.tell(f"{view.row_text(row)}; {words} {number_of}", axis, row["time"], row[name])
     for colour, row in zip(COLOURS[:4], table[:4].to_dict("records"), strict=False):
         spread = {
             f"{axis_name}err": [[row[key] - row[f"{key}_low"]], [row[f"{key}_high"] - row[key]]]
@@ -260,7 +285,7 @@ def _time_axis(axis: Any, view: View) -> None:
     axis.set_xlabel(f"restricted mean {X_AXES[view.clock]} to convergence")
 
 
-def profile(views: Sequence[View]) -> Figure | None:
+def profile(views: Sequence[View], width: float = WIDE) -> Chart | None:
     """Share of lanes whose final return is above each level."""
     scored = {id(view): results.with_scores(view.data) for view in views if view.with_budget}
     drawn = []
@@ -269,20 +294,21 @@ def profile(views: Sequence[View]) -> Figure | None:
             shown = results.in_phase(view.data.settings, lanes, view.phase)
             own = shown[shown["trial"] == trial]["score"].to_numpy(np.float64)
             if not np.isnan(own).any():
-                drawn.append((label, colour, own))
+                drawn.append((label, colour, own, view.trial_text(trial)))
     if not drawn:
         return None
-    figure, (axis,) = _axes(1, 7.2, 3.4)
-    values = np.concatenate([own for _, _, own in drawn])
+    figure, (axis,) = _axes(1, width, 3.6)
+    values = np.concatenate([own for _, _, own, _ in drawn])
     margin = 0.05 * (np.ptp(values) or max(1.0, abs(values[0])))
     levels = np.linspace(values.min() - margin, values.max() + margin, 300)
-    for label, colour, own in drawn:
+    for label, colour, own, text in drawn:
         above = own[:, None] > levels  # [S, levels]
         bands = {tuple(column): convergence.share_interval(column) for column in np.unique(above, axis=1).T}
         low, high = np.array([bands[tuple(column)] for column in above.T]).T
         axis.fill_between(levels, low, high, color=colour, alpha=0.15, lw=0)
         shares = convergence.performance_profile(own[:, None], levels)
         axis.plot(levels, shares, color=colour, lw=1.8, label=literal(label))
+        figure.tell(text, axis, levels, shares, line=True)
     axis.set_ylim(-0.03, 1.03)
     axis.ticklabel_format(axis="x", useOffset=False)
     axis.set_xlabel("final evaluation return")
@@ -304,10 +330,8 @@ def _drawn(views: Sequence[View]) -> list[tuple[str, str, View, int]]:
     ]
 
 
-def _axes(count: int, width: float, height: float, columns: int = 1) -> tuple[Figure, list[Any]]:
-    from matplotlib.figure import Figure  # slow to import; and no pyplot, so no global state
-
-    figure = Figure(figsize=(width, height), dpi=120, layout="constrained")
+def _axes(count: int, width: float, height: float, columns: int = 1) -> tuple[Chart, list[Any]]:
+    figure = Chart(figsize=(width, height), dpi=120, layout="constrained")  # no pyplot, so no global state
     rows = -(-count // columns)
     axes = list(figure.subplots(rows, columns, squeeze=False).flat)
     for spare in axes[count:]:
@@ -323,7 +347,7 @@ def _legend(figure: Any) -> None:
     """Above the axes, where it covers no data."""
     axis = figure.axes[0]
     if axis.get_legend_handles_labels()[0]:
-        figure.legend(loc="outside upper left", fontsize=8, frameon=False, ncols=2)
+        figure.legend(loc="outside upper left", fontsize=8, frameon=False, ncols=1 if figure.narrow else 3)
 
 
 def _finish_x(axis: Any, view: View) -> None:
@@ -336,6 +360,15 @@ def _draw_thresholds(axis: Any, views: Sequence[View]) -> None:
     first = {parse_criterion(text) for view in views for text in view.data.settings["criteria"][:1]}
     for level in sorted({criterion.threshold for criterion in first if criterion.kind == "eval"}):
         axis.axhline(level, color="0.35", lw=0.9, ls="--", zorder=1, label=f"threshold {level:g}")
+
+
+def _dark_is_good(*, reverse: bool) -> Any:
+    """Colours of which each stands out from white; low values are dark, or high ones."""
+    import matplotlib
+    from matplotlib.colors import LinearSegmentedColormap
+
+    colours = matplotlib.colormaps["plasma"](np.linspace(*_DARK_IS_GOOD, 64))
+    return LinearSegmentedColormap.from_list("dark_is_good", colours[::-1] if reverse else colours)
 
 
 _HALO: dict[str, Any] = {"bbox": {"boxstyle": "round,pad=0.1", "fc": "white", "ec": "none", "alpha": 0.8}, "zorder": 6}

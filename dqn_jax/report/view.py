@@ -10,6 +10,7 @@ import numpy as np
 from dqn_jax.config import ConfigError, show
 from dqn_jax.report.figures import X_AXES
 from dqn_jax.report.importance import Importance, importance
+from dqn_jax.report.values import converged_text, estimate, first_row, number, time_text
 from dqn_jax.sweep import results
 from dqn_jax.sweep.results import SweepData
 from dqn_jax.sweep.space import Space, parse_space
@@ -84,6 +85,29 @@ class View:
     def point_text(self, row: Any) -> str:
         """The settings of a trial that vary."""
         return ", ".join(f"{name} {show(row[name])}" for name in self.space)
+
+    def row_text(self, row: Any) -> str:
+        """A trial of the search or on held-out seeds: its number, what it reached, and its settings that vary."""
+        who = f"trial {row['trial']}" if self.space else self.label
+        if self.criterion is not None:
+            reached = f"{converged_text(row)} converged, mean {X_AXES[self.clock]} {time_text(row)}"
+        else:
+            reached = f"{row['lanes']} seeds, final return {estimate(row, 'final')}"
+        return "; ".join(filter(None, (f"{who}: {reached}", self.point_text(row))))
+
+    def trial_text(self, trial: Any) -> str:
+        """The same of a trial by its number, on held-out seeds where it has some."""
+        for table in (self.confirmed, self.table):
+            if not table.empty and len(own := table[table["trial"] == trial]):
+                return self.row_text(first_row(own))
+        return f"trial {trial}"
+
+    def lane_text(self, lane: Any) -> str:
+        """What one seed did."""
+        last = f"last evaluation {number(lane['final_return'])}"
+        if lane["converged"]:
+            return f"converged at {number(lane[f'converged_{self.clock}'])} {X_AXES[self.clock]}, {last}"
+        return ", ".join([*(["not converged"] if self.criterion is not None else []), last, str(lane["status"])])
 
     @property
     def measure(self) -> str:
