@@ -406,7 +406,7 @@ def test_each_mark_says_which_trial_it_is():
         sweep_figures.stability(view),
     ]
     titles = [title for chart in drawn for title in chart.told]
-    trial = "trial 1: 2 of 3 [21%, 94%] converged, mean environment steps 50,000 ["
+    trial = "trial 1: 2 of 3 [9%, 99%] converged, mean environment steps 50,000 ["
     found = [title for title in titles if title.startswith(trial) and "; learning_rate 0.002, discount 0.95" in title]
     assert len(found) == 6  # survival, slices, parallel coordinates, stability, profile, cost
     assert any(title.endswith("; device-seconds 30") for title in found)
