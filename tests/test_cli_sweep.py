@@ -100,6 +100,7 @@ COMMAND = ["sweep", ENV, *FLAGS, "--seeds", "3", "--criteria", *CRITERIA]
         ("--vary learning_rate=1,2 --resume --out nowhere", ["nowhere", "is not a sweep"]),
         ("--vary learning_rate=1,2 --prune median", ["--prune", "halving"]),
         ("--vary learning_rate=1,2 --prune halving --prune-eta 1", ["prune_eta", "2 or more"]),
+        ("--vary learning_rate=1,2 --prune halving --prune-eta 1000000000", ["prune_eta", "smaller"]),
         ("--vary learning_rate=1,2 --stability-steps -1", ["stability_steps", "0 or more"]),
         ("--vary learning_rate=1,2 --criteria", ["criteria", "--criteria"]),
         ("--vary learning_rate=1,2 --criteria evil>=1", ["evil", "Did you mean 'eval'"]),

@@ -38,7 +38,7 @@ from sweeping import (
 from sweeping import compiled as compiled  # a fixture
 
 import dqn_jax
-from dqn_jax import options
+from dqn_jax import options, runs
 from dqn_jax.checkpoint import Allowance, read_arrays, write_arrays
 from dqn_jax.config import Config, ConfigError, HParams
 from dqn_jax.convergence import parse_criterion, stability, time_to
@@ -50,10 +50,11 @@ from dqn_jax.sweep import definition, runner, sweep, worker
 from dqn_jax.sweep import plan as plans
 from dqn_jax.sweep.checkpoint import WaveCheckpoint
 from dqn_jax.sweep.plan import describe, fitted, lane_bytes, make_plan
+from dqn_jax.sweep.pruning import Prune, scores_of
 from dqn_jax.sweep.results import CURVE_COLUMNS, LANE_COLUMNS, STATUSES, halves, ranked
 from dqn_jax.sweep.space import compile_groups, parse_space, points
 from dqn_jax.sweep.store import load_data, open_store
-from dqn_jax.sweep.wave import Prune, Rules, WaveLane, _Judge, curve_rows, lane_row, make_programs
+from dqn_jax.sweep.wave import Rules, WaveLane, _Judge, curve_rows, lane_row, make_programs
 
 RATES = (0.0003, 0.001, 0.003, 0.01)
 PRUNED = {**ASKED, "vary": ("learning_rate=0.0003,0.001,0.003,0.01,0.03,0.0001,1e30",), "seeds": 2}
@@ -358,15 +359,31 @@ def test_training_and_exploration_criteria_and_stability_decide_in_a_real_sweep(
 # -- pruning
 
 
+def prune(rule="halving", eta=2, first=56, budget=336, **more):
+    return Prune(rule, eta, first, budget, **more)
+
+
 def test_rungs_are_those_of_the_papers():
-    assert Prune("halving", 2).rungs(56, 416, 5) == [104, 208]  # 52 would be before the first evaluation
-    assert Prune("halving", 3).rungs(56, 416, 0) == [139]
-    assert Prune("halving", 4).rungs(104, 416, 0) == [104]
-    brackets = [Prune("hyperband", 2).rungs(40, 400, trial) for trial in range(5)]
-    assert brackets == [[50, 100, 200], [100, 200], [200], [], [50, 100, 200]]
+    assert prune(budget=416).rungs(5) == [104, 208]  # 52 would be before the first evaluation
+    assert prune(eta=3, budget=416).rungs(0) == [139]
+    assert prune(eta=4, first=104, budget=416).rungs(0) == [104]
+    brackets = [tuple(prune("hyperband", 2, 40, 400).rungs(trial)) for trial in range(4)]
+    assert sorted(brackets) == [(), (50, 100, 200), (100, 200), (200,)]
     for wrong in ({"rule": "median"}, {"eta": 1}):
         with pytest.raises(ConfigError, match="prune"):
             Prune(**wrong)
+
+
+def test_a_bracket_is_no_hyperparameter():
+    """In a grid whose last list is as long as there are brackets, each value is in all brackets alike."""
+    drawn = prune("hyperband", 2, 40, 400, seed=3)
+    assert [drawn.rungs(trial) for trial in range(80)] == [drawn.rungs(trial) for trial in range(80)]
+    bracket = np.array([len(drawn.rungs(trial)) for trial in range(400)]).reshape(100, 4)  # rows, values of the list
+    assert (np.sort(bracket, axis=1) == np.arange(4)).all()  # as many in each, at any time
+    for value in range(4):
+        assert (np.bincount(bracket[:, value], minlength=4) > 12).all()
+    other = np.array([len(prune("hyperband", 2, 40, 400, seed=4).rungs(trial)) for trial in range(400)])
+    assert (other != bracket.ravel()).mean() > 0.5
 
 
 def scores_by_trial(evals):
@@ -381,7 +398,7 @@ def scores_by_trial(evals):
 def test_halving_keeps_the_best_of_every_rung():
     # Rungs at 84 and 168 of 336: judged after the evaluations at 96 and 176, the second and the fourth.
     order = [3, 0, 6, 2, 5, 1, 4]
-    left = left_with(scores_by_trial(order), Rules((), "budget", prune=Prune("halving", 2)))
+    left = left_with(scores_by_trial(order), Rules((), "budget", prune=prune()))
     ends = {score: left[trial][:2] for trial, score in enumerate(order)}
     assert ends == {
         **{score: ("pruned", 1) for score in (0, 1, 2)},  # four of seven go on,
@@ -391,26 +408,31 @@ def test_halving_keeps_the_best_of_every_rung():
 
 
 def test_hyperband_compares_trials_within_their_bracket_only():
-    # Brackets of the trials 0, 3, ... and 1, 4, ... and 2, 5, ...: two rungs, the later one only, none.
-    evals = [9, 1, 0, 8, 2, 0, 7, 3, 0, 6, 4, 0]
-    left = left_with(scores_by_trial(evals), Rules((), "budget", prune=Prune("hyperband", 2)))
-    assert {trial: left[trial][:2] for trial in (0, 3, 6, 9)} == {
-        0: ("budget", 7),
-        3: ("pruned", 3),
-        6: ("pruned", 1),
-        9: ("pruned", 1),
-    }
-    assert {trial: left[trial][:2] for trial in (1, 4, 7, 10)} == {
-        1: ("pruned", 3),
-        4: ("pruned", 3),
-        7: ("budget", 7),
-        10: ("budget", 7),
-    }
-    assert all(left[trial][:2] == ("budget", 7) for trial in (2, 5, 8, 11))
+    rule = prune("hyperband")
+    evals = list(range(12, 0, -1))
+    left = left_with(scores_by_trial(evals), Rules((), "budget", prune=rule))
+    for rungs, ends in (
+        # Four trials each: of two rungs, of the later one only, of none.
+        (2, [("budget", 7), ("pruned", 3), ("pruned", 1), ("pruned", 1)]),
+        (1, [("budget", 7), ("budget", 7), ("pruned", 3), ("pruned", 3)]),
+        (0, [("budget", 7)] * 4),
+    ):
+        own = [trial for trial in range(12) if len(rule.rungs(trial)) == rungs]  # best first
+        assert [left[trial][:2] for trial in own] == ends
+
+
+def test_a_trial_is_compared_with_those_of_earlier_waves():
+    scores = {0: 5.0, 1: 4.0, 2: 3.0}
+    rule = prune(eta=3)
+    assert rule.go_on(scores, []) == {0}
+    assert rule.go_on(scores, [9.0, 9.0, 9.0]) == set()  # of six the best two, and both were earlier
+    assert rule.go_on(scores, [0.0] * 6) == {0, 1, 2}
+    assert rule.go_on(scores, [5.0, 0.0, 0.0]) == {0}  # of equal ones the earlier are better
+    assert rule.go_on({0: np.inf, 1: np.inf}, [9.0]) == {0}
 
 
 def test_a_trial_that_has_converged_is_not_pruned_and_keeps_its_place():
-    rules = Rules((parse_criterion("eval>=5"),), "budget", prune=Prune("halving", 2))
+    rules = Rules((parse_criterion("eval>=5"),), "budget", prune=prune())
     left = left_with(scores_by_trial([9, 8, 7, 6, 1, 0, 2, 3]), rules)
     assert [left[trial][:2] for trial in range(8)] == [("converged", 7)] * 4 + [("pruned", 1)] * 4
 
@@ -418,7 +440,7 @@ def test_a_trial_that_has_converged_is_not_pruned_and_keeps_its_place():
 def test_diverged_trials_are_the_first_to_go():
     readings = scores_by_trial([3, 2, 9, 9])
     readings.finite[2:] = False
-    left = left_with(readings, Rules((), "budget", prune=Prune("halving", 2)))
+    left = left_with(readings, Rules((), "budget", prune=prune()))
     assert [left[trial][:2] for trial in range(4)] == [
         ("budget", 7),
         ("pruned", 3),
@@ -434,21 +456,59 @@ def pruned(tmp_path_factory):
         return sweep(**PRUNED, out=tmp_path_factory.mktemp("sweep") / "pruned")
 
 
+def weeded_out(data, rung, racing, places):
+    """Of trials at a rung, by the curves: those not among the best `places`."""
+    evals = data.curves[data.curves["env_steps"] <= rung].groupby(["trial", "seed"])["eval_return"].last()
+    converged = data.lanes.set_index(["trial", "seed"])["converged_env_steps"] <= rung
+    score = evals.groupby("trial").mean().where(~converged.groupby("trial").all(), np.inf)
+    score[6] = -1e30  # it diverged
+    ordered = sorted(racing, key=lambda trial: (-score[trial], trial))
+    return {t for t in ordered[places:] if np.isfinite(score[t])}
+
+
+def gone_at(data, rung):
+    return set(data.lanes["trial"][(data.lanes["status"] == "pruned") & (data.lanes["env_steps"] == rung)])
+
+
 def test_pruning_of_a_real_sweep_follows_its_evaluations(pruned):
     data = pruned.data
     assert set(data.lanes["status"]) >= {"pruned", "converged", "diverged"}
     racing = set(range(7))
     for rung in (136, 216):  # the first evaluations at or after 104 and 208
-        evals = data.curves[data.curves["env_steps"] <= rung].groupby(["trial", "seed"])["eval_return"].last()
-        converged = data.lanes.set_index(["trial", "seed"])["converged_env_steps"] <= rung
-        score = evals.groupby("trial").mean().where(~converged.groupby("trial").all(), np.inf)
-        score[6] = -1e30  # it diverged
-        ordered = sorted(racing, key=lambda trial: (-score[trial], trial))
-        weeded = {t for t in ordered[-(-len(ordered) // 2) :] if np.isfinite(score[t])}
-        gone = data.lanes[(data.lanes["status"] == "pruned") & (data.lanes["env_steps"] == rung)]
-        assert set(gone["trial"]) == weeded - {6}
+        weeded = weeded_out(data, rung, racing, -(-len(racing) // 2))
+        assert gone_at(data, rung) == weeded - {6}
         racing -= weeded
     assert data.lanes[data.lanes["status"] == "pruned"]["env_steps"].isin([136, 216]).all()
+
+
+def test_waves_are_compared_with_those_before_them(tmp_path, compiled, pruned):
+    """One trial a wave: compared with nobody else, everybody would go on."""
+    asked = {**PRUNED, "wave": 2}
+    data = sweep(**asked, out=tmp_path / "sweep").data
+    assert gone_at(data, 136)
+    racing = []
+    for trial in range(7):  # in their order
+        racing.append(trial)
+        assert (trial in gone_at(data, 136)) == (
+            trial in weeded_out(data, 136, racing, -(-len(racing) // 2)) and trial != 6
+        )
+    # And the same after a crash in any of them, and from the tables alone as they were judged.
+    died(tmp_path / "again", **asked, on_progress=crash_after(2, unit=3))
+    assert_same_numbers(sweep(**asked, out=tmp_path / "again", resume=True).data, data)
+    rules = definition.rules_of(data.settings)
+    assert rules.prune.ladder() == [104, 208]
+    found = scores_of(rules.prune, data.lanes, data.curves)
+    assert [len(found[2, rung]) for rung in (104, 208)] == [7, 7 - len(gone_at(data, 136) | {6})]
+
+
+def test_a_sweep_that_an_older_version_pruned_is_not_gone_on_with(tmp_path, compiled, monkeypatch):
+    with monkeypatch.context() as patch:
+        older = {"rule": "halving", "eta": 2}
+        patch.setattr(runner, "define", lambda *a, **k: {**definition.define(*a, **k), "prune": older})
+        patch.setattr(worker.Worker, "raced", lambda *_: {})
+        died(tmp_path / "sweep", **PRUNED | {"wave": None}, on_progress=crash_after(1))
+    with pytest.raises(runs.RunError, match=r"^prune: an older dqn_jax began this sweep"):
+        sweep(**PRUNED, out=tmp_path / "sweep", resume=True)
 
 
 # -- checkpoints of a wave

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from dqn_jax.report.view import View
 from dqn_jax.sweep import ruler
 
@@ -27,7 +29,8 @@ def caveats(view: View) -> list[str]:
             f"Pruning was on ({prune['rule']}, eta {prune['eta']}). Lanes stopped early because they looked slow: "
             f"{len(pruned):,}, of {pruned['trial'].nunique():,} trials. This biases convergence statistics: the pruned "
             "lanes are censored where they stopped, which would be harmless only if that had nothing to do with how "
-            "they were doing. Use pruned sweeps to find good settings, and a sweep without pruning to compare times."
+            "they were doing. Use pruned sweeps to find good settings, and a sweep without pruning to compare times. "
+            + _compared(prune)
         )
     if diverged := int(counts.get("diverged", 0)):
         before = int((lanes["status"].eq("diverged") & lanes["converged"]).sum())
@@ -63,3 +66,18 @@ def caveats(view: View) -> list[str]:
             "leads."
         )
     return texts
+
+
+def _compared(prune: dict[str, Any]) -> str:
+    """What pruning compared a trial with."""
+    if "among" not in prune:
+        among = "with those of its own wave and program only, of which the best part went on however good they were"
+    else:
+        among = (
+            "with all that had reached the same rung: those beside it in its wave, and those of waves that had ended "
+            "when its own began, of whatever program; the earliest waves were compared with the fewest"
+        )
+    if prune["rule"] == "hyperband":
+        drawn = "drawn at random" if "among" in prune else "its number modulo their number, in a grid a hyperparameter"
+        among += f"; and only within its bracket ({drawn})"
+    return f"A trial was compared {among}."

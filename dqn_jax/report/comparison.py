@@ -65,15 +65,15 @@ def comparisons(a: View, b: View) -> list[Comparison]:
 
 
 def _why_no_times(a: View, b: View) -> str:
-    own = [view.data.settings["config"] for view in (a, b)]
-    if differ := ruler.different(*own, ruler.TASK):
+    own, other = (view.data.settings["config"] for view in (a, b))
+    if differ := ruler.different(own, other, ruler.TASK):
         return f"The two played different tasks ({differ}), so neither times nor returns are compared."
     if a.criterion != b.criterion:
         return f"Converged means {a.criterion} in A and {b.criterion} in B, so times are not compared."
     # Other starts are a sample of the same ones: a confirmation has its own.
-    if differ := ruler.different(*own, [name for name in ruler.READING if name != "eval_seed"]):
+    if differ := ruler.different(own, other, [name for name in ruler.READING if name != "eval_seed"]):
         return f"The two were evaluated differently ({differ}), so times are not compared."
-    if differ := ruler.different(*own, ruler.BUDGET):
+    if differ := ruler.different(own, other, ruler.BUDGET):
         return f"The budgets differ ({differ}): to have converged within one or the other is not the same."
     for view in (a, b):
         if names := ruler.varied(view.space):
@@ -82,14 +82,14 @@ def _why_no_times(a: View, b: View) -> str:
 
 
 def _why_no_scores(a: View, b: View) -> str:
-    own = [view.data.settings["config"] for view in (a, b)]
-    if ruler.different(*own, ruler.TASK):
+    own, other = (view.data.settings["config"] for view in (a, b))
+    if ruler.different(own, other, ruler.TASK):
         return "The two played different tasks."
     if not (a.with_budget and b.with_budget):
         return "Final returns are not compared: lanes left when they converged."
-    if results.horizon(a.data) != results.horizon(b.data) or ruler.different(*own, ruler.BUDGET):
+    if results.horizon(a.data) != results.horizon(b.data) or ruler.different(own, other, ruler.BUDGET):
         return "Final returns are not compared: the budgets differ."
-    if differ := ruler.different(*own, ["eval_epsilon"]):
+    if differ := ruler.different(own, other, ["eval_epsilon"]):
         return f"Final returns are not compared: evaluations explored differently ({differ})."
     for view in (a, b):
         if names := ruler.varied(view.space):

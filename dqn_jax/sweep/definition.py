@@ -12,9 +12,10 @@ from dqn_jax.config import ConfigError
 from dqn_jax.convergence import parse_criterion
 from dqn_jax.presets import Preset
 from dqn_jax.sweep import ruler
+from dqn_jax.sweep.pruning import Prune
 from dqn_jax.sweep.results import RANKINGS
 from dqn_jax.sweep.space import Choice, Range, Space, grid_size, parse_space
-from dqn_jax.sweep.wave import Prune, Rules
+from dqn_jax.sweep.wave import Rules
 
 ADAPTIVE = ("tpe", "cmaes")
 Sampler = Literal["grid", "random", "sobol", "tpe", "cmaes"]
@@ -79,7 +80,7 @@ def define(
         "criteria": chosen_criteria,
         "stop": stop,
         "stability_steps": stability_steps,
-        "prune": None if prune is None else {"rule": prune, "eta": prune_eta},
+        "prune": None if prune is None else {"rule": prune, "eta": prune_eta, "among": "all", "seed": sample_seed},
         "confirm": {
             "seeds": held_out,
             "best": confirm_best,
@@ -120,6 +121,11 @@ def check_new(definition: dict[str, Any], fixed: Collection[str] = ()) -> None:
             f"eval_seed: {eval_seed} is the seed of a lane too, which would train on what it is evaluated on; "
             "choose another, or leave it out."
         )
+    if (pruned := _prune_of(definition)) is not None and not pruned.ladder():
+        raise ConfigError(
+            f"prune_eta: with {pruned.eta} no trial would ever be judged, for its only rung is before the first "
+            "evaluation; use a smaller one, or a smaller eval_every."
+        )
 
 
 def as_begun(wanted: dict[str, Any], saved: dict[str, Any]) -> dict[str, Any]:
@@ -128,6 +134,8 @@ def as_begun(wanted: dict[str, Any], saved: dict[str, Any]) -> dict[str, Any]:
     if confirm is not None and saved.get("confirm") and "choosing" not in saved["confirm"]:
         seeds = list(range(1_000_000, 1_000_000 + len(confirm["seeds"])))
         wanted = {**wanted, "confirm": {"seeds": seeds, "best": confirm["best"], "by": confirm["by"]}}
+    if wanted["prune"] is not None and saved.get("prune") and "among" not in saved["prune"]:
+        wanted = {**wanted, "prune": {name: wanted["prune"][name] for name in ("rule", "eta")}}
     return wanted
 
 
@@ -141,13 +149,20 @@ def preset_of(definition: dict[str, Any], phase: str = "search") -> Preset:
 
 def rules_of(definition: dict[str, Any]) -> Rules:
     """When lanes leave, from a sweep's definition."""
-    prune = definition["prune"]
     return Rules(
         tuple(parse_criterion(text) for text in definition["criteria"]),
         definition["stop"],
         definition["stability_steps"],
-        None if prune is None else Prune(prune["rule"], prune["eta"]),
+        _prune_of(definition),
     )
+
+
+def _prune_of(definition: dict[str, Any]) -> Prune | None:
+    prune, config = definition["prune"], definition["config"]
+    if prune is None:
+        return None
+    first = config["min_replay"] + config["eval_every"]
+    return Prune(prune["rule"], prune["eta"], first, config["total_steps"], prune.get("seed", 0))
 
 
 def _sampler(space: Space, sampler: str | None, samples: int | None) -> str:

@@ -357,6 +357,17 @@ class Store:
             parts = self._curve_parts(connection)
         return self._read_curves(parts)
 
+    def of_unit(self, unit_id: int) -> tuple[pd.DataFrame, pd.DataFrame]:
+        """Lanes and curves of a unit that is done."""
+        blobs = self._tables.curves
+        with self._read() as connection:
+            lanes = self._lanes(connection, with_unit=True)
+            query = _select(blobs.c.data).where(blobs.c.study_id == self._study, blobs.c.unit_id == unit_id)
+            parts: list[bytes | Path] = list(connection.execute(query.order_by(blobs.c.id)).scalars())
+        if self.directory is not None:
+            parts.append(self._curve_file(unit_id))
+        return lanes[lanes["unit_id"] == unit_id], self._read_curves(parts)
+
     def data(self, directory: Path | None = None) -> SweepData:
         """All of the sweep at one instant; plan and provenance come from `directory`, if they are there."""
 

@@ -8,53 +8,25 @@ from __future__ import annotations
 import dataclasses
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dqn_jax.config import Config, ConfigError, HParams, envs_per_step
+from dqn_jax.config import Config, HParams, envs_per_step
 from dqn_jax.convergence import Criterion, Curve, Moment, stability, time_to
 from dqn_jax.history import READINGS, History
 from dqn_jax.paths import AnyLoop, AnyPopulation, loop_for, population_for
 from dqn_jax.pool_loop import PoolLoop
 from dqn_jax.population import stack_hparams
 from dqn_jax.sweep.checkpoint import WaveCheckpoint
+from dqn_jax.sweep.pruning import Prune, Rung, score
 from dqn_jax.sweep.results import CURVE_COLUMNS
 
 if TYPE_CHECKING:
     import pandas as pd
-
-
-@dataclasses.dataclass(frozen=True)
-class Prune:
-    """Leave the hopeless: at rungs of the budget the better part of the trials goes on (by evaluation return).
-
-    "halving": one in `eta` goes on at every rung, `budget / eta**k`. "hyperband": trials are split into brackets that
-    start halving ever later, for when early returns mislead.
-
-    References: Jamieson & Talwalkar 2016 (arXiv 1502.07943); Li et al. 2018 (JMLR 18:185), algorithm 1.
-    """
-
-    rule: Literal["halving", "hyperband"] = "halving"
-    eta: int = 3
-
-    def __post_init__(self) -> None:
-        if self.rule not in ("halving", "hyperband"):
-            raise ConfigError(f"prune: there is no rule '{self.rule}'; use halving or hyperband.")
-        if self.eta < 2:
-            raise ConfigError(f"prune_eta: {self.eta} is not possible; one trial in eta goes on: use 2 or more.")
-
-    def rungs(self, first: int, budget: int, trial: int) -> list[int]:
-        """Environment steps at which `trial` is judged, ascending; none before `first` or at the budget."""
-        steps, rung = [], budget / self.eta
-        while rung >= first:
-            steps.append(round(rung))
-            rung /= self.eta
-        steps.reverse()
-        return steps if self.rule == "halving" else steps[trial % (len(steps) + 1) :]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -114,6 +86,7 @@ def run_wave(
     on_progress: Callable[[WaveProgress], bool],
     warn: Callable[[str], None],
     resumed: Callable[[int], None] = lambda env_steps: None,
+    raced: Mapping[Rung, Sequence[float]] | None = None,
 ) -> bool:
     """Run the lanes until all have left; a wave that was stopped before goes on from its last checkpoint.
 
@@ -128,6 +101,7 @@ def run_wave(
       on_progress: called after every chunk; False asks to stop after it.
       warn: called with one line for anything to know about.
       resumed: called with the environment steps of the checkpoint that it goes on from, if it does.
+      raced: with pruning, the scores of trials of earlier waves at their rungs.
 
     Returns:
       Whether all lanes have left.
@@ -138,7 +112,7 @@ def run_wave(
     history = History(seeds, envs_per_step(config), config.total_episodes, rows_before_acting=over_pool)
     stacked = stack_hparams(_stack([lane.hparams for lane in lanes]), len(lanes))
     hparams = layout.place(stacked)
-    judge = _Judge(rules, lanes, loop, config)
+    judge = _Judge(rules, lanes, loop, config, raced)
     clock = _device_clock(layout.devices)
     done = recorded()
     alive = np.array([i for i, lane in enumerate(lanes) if (phase, lane.trial, lane.seed) not in done], int)
@@ -226,17 +200,22 @@ def _stack(hparams: Sequence[HParams]) -> HParams:
 class _Judge:
     """Decides after every chunk who leaves, and why."""
 
-    def __init__(self, rules: Rules, lanes: Sequence[WaveLane], loop: AnyLoop, config: Config):
+    def __init__(
+        self,
+        rules: Rules,
+        lanes: Sequence[WaveLane],
+        loop: AnyLoop,
+        config: Config,
+        raced: Mapping[Rung, Sequence[float]] | None = None,
+    ):
         self.rules = rules
+        self._raced = raced or {}
         self.lanes = lanes
         self.trials = np.array([lane.trial for lane in lanes])
         self._converged_at = np.full(len(lanes), -1)  # environment steps
-        self._last_step = loop.warmup_steps + loop.num_chunks * loop.steps_per_chunk
         self._rungs: dict[int, list[int]] = {}  # still ahead of each trial that has not been pruned
         if rules.prune is not None:
-            first = loop.warmup_steps + loop.steps_per_chunk
-            for trial in np.unique(self.trials):
-                self._rungs[int(trial)] = rules.prune.rungs(first, self._last_step, int(trial))
+            self._rungs = {int(trial): rules.prune.rungs(int(trial)) for trial in np.unique(self.trials)}
         self._bracket = {trial: len(rungs) for trial, rungs in self._rungs.items()}
 
     def arrays(self) -> dict[str, np.ndarray]:
@@ -292,33 +271,29 @@ class _Judge:
     def _hopeless(self, history: History, alive: np.ndarray, now: int) -> list[int]:
         """Lanes of the trials that a rung reached in this chunk weeds out."""
         due = [trial for trial, rungs in self._rungs.items() if rungs and rungs[0] <= now]
-        if not due:
-            return []
-        for trial in due:
-            self._rungs[trial] = [rung for rung in self._rungs[trial] if rung > now]
         prune = self.rules.prune
-        assert prune is not None
-        scores = {trial: self._score(history, trial) for trial in due}
-        pruned: list[int] = []
-        brackets: dict[int, list[int]] = {}
+        if not due or prune is None:
+            return []
+        reached: dict[Rung, list[int]] = {}
         for trial in due:
-            brackets.setdefault(self._bracket[trial], []).append(trial)
-        for bracket in brackets.values():
-            ordered = sorted(bracket, key=lambda trial: (-scores[trial], trial))
-            for trial in ordered[-(-len(ordered) // prune.eta) :]:
-                if np.isinf(scores[trial]):
-                    continue  # it has converged: there is nothing left to weed out
+            passed = [rung for rung in self._rungs[trial] if rung <= now]
+            reached.setdefault((self._bracket[trial], passed[-1]), []).append(trial)
+            self._rungs[trial] = self._rungs[trial][len(passed) :]
+        pruned: list[int] = []
+        for rung, trials in reached.items():
+            scores = {trial: self._score(history, trial) for trial in trials}
+            staying = prune.go_on(scores, self._raced.get(rung, ()))
+            for trial in trials:
+                if trial in staying or np.isinf(scores[trial]):
+                    continue  # who has converged has nothing left to be weeded out
                 self._rungs.pop(trial)
                 pruned += [int(i) for i in alive if self.trials[i] == trial]
         return pruned
 
     def _score(self, history: History, trial: int) -> float:
-        """Mean of its seeds' last evaluations; infinite once all have converged, lowest for a diverged one."""
         own = np.flatnonzero(self.trials == trial)
-        if np.all(self._converged_at[own] >= 0):
-            return np.inf
-        scores = history.final_eval[own].mean(axis=1)
-        return float(np.mean(np.where(np.isfinite(scores) & history.finite[own], scores, -1e30)))
+        returns = history.final_eval[own].mean(axis=1)
+        return score(returns.astype(np.float64), self._converged_at[own] >= 0, history.finite[own])
 
 
 def lane_row(

@@ -22,6 +22,7 @@ from dqn_jax.sweep.checkpoint import WaveCheckpoint
 from dqn_jax.sweep.definition import preset_of, rules_of
 from dqn_jax.sweep.plan import fitted_groups
 from dqn_jax.sweep.progress import Meter, OnProgress, Tally
+from dqn_jax.sweep.pruning import Rung, scores_of
 from dqn_jax.sweep.space import Group
 from dqn_jax.sweep.store import Store, Unit
 from dqn_jax.sweep.wave import Programs, WaveLane, WaveProgress, make_programs, run_wave
@@ -54,6 +55,7 @@ class Worker:
         self.tally = Tally()
         self.allowance = Allowance(_CHECKPOINT_SHARE)
         self._programs: tuple[Any, Programs] | None = None
+        self._scores: dict[int, dict[Rung, list[float]]] = {}  # of units that are done, for pruning
 
     @property
     def stopping(self) -> bool:
@@ -82,6 +84,30 @@ class Worker:
             },
         )
         return programs
+
+    def raced(self, unit: Unit) -> dict[Rung, list[float]]:
+        """What trials of earlier units that are done had scored at each rung.
+
+        Raises:
+          RunError: if an older version began to prune here, by other rules.
+        """
+        prune = self.rules.prune
+        if prune is None or unit.phase != "search":
+            return {}
+        if "among" not in self.store.definition["prune"]:
+            raise runs.RunError(
+                "prune: an older dqn_jax began this sweep and pruned by other rules; go on with that one "
+                "(provenance.json says which), or start a new sweep."
+            )
+        found: dict[Rung, list[float]] = {}
+        for earlier, state in self.store.units():
+            if earlier.id >= unit.id or state != "done" or earlier.phase != unit.phase:
+                continue
+            if earlier.id not in self._scores:
+                self._scores[earlier.id] = scores_of(prune, *self.store.of_unit(earlier.id))
+            for rung, scores in self._scores[earlier.id].items():
+                found.setdefault(rung, []).extend(scores)
+        return found
 
     def note(self, what: str, entry: dict[str, Any]) -> None:
         """Add an entry to a list in plan.json: what really happened, beside what was planned."""
@@ -175,6 +201,7 @@ def run_unit(worker: Worker, unit: Unit) -> bool:
         if worker.directory is not None and kind_of(group.config.env) == "pool":
             worker.warn(runs.note_fresh_games(worker.directory, {"wave": unit.id, "env_steps": env_steps}))
 
+    raced = worker.raced(unit)
     with _lease(store, unit, worker.owner) as held:
         meter.show("compile")
         programs = worker.programs(group, unit)
@@ -195,6 +222,7 @@ def run_unit(worker: Worker, unit: Unit) -> bool:
                 on_progress=on_progress,
                 warn=worker.warn,
                 resumed=resumed,
+                raced=raced,
             )
     if ended:
         store.finish(unit.id)
