@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import json
 import os
 import re
@@ -17,6 +18,7 @@ import numpy as np
 from dqn_jax.config import ConfigError, RunError
 from dqn_jax.interrupt import removed_at_stop
 
+LOCK = "lock"  # the file that says who works in a folder
 _TEMPORARY = re.compile(r"\.[0-9a-f]{16}\.tmp(\.[^.]*)?$")
 _NO_LINKS = getattr(os, "O_NOFOLLOW", 0)  # Windows has none
 
@@ -63,6 +65,47 @@ def clear_errors(where: Path, remedy: str = "go on with --resume", field: str = 
         mend = {errno.ENOSPC: "free space", errno.EDQUOT: "free space", errno.ENOENT: "create the folder again"}
         first = mend.get(error.errno or 0, "make it writable")
         raise RunError(f"{field}: cannot write to {where} ({_reason(error)}); {first}, then {remedy}.") from error
+
+
+@contextlib.contextmanager
+def lock(folder: Path, field: str) -> Iterator[None]:
+    """Be the only process that works in `folder`; any kind of death ends it.
+
+    Raises:
+      ConfigError: if another process does; `field` is what that is called.
+      OSError: if the folder cannot be written to.
+    """
+    path = folder / LOCK
+    with contextlib.ExitStack() as held:
+        while True:
+            file = held.enter_context(path.open("a+"))
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                file.seek(0)
+                raise ConfigError(
+                    f"{field}: {folder} is being run by process {file.read().strip()}; wait for it, or stop it."
+                ) from None
+            with contextlib.suppress(FileNotFoundError):
+                if os.path.samestat(os.fstat(file.fileno()), path.stat()):
+                    break  # else whoever held it has just ended, and took the file away
+        file.truncate(0)
+        file.write(str(os.getpid()))
+        file.flush()
+        try:
+            yield
+        finally:
+            with contextlib.suppress(OSError):
+                path.unlink()
+
+
+def unused(folder: Path) -> bool:
+    """Whether a folder is empty, but for what a process of ours leaves that was killed before it began.
+
+    Raises:
+      OSError: if it cannot be read.
+    """
+    return all(path.name == LOCK or _TEMPORARY.search(path.name) for path in folder.iterdir())
 
 
 def check_writable(path: Path, field: str) -> None:

@@ -24,7 +24,7 @@ import jax
 import numpy as np
 
 from dqn_jax.config import Config, ConfigError, HParams, RunError
-from dqn_jax.files import clear_errors, plain, read_json, write_json
+from dqn_jax.files import clear_errors, plain, read_json, unused, write_json
 from dqn_jax.redact import redact
 
 FORMAT = 1  # of config.json; a newer one is refused
@@ -47,15 +47,23 @@ def new_run_dir(root: Path, name: str) -> Path:
 
 
 def claim_run_dir(path: Path) -> Path:
-    """Create `path` for a new run; it may exist if it is empty."""
+    """Create `path` for a new run; it may exist if it is empty, or one was killed there before it began."""
     try:
         path.mkdir(parents=True, exist_ok=True)
-        occupied = any(path.iterdir())
+        occupied = not unused(path)
     except OSError as error:
         raise RunError(f"out: cannot create {path} ({error.strerror}); choose another folder.") from error
     if occupied:
         raise ConfigError(f"out: {path} is not empty; choose another folder, or go on with the run in it by --resume.")
     return path
+
+
+def never_begun(path: Path) -> bool:
+    """Whether a run was to be made at `path`, and was stopped before anything of it was there."""
+    try:
+        return path.is_dir() and unused(path)
+    except OSError:
+        return False
 
 
 def find_run(path: str | Path, field: str = "run") -> Path:

@@ -7,7 +7,7 @@ import dataclasses
 import functools
 import shlex
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dqn_jax import checkpoint, convergence, devices, play, runs
+from dqn_jax import checkpoint, convergence, devices, files, play, runs
 from dqn_jax._import_time import import_seconds
 from dqn_jax.bounds import value_bound
 from dqn_jax.config import Config, ConfigError, HParams, envs_per_step, validate
@@ -147,17 +147,19 @@ def train(
     learnt = None if source is None else _load_weights(source, loop, len(lane_seeds))
     if chosen.note:
         warn(chosen.note)
-    with Interrupt() as interrupt:
+    run = _open_run(settings, out, root, resume)
+    with Interrupt() as interrupt, _alone(run, resume):
+        if run is not None:
+            interrupt.remedy = f"go on with --resume --out {shlex.quote(str(run))}"
         return _run(
             settings,
             parsed,
             loop,
             learnt,
+            run,
             interrupt,
             stop=stop,
             max_minutes=max_minutes,
-            out=out,
-            root=root,
             resume=resume,
             save_episodes=save_episodes,
             on_progress=on_progress,
@@ -171,12 +173,11 @@ def _run(
     parsed: Sequence[convergence.Criterion],
     loop: AnyLoop,
     learnt: Params | None,
+    run: Path | None,
     interrupt: Interrupt,
     *,
     stop: Literal["budget", "converged"],
     max_minutes: float | None,
-    out: str | Path | None,
-    root: str | Path | None,
     resume: bool,
     save_episodes: bool,
     on_progress: Callable[[Progress], None] | None,
@@ -185,9 +186,6 @@ def _run(
 ) -> TrainResult:
     """Train with settings that are possible: `learnt` are the networks to start from, `parsed` the criteria."""
     lane_seeds = settings.seeds
-    run = _open_run(settings, out, root, resume)
-    if run is not None:
-        interrupt.remedy = f"go on with --resume --out {shlex.quote(str(run))}"
     step, over_pool = envs_per_step(settings.config), isinstance(loop, PoolLoop)
     history = History(lane_seeds, step, settings.config.total_episodes, rows_before_acting=over_pool)
     bound = value_bound(settings.config, settings.hparams, len(lane_seeds))
@@ -304,6 +302,8 @@ def _open_run(settings: runs.RunSettings, out: str | Path | None, root: str | Pa
         return None
     if not resume:
         return runs.claim_run_dir(Path(out)) if out is not None else runs.new_run_dir(Path(root or ""), settings.name)
+    if out is not None and runs.never_begun(Path(out)):
+        return Path(out)
     run = runs.find_run(out if out is not None else Path(root or "") / settings.name)
     differences = runs.differences(runs.load_settings(run), settings)
     if differences:
@@ -313,6 +313,21 @@ def _open_run(settings: runs.RunSettings, out: str | Path | None, root: str | Pa
             + "; a run goes on only with its own settings: drop --resume to start a new one."
         )
     return run
+
+
+@contextlib.contextmanager
+def _alone(run: Path | None, resume: bool) -> Iterator[None]:
+    """Be the only process that writes to this run."""
+    if run is None:
+        yield
+        return
+    with contextlib.ExitStack() as held:
+        with files.clear_errors(run):
+            held.enter_context(files.lock(run, "out"))
+            files.clear_unfinished(run)
+        if not resume:
+            runs.claim_run_dir(run)  # another may have come and gone since
+        yield
 
 
 def _weights_run(path: Path, resumed: str | Path | None) -> Path:

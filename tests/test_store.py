@@ -130,7 +130,7 @@ def test_a_sweep_is_recorded_as_it_was_run(place):
         assert opened.recorded() == {("search", t, s) for t in range(4) for s in range(2)}
     if place.directory is not None:
         names = sorted(path.name for path in place.directory.rglob("*") if path.is_file())
-        assert names == ["lock", "store.sqlite", "sweep.json", "unit-00000.parquet", "unit-00001.parquet"]
+        assert names == ["store.sqlite", "sweep.json", "unit-00000.parquet", "unit-00001.parquet"]
 
 
 def test_points_come_back_in_their_own_types(place):
@@ -787,7 +787,7 @@ while True:
         except ConfigError as error:
             assert "is not empty" in str(error) and "--resume" in str(error)
     assert load_data(directory).name == definition["name"]
-    assert sorted(path.name for path in directory.iterdir()) == ["lock", "store.sqlite", "sweep.json"]
+    assert sorted(path.name for path in directory.iterdir()) == ["store.sqlite", "sweep.json"]
     at += stride
 print(json.dumps(states))
 """

@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import contextlib
 import datetime
-import fcntl
 import functools
 import io
 import json
@@ -33,7 +32,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 import numpy as np
 
 from dqn_jax.config import ConfigError, RunError
-from dqn_jax.files import atomic, write_json
+from dqn_jax.files import LOCK, atomic, lock, write_json
 from dqn_jax.redact import redact
 from dqn_jax.sweep.results import CURVE_COLUMNS, LANE_COLUMNS, PHASES, SWEEP_FILES, SweepData
 from dqn_jax.sweep.space import Space, distribution, parse_space
@@ -45,7 +44,6 @@ if TYPE_CHECKING:  # slow to import, as pandas, SQLAlchemy and Optuna are wherev
     from dqn_jax.sweep.adaptive import Past
 
 _SQLITE, _COPY = SWEEP_FILES
-_LOCK = "lock"
 _PATIENCE_SECONDS = 60  # how long a server that was there may be away, as while it restarts
 _GENERATION = "dqn_jax:generation"  # which draw of CMA-ES a trial came from
 
@@ -438,7 +436,7 @@ class Store:
         if self.directory is None:
             yield
             return
-        with self._clear_errors(), _sole(self.directory):
+        with self._clear_errors(), lock(self.directory, "sweep"):
             self.release()
             yield
 
@@ -698,7 +696,7 @@ def _claimed(directory: Path, beside: Sequence[str] = ()) -> Iterator[None]:
     except OSError as error:
         raise RunError(f"out: cannot create {directory} ({error.strerror}); choose another folder.") from error
     if not occupied:
-        with _sole(directory):
+        with lock(directory, "sweep"):
             occupied = _foreign(directory, beside)  # another may have been faster
             if not occupied:
                 try:
@@ -709,7 +707,7 @@ def _claimed(directory: Path, beside: Sequence[str] = ()) -> Iterator[None]:
                 except BaseException:
                     if is_new:
                         with contextlib.suppress(OSError):  # nothing was there a moment ago
-                            (directory / _LOCK).unlink()
+                            (directory / LOCK).unlink()
                             directory.rmdir()
                     raise
     raise ConfigError(
@@ -719,33 +717,12 @@ def _claimed(directory: Path, beside: Sequence[str] = ()) -> Iterator[None]:
 
 def _foreign(directory: Path, beside: Sequence[str] = ()) -> bool:
     """Whether a folder holds anything but what is there before its store is."""
-    return any(path.name not in (_LOCK, *beside) and not _is_debris(path) for path in directory.iterdir())
+    return any(path.name not in (LOCK, *beside) and not _is_debris(path) for path in directory.iterdir())
 
 
 def _is_debris(path: Path) -> bool:
     """Whether a kill left it: `files.atomic` writes under such names."""
     return re.fullmatch(r"\.\w+\.[0-9a-f]+\.tmp\.(sqlite|json)(-\w+)?", path.name) is not None
-
-
-@contextlib.contextmanager
-def _sole(directory: Path) -> Iterator[None]:
-    """Be the only process at work in a folder; any kind of death ends it.
-
-    Raises:
-      ConfigError: if another is.
-    """
-    with (directory / _LOCK).open("a+") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            file.seek(0)
-            raise ConfigError(
-                f"sweep: {directory} is being run by process {file.read().strip()}; wait for it, or stop it."
-            ) from None
-        file.truncate(0)
-        file.write(str(os.getpid()))
-        file.flush()
-        yield
 
 
 # -- values -------------------------------------------------------------------------------------------------
