@@ -14,7 +14,7 @@ from typing import Any
 
 import tyro
 
-from dqn_jax import benchmark, devices, files, interrupt, presets, report, runs
+from dqn_jax import benchmark, best, devices, files, interrupt, presets, report, runs
 from dqn_jax.config import ConfigError, suggest
 from dqn_jax.convergence import KINDS
 from dqn_jax.display import SweepDisplay, TrainDisplay, summary_tables, sweep_tables
@@ -172,6 +172,7 @@ def _train(arguments: Sequence[str]) -> int:
             root=Path("runs"),
             resume=args.resume,
             weights=args.weights,
+            checkpoint=args.checkpoint,
             save_episodes=args.save_episodes,
             on_progress=display.update,
             warn=display.warn,
@@ -283,25 +284,43 @@ def _report(arguments: Sequence[str]) -> int:
 
 def _evaluate(arguments: Sequence[str]) -> int:
     args = _parse(Evaluate, "evaluate", arguments)
-    result = evaluate_run(args.run, episodes=args.episodes, epsilon=args.epsilon, eval_seed=args.eval_seed)
+    result = evaluate_run(
+        args.run,
+        episodes=args.episodes,
+        epsilon=args.epsilon,
+        eval_seed=args.eval_seed,
+        checkpoint=args.checkpoint,
+    )
     if args.json:
         print(json.dumps(result, indent=1))
         return 0
-    print(f"{result['run']}: {args.episodes} new episodes per seed, epsilon {result['epsilon']:g}")
+    print(f"{result['run']}: {result['checkpoint']} checkpoint, after {best.describe(result['env_steps'])}")
+    if result["chosen_on_these_starts"]:
+        print("chosen by evaluations on these very starts, which flatter it; another --eval-seed plays it anew")
+    elif result["checkpoint"] == "best":
+        print("each seed's was chosen by its evaluations in training, and is played anew here, from other starts")
+    print(f"{args.episodes} new episodes per seed, epsilon {result['epsilon']:g}")
     low, high = result["interval95"]
     interval = "" if low is None else f"  (95% interval {low:.1f} to {high:.1f})"
     print(f"mean over {len(result['seeds'])} seeds {result['mean']:.1f}{interval}")
-    for seed, mean, worst in zip(result["seeds"], result["mean_return"], result["worst_return"], strict=True):
-        print(f"  seed {seed:<6} mean {mean:8.1f}   worst episode {worst:8.1f}")
+    columns = ("seeds", "env_steps", "mean_return", "worst_return")
+    for seed, steps, mean, worst in zip(*(result[column] for column in columns), strict=True):
+        print(f"  seed {seed:<6} after {steps:>11,} steps   mean {mean:8.1f}   worst episode {worst:8.1f}")
     return 0
 
 
 def _record(arguments: Sequence[str]) -> int:
     args = _parse(Record, "record", arguments)
-    episode_return, frames = record_run(
-        args.run, args.output, seed=args.seed, random=args.random, start=args.start, q_values=args.q_values
+    episode_return, frames, who = record_run(
+        args.run,
+        args.output,
+        seed=args.seed,
+        random=args.random,
+        start=args.start,
+        q_values=args.q_values,
+        checkpoint=args.checkpoint,
     )
-    print(f"{args.output}: return {episode_return:g}, {frames} frames")
+    print(f"{args.output}: {who}, return {episode_return:g}, {frames} frames")
     return 0
 
 

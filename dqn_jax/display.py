@@ -14,7 +14,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from dqn_jax import convergence
+from dqn_jax import best, convergence
 from dqn_jax.config import show
 from dqn_jax.train import Progress, TrainResult
 
@@ -221,7 +221,7 @@ def sweep_tables(result: SweepResult) -> None:
         highlight=False,
     )
     if result.directory is not None:
-        console.print(f"files   {result.directory}", highlight=False, soft_wrap=True)
+        console.print(f"files   {result.directory}", highlight=False, markup=False, soft_wrap=True)
         console.print(f"report  dqn-jax report {result.directory}", highlight=False, soft_wrap=True)
 
 
@@ -249,7 +249,8 @@ def summary_tables(result: TrainResult) -> None:
     """Print how it went: convergence by criterion, the final evaluation, time, and where the files are."""
     console, summary = Console(), result.summary
     seeds = len(summary["seeds"])
-    console.print(f"{summary['preset']} on {summary['env']}, {seeds} seeds (medians over all of them)", soft_wrap=True)
+    told = f"{summary['preset']} on {summary['env']}, {seeds} seeds (medians over all of them)"
+    console.print(told, markup=False, soft_wrap=True)
     table = Table(box=None, show_edge=False, pad_edge=False)
     table.add_column("criterion", no_wrap=True)
     for column in ("converged", "env steps", "updates", "episodes", "seconds", "stays"):
@@ -278,6 +279,14 @@ def summary_tables(result: TrainResult) -> None:
         f"worst {_number(final['worst'])} (seed {final['worst_seed']})",
         highlight=False,
     )
+    highest = [x for x in summary["best_eval_return"] if np.isfinite(x)]
+    if highest:
+        console.print(
+            f"best evaluation   mean {_number(float(np.mean(highest)))}, each seed's highest, after "
+            f"{best.describe(summary['best_env_steps'])};\n"
+            "                  chosen by the evaluation it is told by: 'evaluate --checkpoint best' plays it anew",
+            highlight=False,
+        )
     rates, spent = summary["throughput"], summary["seconds"]
     console.print(
         f"speed             {rates['env_steps_per_second'] or 0:,.0f} env steps/s, "
@@ -291,7 +300,7 @@ def summary_tables(result: TrainResult) -> None:
     if summary["diverged"]:
         console.print(f"[red]diverged[/red]          seeds {', '.join(map(str, summary['diverged']))}", highlight=False)
     if result.run:
-        console.print(f"files             {result.run}", highlight=False, soft_wrap=True)
+        console.print(f"files             {result.run}", highlight=False, markup=False, soft_wrap=True)
 
 
 def _in_short(summary: dict[str, Any]) -> list[str]:

@@ -35,6 +35,8 @@ class Train:
     """Go on with the run in --out, or with the newest run of this name in runs/."""
     weights: Path | None = None
     """Start from the networks of this run instead of fresh ones; replay, optimiser and exploration start anew."""
+    checkpoint: Literal["last", "best"] = "last"
+    """Which networks of --weights: the last, or each seed's best by its evaluations in training."""
     stop: Literal["budget", "converged"] = "budget"
     """'converged' ends the run once every seed has met the first criterion; total_steps is the cap."""
     max_minutes: float | None = None
@@ -147,6 +149,8 @@ class Evaluate:
 
     run: tyro.conf.Positional[Path]
     """Folder of a run, or one above it (then the newest run in it)."""
+    checkpoint: Literal["last", "best"] = "last"
+    """Which networks: the last, or each seed's best by its evaluations in training."""
     episodes: int = 100
     """Episodes per seed."""
     epsilon: float | None = None
@@ -165,6 +169,8 @@ class Record:
     """Folder of a run, or one above it (then the newest run in it)."""
     output: Annotated[Path, tyro.conf.arg(aliases=["-o"])] = Path("film.gif")
     """The film: .gif or .mp4."""
+    checkpoint: Literal["last", "best"] = "last"
+    """Which networks: the last, or the seed's best by its evaluations in training."""
     seed: int | None = None
     """Which seed's agent (default: the one with the median final evaluation)."""
     random: bool = False

@@ -6,13 +6,14 @@ import functools
 import json
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, NamedTuple, get_args
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dqn_jax import checkpoint, convergence, devices, files, film, pool_film, runs
+from dqn_jax import best, convergence, devices, files, film, pool_film, runs
+from dqn_jax import checkpoint as checkpoints
 from dqn_jax.config import ConfigError
 from dqn_jax.loop import Loop
 from dqn_jax.paths import AnyLoop, lane_shapes, loop_for, play_agents, rows_apart
@@ -21,33 +22,78 @@ from dqn_jax.prng import make_key
 from dqn_jax.rows import without_rows
 from dqn_jax.types import Key, Obs, Params
 
+Which = Literal["last", "best"]
 
-def load_agents(run: Path) -> tuple[runs.RunSettings, AnyLoop, Params]:
-    """A run's settings, loop, and online networks (leaves `[L, ...]`) from its newest whole checkpoint.
+
+class Agents(NamedTuple):
+    """The L agents of a run."""
+
+    settings: runs.RunSettings
+    loop: AnyLoop
+    params: Params  # online networks, leaves [L, ...]
+    which: Which
+    env_steps: np.ndarray  # [L], after which they were saved
+    eval_return: np.ndarray | None  # [L], of the evaluations that the best ones were chosen by
+
+    def describe(self, lane: int | None = None) -> str:
+        """Which they are, all or one of them, in words."""
+        steps = self.env_steps if lane is None else self.env_steps[lane : lane + 1]
+        return f"{self.which} checkpoint, after {best.describe(steps)}"
+
+
+def load_agents(run: Path, checkpoint: Which = "last") -> Agents:
+    """A run's agents from its newest whole checkpoint, or each seed's best by evaluation.
 
     Raises:
-      ConfigError: if there is no run or no checkpoint.
+      ConfigError: if there is no run or no such checkpoint.
     """
+    if checkpoint not in get_args(Which):
+        raise ConfigError(f"checkpoint: '{checkpoint}' is none of {', '.join(get_args(Which))}.")
     devices.configure()
     settings = runs.load_settings(run)
     loop = loop_for(settings.config)
     shapes = lane_shapes(loop, settings.seeds, settings.hparams)
+    if checkpoint == "best":
+        params, notes = _load_best(run, jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), shapes))
+        if notes["seeds"].tolist() != list(settings.seeds):
+            raise ConfigError(f"checkpoint: {best.path_of(run)} is of another run; use --checkpoint last.")
+        return Agents(settings, loop, params, checkpoint, notes["env_steps"], notes["eval_return"])
     if rows_apart(loop, settings.config):
         shapes = without_rows(shapes)  # to play, no replay is needed
-    saved = checkpoint.load(run, shapes, warn=lambda line: print(f"dqn-jax: {line}", file=sys.stderr))
+    saved = checkpoints.load(run, shapes, warn=lambda line: print(f"dqn-jax: {line}", file=sys.stderr))
     if saved is None:
         raise ConfigError(f"run: {run} has no whole checkpoint; train for longer or choose another run.")
-    return settings, loop, saved[1].agent.params
+    env_steps = np.full(len(settings.seeds), saved.env_steps)
+    return Agents(settings, loop, saved.lanes.agent.params, checkpoint, env_steps, None)
 
 
-def evaluate_run(path: Path, *, episodes: int, epsilon: float | None, eval_seed: int) -> dict[str, Any]:
+def _load_best(run: Path, lane: Any) -> tuple[Params, dict[str, np.ndarray]]:
+    """The best networks of a run whose lanes have the shapes `lane`, and what is known of them."""
+    try:
+        return best.load(run, lane.agent.params)
+    except FileNotFoundError:
+        raise ConfigError(
+            f"checkpoint: {run} keeps no best networks (it was stopped before its first evaluation, or written by an "
+            "earlier dqn_jax); use --checkpoint last."
+        ) from None
+    except (OSError, ValueError) as error:
+        raise ConfigError(
+            f"checkpoint: {best.path_of(run)} is damaged ({error}); use --checkpoint last, or go on with the run by "
+            "--resume, which writes it again."
+        ) from error
+
+
+def evaluate_run(
+    path: Path, *, episodes: int, epsilon: float | None, eval_seed: int, checkpoint: Which = "last"
+) -> dict[str, Any]:
     """Returns of `episodes` new episodes for every seed of a run."""
     if episodes < 1:
         raise ConfigError(f"episodes: {episodes} is not possible; use 1 or more.")
     if epsilon is not None and not 0.0 <= epsilon <= 1.0:
         raise ConfigError(f"epsilon: {epsilon:g} is not possible; use a probability between 0 and 1.")
     run = runs.find_run(path)
-    settings, loop, params = load_agents(run)
+    agents = load_agents(run, checkpoint)
+    settings, loop, params = agents.settings, agents.loop, agents.params
     if epsilon is None:
         epsilon = settings.config.eval_epsilon
     result = play_agents(loop, params, episodes=episodes, epsilon=epsilon, eval_seed=eval_seed)
@@ -56,6 +102,11 @@ def evaluate_run(path: Path, *, episodes: int, epsilon: float | None, eval_seed:
     low, high = convergence.mean_interval(means)
     return {
         "run": str(run),
+        "checkpoint": checkpoint,
+        "env_steps": agents.env_steps.tolist(),
+        "eval_seed": eval_seed,
+        # The best ones were chosen by their evaluations in training: on the same starts they would look too good.
+        "chosen_on_these_starts": checkpoint == "best" and eval_seed == settings.config.eval_seed,
         "env": settings.config.env,
         "episodes": episodes,
         "epsilon": epsilon,
@@ -85,31 +136,49 @@ def film_title(loop: AnyLoop, who: str) -> str:
 
 
 def record_run(
-    path: Path, output: Path, *, seed: int | None, random: bool, start: int, q_values: bool
-) -> tuple[float, int]:
-    """Film one episode of a run's agent (or of a random policy); gives its return and the number of frames."""
+    path: Path,
+    output: Path,
+    *,
+    seed: int | None,
+    random: bool,
+    start: int,
+    q_values: bool,
+    checkpoint: Which = "last",
+) -> tuple[float, int, str]:
+    """Film one episode of a run's agent (or of a random policy); gives its return, the number of frames, and who."""
     film.check_suffix(output)
     files.check_writable(output, "output")
     if q_values and random:
         raise ConfigError("q_values: a random policy has none; leave out one of the two.")
     run = runs.find_run(path)
-    settings, loop, params = load_agents(run)
+    agents = load_agents(run, checkpoint)
+    settings, loop, params = agents.settings, agents.loop, agents.params
     if seed is not None and seed not in settings.seeds:
         raise ConfigError(f"seed: {run} has no seed {seed}; it has {', '.join(map(str, settings.seeds))}.")
     if not can_draw(loop):
         raise ConfigError(
             f"run: {settings.config.env} cannot be drawn; classic control, MinAtar, grids and what EnvPool renders can."
         )
-    if seed is None:
-        summary = run / "summary.json"
-        final = json.loads(summary.read_text())["final_eval_return"] if summary.is_file() else [0.0]
-        lane = median_lane([np.nan if x is None else x for x in final])
-    else:
-        lane = settings.seeds.index(seed)
+    lane = settings.seeds.index(seed) if seed is not None else median_lane(_final_returns(run, agents))
     own = None if random else jax.tree.map(lambda x: x[lane], params)
-    who = "random policy" if random else f"seed {settings.seeds[lane]}"
+    who = told = "random policy"
+    if not random:
+        who = f"seed {settings.seeds[lane]}"
+        told = f"{who}, {agents.describe(lane)}"
+        who += f", its best ({agents.env_steps[lane]:,} steps)" if checkpoint == "best" else ""
     with files.clear_errors(output, "try again", "output"):
-        return film_policy(loop, own, output, start=start, title=film_title(loop, who), q_values=q_values)
+        return *film_policy(loop, own, output, start=start, title=film_title(loop, who), q_values=q_values), told
+
+
+def _final_returns(run: Path, agents: Agents) -> np.ndarray:
+    """`[L]`, of each agent's evaluation in training, NaN where none is known."""
+    if agents.eval_return is not None:
+        return agents.eval_return
+    summary = run / "summary.json"
+    final = json.loads(summary.read_text())["final_eval_return"] if summary.is_file() else []
+    return (
+        np.array(final, np.float64) if len(final) == len(agents.env_steps) else np.full(len(agents.env_steps), np.nan)
+    )
 
 
 def film_policy(

@@ -12,6 +12,7 @@ import jax
 import numpy as np
 
 from dqn_jax import checkpoint, convergence, files, report, runs
+from dqn_jax.best import Best
 from dqn_jax.checkpoint import Saved
 from dqn_jax.config import RunError
 from dqn_jax.history import History
@@ -56,6 +57,7 @@ class Recorder:
         self.save_episodes = save_episodes
         self._writers: list[Any] = []
         self._events_written = 0
+        self._best_written = np.zeros(0, np.int64)  # environment steps of the best networks in the file
 
     def provenance(self) -> None:
         """Write where the numbers come from; what was noted of an earlier part of the run stays."""
@@ -70,17 +72,25 @@ class Recorder:
             self._tables(history)
             self._events(history)
 
-    def checkpoint(self, env_steps: int, lanes: Any, history: History) -> None:
-        """Save everything that going on needs (`lanes` as the population has them)."""
+    def checkpoint(self, env_steps: int, lanes: Any, history: History, best: Best) -> None:
+        """Save everything that going on needs (`lanes` as the population has them), then the best networks."""
         saved = self._population.layout.fetch(lanes if self._rows is None else without_rows(lanes), self._everyone)
+        host = history.arrays() | best.arrays()
         with files.clear_errors(self.run):
             if self._rows is None:
-                checkpoint.save(self.run, env_steps, saved, history.arrays())
-                return
-            before = self._rows.saved
-            self._rows.append(lanes, int(saved.replay[0]), self._everyone)
-            checkpoint.save(self.run, env_steps, saved, history.arrays())
-            self._rows.forget(before)  # the checkpoint before this one is kept too
+                checkpoint.save(self.run, env_steps, saved, host)
+            else:
+                before = self._rows.saved
+                self._rows.append(lanes, int(saved.replay[0]), self._everyone)
+                checkpoint.save(self.run, env_steps, saved, host)
+                self._rows.forget(before)  # the checkpoint before this one is kept too
+            self.best(best)
+
+    def best(self, best: Best) -> None:
+        """Write the best networks, where they have changed."""
+        if not np.array_equal(best.env_steps, self._best_written):
+            best.save(self.run, self.settings.seeds)
+            self._best_written = best.env_steps.copy()
 
     def load(self, warn: Callable[[str], None]) -> Saved | None:
         """What the run goes on from, as `checkpoint.load`."""

@@ -95,6 +95,7 @@ class RunSettings:
     hparams: HParams
     criteria: tuple[str, ...]
     weights: str | None = None  # the run whose networks this one started from
+    checkpoint: str = "last"  # which of them: "last" or "best"
 
 
 def save_settings(run: Path, settings: RunSettings) -> None:
@@ -105,6 +106,7 @@ def save_settings(run: Path, settings: RunSettings) -> None:
         "seeds": settings.seeds,
         "criteria": settings.criteria,
         "weights": settings.weights,
+        "checkpoint": settings.checkpoint,
         "config": dataclasses.asdict(settings.config),
         "hparams": settings.hparams._asdict(),
     }
@@ -124,7 +126,13 @@ def load_settings(run: Path) -> RunSettings:
             raise ConfigError(f"run: {run} was written by a newer dqn_jax (format {value['format']}); update dqn_jax.")
         config, hparams = settings_from(value["config"], value["hparams"])
         return RunSettings(
-            value["name"], tuple(value["seeds"]), config, hparams, tuple(value["criteria"]), value.get("weights")
+            value["name"],
+            tuple(value["seeds"]),
+            config,
+            hparams,
+            tuple(value["criteria"]),
+            value.get("weights"),
+            value.get("checkpoint", "last"),
         )
     except (OSError, ValueError, KeyError, TypeError) as error:
         if isinstance(error, ConfigError):
@@ -152,6 +160,7 @@ def differences(saved: RunSettings, wanted: RunSettings) -> list[tuple[str, Any,
         values = {
             "seeds": settings.seeds,
             "weights": settings.weights,
+            "checkpoint": settings.checkpoint,
             **dataclasses.asdict(settings.config),
             **settings.hparams._asdict(),
         }

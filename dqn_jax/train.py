@@ -15,9 +15,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dqn_jax import checkpoint, convergence, devices, files, play, runs
+from dqn_jax import convergence, devices, files, play, runs
 from dqn_jax._import_time import import_seconds
+from dqn_jax.best import Best
 from dqn_jax.bounds import value_bound
+from dqn_jax.checkpoint import Allowance
 from dqn_jax.config import Config, ConfigError, HParams, envs_per_step, validate
 from dqn_jax.history import History
 from dqn_jax.interrupt import Interrupt
@@ -64,6 +66,7 @@ class TrainResult:
     history: History
     converged: np.ndarray  # [L], bool, by the first criterion
     params: Params  # online networks, leaves [L, ...], on the host
+    best_params: Params | None  # each seed's at its best evaluation (`best_eval_return` in the summary); None without
     settings: runs.RunSettings
     run: Path | None  # folder, where one was written
     interrupted: bool  # stopped by a signal; `resume=True` goes on
@@ -91,6 +94,7 @@ def train(
     root: str | Path | None = None,
     resume: bool = False,
     weights: str | Path | None = None,
+    checkpoint: Literal["last", "best"] = "last",
     save_episodes: bool = False,
     on_progress: Callable[[Progress], None] | None = None,
     warn: Callable[[str], None] = lambda line: print(line, file=sys.stderr),
@@ -112,6 +116,7 @@ def train(
       resume: go on with the run in `out`, or the newest of this preset in `root`.
       weights: start from the networks of this run, seed by seed (or all seeds from its only one), instead of
         fresh ones. Replay, optimiser and exploration start anew.
+      checkpoint: which of its networks: the last, or each seed's best by evaluation.
       save_episodes: also write `episodes.csv`, one row per finished training episode.
       on_progress: called before compilation and after every chunk; over a pool, whose chunks can be long, every second
         within them too.
@@ -140,11 +145,12 @@ def train(
         chosen.hparams,
         tuple(criterion.name for criterion in parsed),
         None if source is None else str(source),
+        "last" if source is None else checkpoint,
     )
     # Before anything is written: these refuse what the environment or the number of lanes does not allow.
     loop = loop_for(settings.config)
     stack_hparams(settings.hparams, len(lane_seeds))
-    learnt = None if source is None else _load_weights(source, loop, len(lane_seeds))
+    learnt = None if source is None else _load_weights(source, checkpoint, loop, len(lane_seeds))
     if chosen.note:
         warn(chosen.note)
     run = _open_run(settings, out, root, resume)
@@ -186,6 +192,7 @@ def _run(
 ) -> TrainResult:
     """Train with settings that are possible: `learnt` are the networks to start from, `parsed` the criteria."""
     lane_seeds = settings.seeds
+    best = Best(len(lane_seeds))
     step, over_pool = envs_per_step(settings.config), isinstance(loop, PoolLoop)
     history = History(lane_seeds, step, settings.config.total_episodes, rows_before_acting=over_pool)
     bound = value_bound(settings.config, settings.hparams, len(lane_seeds))
@@ -226,11 +233,14 @@ def _run(
     else:
         env_steps, saved, arrays = resumed
         history.restore(arrays)
+        best.restore(arrays, population.lane_shapes.agent.params)
+        if recorder:
+            recorder.best(best)  # it may be older than the checkpoint
         lanes = layout.place(saved)
         del resumed, saved  # replays are large, and these are copies
         pace = Pace(max_minutes, history.seconds)
     last_step = loop.warmup_steps + loop.num_chunks * loop.steps_per_chunk
-    allowance, saved_at = checkpoint.Allowance(_CHECKPOINT_SHARE), env_steps
+    allowance, saved_at = Allowance(_CHECKPOINT_SHARE), env_steps
     stopped = False
     interrupt.answer = pace.answer
     with contextlib.closing(population):
@@ -255,21 +265,26 @@ def _run(
             history.add(env_steps, env_steps + loop.steps_per_chunk, pace.seconds(), host)
             pace.end()
             env_steps += loop.steps_per_chunk
+            best.update(
+                env_steps,
+                history.readings["eval_return"][-1],
+                functools.partial(layout.fetch, networks_of(lanes)),
+            )
             for tracker in trackers:
                 tracker(history)
             if recorder:
                 recorder.chunk(history)
                 if allowance.left():
                     with allowance.spend():
-                        recorder.checkpoint(env_steps, lanes, history)
+                        recorder.checkpoint(env_steps, lanes, history, best)
                     saved_at = env_steps
                     pace.saved()
             report("train", env_steps)
         if recorder and saved_at != env_steps:
-            recorder.checkpoint(env_steps, lanes, history)
+            recorder.checkpoint(env_steps, lanes, history, best)
     interrupt.answer = None  # all is saved
     params = layout.fetch(networks_of(lanes), everyone)
-    summary = _summary(settings, parsed, history, bound, population, complete=not stopped)
+    summary = _summary(settings, parsed, history, best, bound, population, complete=not stopped)
     if recorder:
         recorder.finish(summary, history, params, warn)
     return TrainResult(
@@ -277,6 +292,7 @@ def _run(
         history=history,
         converged=_converged(parsed, history),
         params=params,
+        best_params=best.params,
         settings=settings,
         run=run,
         interrupted=stopped,
@@ -339,9 +355,10 @@ def _weights_run(path: Path, resumed: str | Path | None) -> Path:
     return runs.find_run(path, "weights")
 
 
-def _load_weights(run: Path, loop: AnyLoop, lanes: int) -> Params:
+def _load_weights(run: Path, which: Literal["last", "best"], loop: AnyLoop, lanes: int) -> Params:
     """Networks of a run, leaves `[lanes, ...]`, on the host."""
-    settings, _, params = play.load_agents(run)
+    agents = play.load_agents(run, which)
+    settings, params = agents.settings, agents.params
     if len(settings.seeds) not in (1, lanes):
         raise ConfigError(f"weights: {run} has {len(settings.seeds)} agents for {lanes} seeds; use as many, or one.")
     wanted = jax.eval_shape(lambda: loop.agent.init(jax.random.key(0), HParams()).params)
@@ -418,6 +435,7 @@ def _summary(
     settings: runs.RunSettings,
     criteria: Sequence[convergence.Criterion],
     history: History,
+    best: Best,
     bound: np.ndarray,
     population: AnyPopulation,
     *,
@@ -455,6 +473,8 @@ def _summary(
             "worst": float(final[worst]),
             "worst_seed": settings.seeds[worst],
         },
+        "best_eval_return": best.eval_return.tolist(),
+        "best_env_steps": best.env_steps.tolist(),  # when each was made
         "final_train_return": history.reading("train_return")[:, -1].tolist() if history.env_steps else [],
         # Of the seeds that met the first criterion, those whose last evaluation is on the wrong side of its threshold.
         "fell_back": seeds_where(fell_back),
