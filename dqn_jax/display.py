@@ -56,8 +56,9 @@ class TrainDisplay:
         state = (
             f"{progress.env_steps:,} steps | {_rate(progress.lane_steps_per_second)}/s"
             f" | train {_mean(progress.train_return)} eval {_mean(progress.eval_return)}"
-            f" | {progress.converged.mean():.0%} converged"
         )
+        if progress.judged:
+            state += f" | {progress.converged.mean():.0%} converged"
         if progress.diverged.any():
             state += f" | diverged {progress.diverged.sum()}"
         if progress.above_bound.any():
@@ -249,8 +250,9 @@ def summary_tables(result: TrainResult) -> None:
     """Print how it went: convergence by criterion, the final evaluation, time, and where the files are."""
     console, summary = Console(), result.summary
     seeds = len(summary["seeds"])
-    told = f"{summary['preset']} on {summary['env']}, {seeds} seeds (medians over all of them)"
-    console.print(told, markup=False, soft_wrap=True)
+    judged = bool(summary["criteria"])
+    whose = f"{_seeds(seeds)} (medians over all of them)" if judged else _seeds(seeds)
+    console.print(f"{summary['preset']} on {summary['env']}, {whose}", soft_wrap=True, markup=False)
     table = Table(box=None, show_edge=False, pad_edge=False)
     table.add_column("criterion", no_wrap=True)
     for column in ("converged", "env steps", "updates", "episodes", "seconds", "stays"):
@@ -268,7 +270,11 @@ def summary_tables(result: TrainResult) -> None:
             *["-" if m is None else f"{m:,.0f}" for m in others],
             f"{np.mean(stable):.0%}" if stable else "-",
         )
-    console.print(table)
+    if judged:
+        console.print(table)
+    else:
+        words = "none for this environment; --criteria gives one, such as 'eval>=475'"
+        console.print(f"criteria          {words}", **_PLAIN)
     if words := _dated([criterion["name"] for criterion in summary["criteria"]]):
         console.print(words, **_PLAIN)
     final = summary["final_eval"]

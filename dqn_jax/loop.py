@@ -88,7 +88,7 @@ class Loop(NamedTuple):
     num_chunks: int
 
 
-_POOL_ONLY = (
+POOL_ONLY = (
     "frame_stack",
     "frame_size",
     "life_loss",
@@ -111,7 +111,7 @@ def make_loop(config: Config) -> Loop:
     Raises:
       ConfigError: as `make_env` and `make_agent`, and for settings that only pools have.
     """
-    for field in _POOL_ONLY:
+    for field in POOL_ONLY:
         if getattr(config, field) != getattr(Config, field):
             raise ConfigError(f"{field}: only environments of a pool (EnvPool) have it; leave it out.")
     env = make_env(config)

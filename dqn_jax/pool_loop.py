@@ -197,7 +197,7 @@ def make_pool_loop(config: Config) -> PoolLoop:
     )
 
 
-_DEVICE_ONLY = (
+DEVICE_ONLY = (
     "sampling",
     "clear_replay",
     "minibatch_size",
@@ -209,6 +209,6 @@ _DEVICE_ONLY = (
 
 
 def _refuse(config: Config) -> None:
-    for field in _DEVICE_ONLY:
+    for field in DEVICE_ONLY:
         if getattr(config, field) != getattr(Config, field):
             raise ConfigError(f"{field}: environments of a pool do not have it; leave it out.")

@@ -56,6 +56,7 @@ class Progress:
     converged: np.ndarray  # [L], bool, by the first criterion
     diverged: np.ndarray  # [L], bool
     above_bound: np.ndarray  # [L], bool, whether its mean Q-value has been beyond `bounds.value_bound`
+    judged: bool = True  # whether there is a criterion; without one nothing converges
 
 
 @dataclasses.dataclass(frozen=True)
@@ -426,6 +427,7 @@ def _progress(
         train_return=last("train_return"),
         eval_return=last("eval_return"),
         converged=_converged(criteria, history),
+        judged=bool(criteria),
         diverged=~history.finite,
         above_bound=history.above_bound(bound),
     )

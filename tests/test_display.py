@@ -56,6 +56,12 @@ def test_bar_percentage_and_time_left_of_a_run_stay_on_the_screen(name, width):
     assert "1,234,500 steps | 1.2M/s | train 12345.6 eval 23456.7 | 50% converged | diverged 1" in text
 
 
+def test_where_nothing_says_what_converged_means_no_share_is_told():
+    display = TrainDisplay("fourrooms", 20, enabled=True)
+    display.update(progress(judged=False))
+    assert "converged" not in " ".join(shown(display._screen(), 80))
+
+
 @pytest.mark.parametrize("name", ["lr", "a-sweep-with-a-name-that-is-far-too-long-" * 3])
 @pytest.mark.parametrize("width", [80, 60])
 def test_bar_percentage_and_time_left_of_a_sweep_stay_on_the_screen(name, width):

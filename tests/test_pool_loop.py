@@ -567,4 +567,4 @@ def test_what_only_the_device_has_is_refused():
     for field, value in (("clear_replay", True), ("freeze_when", "train5>1"), ("total_episodes", 3)):
         with pytest.raises(ConfigError, match=field):
             make_pool_loop(Config(**{**vars(CARTPOLE), field: value}))
-    assert set(pool_loop._DEVICE_ONLY) <= set(vars(CARTPOLE))
+    assert set(pool_loop.DEVICE_ONLY) <= set(vars(CARTPOLE))

@@ -23,6 +23,7 @@ from dqn_jax.config import ConfigError, show
 from dqn_jax.report import comparison, figures, report_command, sweep_figures
 from dqn_jax.report.caveats import caveats
 from dqn_jax.report.importance import importance
+from dqn_jax.report.settings import fixed_settings
 from dqn_jax.report.values import number
 from dqn_jax.report.view import View
 from dqn_jax.sweep import results
@@ -475,6 +476,43 @@ def test_degenerate_sweeps_are_reported(folder, name):
         assert "Leading" not in page.text
     if name == "one trial, one seed":
         assert page.table("converged")[0]["mean environment steps"] == "50,000"  # no interval of one seed
+
+
+def test_values_that_no_policy_is_worth_and_seeds_that_fell_are_said_first(folder):
+    ends = [500.0, 300.0, 480.0, 200.0]
+    lanes = [lane(0, s, converged_env_steps=20_000.0, stability=0.5, final_return=r) for s, r in enumerate(ends)]
+    data = sweep_of(lanes, {}, criteria=["eval>=475"])
+    data.settings["hparams"]["discount"] = 0.98  # of CartPole's rewards of 1: 50 at most
+    data.curves["q_mean"] = np.where(data.curves["seed"] < 3, 300.0, 40.0) * data.curves["env_steps"] / END
+    page = page_of([folder(data)])
+    assert "At the last evaluation 2 of 4 seeds were below 475; converged, then fell: 2 of 4." in page.text
+    assert "Mean Q passed its bound in 3 of 4 seeds, up to 300: no policy is worth more than 50 here" in page.text
+    assert "Mean Q passed what any policy can be worth in 3 of 4 lanes" in page.text
+    assert "seed 3: mean Q 40 at the end, 40 at most" in page.titles
+    assert "no policy is worth more than 50" in page.titles
+
+
+def test_without_a_criterion_the_page_says_how_to_give_one_and_shows_returns(folder):
+    page = page_of([folder(sweep_of([lane(0, s, final_return=100.0 * s) for s in range(3)], {}, criteria=[]))])
+    assert "Nothing says what converged means on CartPole-v1" in page.text
+    assert "--criteria gives one, such as 'eval>=475'" in page.text
+    assert "Last evaluation of 3 seeds: mean 100, worst seed 0, best 200" in page.text
+    assert "ranked by" not in page.text
+    assert "fell" not in page.text
+
+
+def test_settings_that_did_not_vary_are_those_of_this_kind_of_environment():
+    own = {name: getattr(Config, name) for name in ("eval_every", "frame_stack", "noop_max", "env_params", "sampling")}
+    hparams = {"learning_rate": 0.5, "huber_delta": 1.0, "discount": HParams().discount}
+    asked = {"config": {**own, "env": "CartPole-v1", "loss": "squared"}, "hparams": hparams, "vary": {"discount": ""}}
+    _, table, rest = fixed_settings(asked)
+    rows = {row[0].text: (row[1].text, row[2].text) for row in table.rows}
+    assert set(rows) == {"env", "eval_every", "loss", "env_params", "sampling", "learning_rate"}
+    assert rows["learning_rate"] == ("0.5", show(HParams().learning_rate))
+    assert rows["eval_every"] == (show(Config.eval_every), "")
+    assert rest.text == "Without a meaning here, and left out: frame_stack, noop_max, huber_delta."
+    asked["config"]["env"] = "Pong-v5"
+    assert "env_params" in fixed_settings(asked)[2].text
 
 
 def test_machines_get_the_same_table(folder, tmp_path):

@@ -43,6 +43,11 @@ def caveats(view: View) -> list[str]:
             f"Lanes that spent their budget without converging: {never:,}. They count as not converged up to it, and "
             "are never dropped."
         )
+    if count := int(view.above_bound.sum()):
+        texts.append(
+            f"Mean Q passed what any policy can be worth in {count:,} of {len(view.above_bound):,} lanes: their "
+            "bootstrap fed on its own errors. Their returns are as measured, but may not last."
+        )
     if not view.with_budget:
         steps = settings.get("stability_steps") or 0
         texts.append(

@@ -15,13 +15,13 @@ from dqn_jax.report.caveats import caveats
 from dqn_jax.report.figures import X_AXES
 from dqn_jax.report.labels import ranges
 from dqn_jax.report.page import Cell, Content, Paragraph, Picture, Points, Section, Table
+from dqn_jax.report.settings import fixed_settings
+from dqn_jax.report.short import in_short
 from dqn_jax.report.values import converged_text, estimate, first_row, median_text, number, percent, time_text
 from dqn_jax.report.view import View
 from dqn_jax.sweep import results
 
 if TYPE_CHECKING:
-    import pandas as pd
-
     from dqn_jax.report.charts import Chart
 
 _ROWS = 50  # trials in the page's table; trials.csv has all
@@ -34,9 +34,10 @@ def report(view: View) -> Content:
     settings = view.data.settings
     trials, lanes = len(view.table), len(view.data.lanes)
     what = f"{trials:,} trials, {lanes:,} lanes" if view.space else f"{lanes:,} seeds"
-    subtitle = f"{settings['config'].get('env', settings.get('preset'))}: {what}, ranked by {view.clock_words}"
+    env = settings["config"].get("env", settings.get("preset"))
+    subtitle = f"{env}: {what}" + (f", ranked by {view.clock_words}" if view.space else "")
     sections = [
-        Section("short", "In short", [Points(_in_short(view)), *_warnings(view)]),
+        Section("short", "In short", [Points(in_short(view)), *_warnings(view)]),
         _asked(view),
         _confirmed(view),
         _ranking(view),
@@ -55,58 +56,6 @@ def report(view: View) -> Content:
 def _footer(view: View) -> str:
     version, started = (view.data.provenance.get(key) or "unknown" for key in ("dqn_jax", "started"))
     return f"dqn_jax version {version}; started: {started}. Every interval is a 95 % interval."
-
-
-def _in_short(view: View) -> list[str]:
-    texts, criterion, table = [], view.criterion, view.table
-    unit = X_AXES[view.clock]
-    if criterion is None:
-        texts.append("No convergence criterion was asked for.")
-    elif view.space:
-        texts.append(
-            f"{len(table):,} trials of {show(int(table['lanes'].max()))} seeds each; {_share_of_lanes(table)} of the "
-            f"lanes met {criterion} within {number(view.end)} {unit}."
-        )
-    else:
-        row = first_row(table)
-        texts.append(
-            f"{row['converged']} of {row['lanes']} seeds ({estimate(row, 'share', percent)}) met {criterion} within "
-            f"{number(view.end)} {unit}; mean time to it {time_text(row)}, median {median_text(row)}."
-            f" {convergence.parse_criterion(criterion).dated}"
-        )
-    if view.space and criterion is not None:
-        held_out = not view.confirmed.empty
-        row = first_row(view.confirmed if held_out else table)
-        result = (
-            f"{row['converged']} of {row['lanes']} seeds converged, mean {unit} {time_text(row)}"
-            if row["converged"]
-            else "though none of its seeds converged"
-        )
-        if not table["converged"].any():
-            texts.append("No seed of any trial converged, so there is no leading trial.")
-            return texts
-        if held_out and len(view.confirmed) > 1 and view.chosen_on_reported:
-            start = f"Best of {len(view.confirmed)} on {row['lanes']} held-out seeds, which also chose it:"
-        elif held_out:
-            start = f"Best, confirmed on {row['lanes']} seeds that played no part in choosing it:"
-        else:
-            start = "Leading in the search, not confirmed on other seeds:"
-        texts.append(f"{start} trial {row['trial']} ({view.point_text(row)}); {result}.")
-    if not isinstance(view.importance, str):
-        found = view.importance
-        texts.append(
-            f"What set the best {percent(found.top)} of the trials apart was above all {found.names[0]} (importance "
-            f"{found.shares[0]:.2f}, {found.low[0]:.2f} to {found.high[0]:.2f} in random halves of the trials)."
-        )
-    return texts
-
-
-def _share_of_lanes(table: pd.DataFrame) -> str:
-    """Share of lanes converged. Its interval counts trials, not lanes: the seeds of a trial are alike."""
-    if len(table) == 1:
-        return estimate(first_row(table), "share", percent)
-    low, high = convergence.share_interval(table["share"])
-    return f"{percent(table['share'].mean())} [{percent(low)}, {percent(high)}]"
 
 
 def _warnings(view: View) -> list[Points]:
@@ -260,6 +209,13 @@ def _learning(view: View) -> Section:
         "where each left."
     )
     drawn = pictures("learning", partial(figures.learning_curves, [view]), caption, "Learning curves")
+    drawn += pictures(
+        "values",
+        partial(figures.values, view),
+        "Mean Q-value of what was learnt from, thin for each seed, thick their mean"
+        + ("; dashed: no policy is worth more, so above it values are errors." if view.bounded else "."),
+        "Mean Q-values over time",
+    )
     return Section("learning", "Learning curves", drawn)
 
 
@@ -452,13 +408,8 @@ def _reading(view: View) -> list[str]:
 
 def provenance(view: View) -> Section:
     """Where the numbers come from, and the settings that did not vary."""
-    settings = {**view.data.settings["config"], **view.data.settings["hparams"]}
-    fixed = [(name, value) for name, value in settings.items() if name not in view.space]
-    return Section(
-        "provenance",
-        "Provenance",
-        [_pairs(list(_flat(view.data.provenance))), Paragraph("Settings that did not vary:"), _pairs(fixed)],
-    )
+    items = [_pairs(list(_flat(view.data.provenance))), *fixed_settings(view.data.settings)]
+    return Section("provenance", "Provenance", items)
 
 
 def _flat(values: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:

@@ -108,6 +108,42 @@ def learning_curves(views: Sequence[View], width: float = WIDE) -> Chart:
     return figure
 
 
+def values(view: View, width: float = WIDE) -> Chart | None:
+    """Mean Q-values of the best few trials over time, and what no policy is worth more than."""
+    lanes = view.data.lanes.assign(bound=view.bounds)
+    drawn = []
+    for label, colour, _, trial in _drawn([view]):
+        curves = results.in_phase(view.data.settings, view.data.curves, view.phase)
+        own = curves[(curves["trial"] == trial) & curves["q_mean"].notna()]
+        drawn += [(label, colour, trial, own)] if len(own) else []
+    if not drawn:
+        return None
+    figure, (axis,) = _axes(1, width, 3.6)
+    highest: dict[float, None] = {}
+    for label, colour, trial, own in drawn:
+        for seed, curve in own.groupby("seed"):
+            axis.plot(curve[view.clock], curve["q_mean"], color=colour, lw=0.6, alpha=0.4, zorder=2)
+            who = f"trial {trial}, seed {seed}" if view.space else f"seed {seed}"
+            text = (
+                f"{who}: mean Q {number(curve['q_mean'].iloc[-1])} at the end, {number(curve['q_mean'].max())} at most"
+            )
+            figure.tell(text, axis, curve[view.clock], curve["q_mean"], line=len(curve) > 1)
+        mean = own.groupby("env_steps").agg(x=(view.clock, "mean"), y=("q_mean", "mean"), seeds=("seed", "size"))
+        mean = mean[mean["seeds"] == own["seed"].nunique()]  # while all are there
+        axis.plot(mean["x"], mean["y"], color=colour, lw=2, zorder=4, label=literal(label))
+        figure.tell(f"mean Q of {view.trial_text(trial)}", axis, mean["x"], mean["y"], line=len(mean) > 1)
+        bounds = lanes["bound"][lanes["trial"] == trial]
+        highest |= dict.fromkeys(bounds[np.isfinite(bounds)].unique())
+    for i, bound in enumerate(sorted(highest)):
+        label = "bound: largest reward / (1 - discount)" if i == 0 else "_nolegend_"
+        axis.axhline(bound, color="0.2", lw=1, ls="--", zorder=3, label=label)
+        figure.tell(f"no policy is worth more than {number(bound)}", axis, [0, view.end], bound, line=True)
+    axis.set_ylabel("mean Q-value")
+    _finish_x(axis, view)
+    _legend(figure)
+    return figure
+
+
 def _draw_overview(figure: Chart, axis: Any, view: View) -> None:
     from matplotlib.collections import LineCollection
 

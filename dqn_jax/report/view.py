@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -76,10 +77,35 @@ class View:
         return next(iter(self.data.settings["criteria"]), None)
 
     @property
+    def env(self) -> str:
+        """The environment."""
+        return str(self.data.settings["config"].get("env", "The environment"))
+
+    @functools.cached_property
+    def bounds(self) -> np.ndarray:
+        """`[lanes]`, what their mean Q-values cannot pass; NaN where nothing bounds them or it cannot be known here."""
+        try:
+            return results.value_bounds(self.data)
+        except ConfigError:  # an environment of another machine's
+            return np.full(len(self.data.lanes), np.nan)
+
+    @functools.cached_property
+    def above_bound(self) -> np.ndarray:
+        """`[lanes]`, bool, whether they did."""
+        return results.above_bound(self.data) if self.bounded else np.zeros(len(self.data.lanes), bool)
+
+    @property
+    def bounded(self) -> bool:
+        """Whether any lane's values are bounded."""
+        return bool(np.isfinite(self.bounds).any())
+
+    @property
     def clock_words(self) -> str:
         """What the ranking is by, in words."""
         if self.by == "final_return":
             return "final return"
+        if self.criterion is None:
+            return "their best evaluations, for want of a criterion"
         return f"{X_AXES[self.clock]} {'to convergence' if self.measure == 'time' else 'per solved seed'}"
 
     def point_text(self, row: Any) -> str:

@@ -213,8 +213,8 @@ def finished(data: SweepData) -> SweepData:
     return dataclasses.replace(data, lanes=whole, curves=data.curves.merge(kept, on=["phase", "trial"]))
 
 
-def above_bound(data: SweepData) -> np.ndarray:
-    """`[lanes]`, bool, whether a lane's mean Q-value was ever beyond what a value can be (see `bounds.value_bound`)."""
+def value_bounds(data: SweepData) -> np.ndarray:
+    """`[lanes]`, what the mean Q-value of each cannot pass (see `bounds.value_bound`); NaN where nothing bounds it."""
     preset = Preset(data.name, "", Config(**data.settings["config"]), HParams(**data.settings["hparams"]))
     seeds = list(data.settings["seeds"])
     bounds: dict[int, np.ndarray] = {}
@@ -222,14 +222,19 @@ def above_bound(data: SweepData) -> np.ndarray:
         given = {str(name): None if value != value else value for name, value in point.items()}
         changed = with_overrides(preset, given)
         bounds[int(trial)] = value_bound(changed.config, changed.hparams, len(seeds))
-    furthest = data.curves["q_mean"].abs().groupby([data.curves[key] for key in ("phase", "trial", "seed")]).max()
     own = [
         # A run's lanes may differ in discount; those of a sweep's trial do not, whichever their seeds.
         bounds[trial][seeds.index(seed) if seed in seeds else 0]
         for trial, seed in data.lanes[["trial", "seed"]].itertuples(index=False)
     ]
+    return np.asarray(own, np.float64)
+
+
+def above_bound(data: SweepData) -> np.ndarray:
+    """`[lanes]`, bool, whether a lane's mean Q-value was ever beyond what a value can be."""
+    furthest = data.curves["q_mean"].abs().groupby([data.curves[key] for key in ("phase", "trial", "seed")]).max()
     reached = furthest.reindex(list(data.lanes[["phase", "trial", "seed"]].itertuples(index=False, name=None)))
-    return reached.to_numpy(np.float64) > np.asarray(own, np.float64)
+    return reached.to_numpy(np.float64) > value_bounds(data)
 
 
 def halves(settings: dict[str, Any]) -> tuple[list[int], list[int]]:

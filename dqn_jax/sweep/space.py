@@ -113,7 +113,7 @@ _FIXED = {
     "eval_seed": "trials are compared on the same evaluation starts; set it once with --eval-seed",
 }
 # A setting that matters only where another has a certain value: (the other, the test, in words).
-_ONLY_WHERE: dict[str, tuple[str, Any, str]] = {
+ONLY_WHERE: dict[str, tuple[str, Any, str]] = {
     "huber_delta": ("loss", lambda value: value == "huber", "huber"),
     "target_period": ("target_network", bool, "on"),
     "target_mixing": ("target_network", bool, "on"),
@@ -216,9 +216,9 @@ def compile_groups(preset: Preset, space: Space, drawn: Sequence[dict[str, Any]]
 def _check_conditions(preset: Preset, space: Space) -> None:
     base = {**vars(preset.config), **preset.hparams._asdict()}
     for name in space:
-        if name not in _ONLY_WHERE:
+        if name not in ONLY_WHERE:
             continue
-        other, holds, words = _ONLY_WHERE[name]
+        other, holds, words = ONLY_WHERE[name]
         dimension = space.get(other)
         values = (base[other],) if dimension is None else dimension.values if isinstance(dimension, Choice) else (0.0,)
         matters = [bool(holds(value)) for value in values]

@@ -1,0 +1,47 @@
+"""The settings that did not vary: those that apply, and what they would be by default."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from dqn_jax.config import Config, ConfigError, HParams, show
+from dqn_jax.envs import kind_of
+from dqn_jax.loop import POOL_ONLY
+from dqn_jax.pool_loop import DEVICE_ONLY
+from dqn_jax.report.page import Cell, Paragraph, Table
+from dqn_jax.sweep.space import ONLY_WHERE
+
+
+def fixed_settings(settings: dict[str, Any]) -> list[Paragraph | Table]:
+    """A table of what applies to the environment, and the names of what does not.
+
+    Args:
+      settings: of sweep.json, or of a run as one.
+    """
+    own = {**settings["config"], **settings["hparams"]}
+    apart = _elsewhere(own, settings["vary"])
+    defaults = {**{field: getattr(Config, field, None) for field in own}, **HParams._field_defaults}
+    shown = {name: value for name, value in own.items() if name not in settings["vary"] and name not in apart}
+    rows = []
+    for name, value in shown.items():
+        usual = show(defaults.get(name)) if name in settings["hparams"] or hasattr(Config, name) else "-"
+        rows.append([Cell.of(name), Cell.of(show(value)), Cell.of("" if show(value) == usual else usual)])
+    items: list[Paragraph | Table] = [
+        Paragraph("Settings that did not vary, and the default of those that differ from it:"),
+        Table(("setting", "value", "default"), rows),
+    ]
+    if apart:
+        items.append(Paragraph(f"Without a meaning here, and left out: {', '.join(apart)}."))
+    return items
+
+
+def _elsewhere(own: dict[str, Any], varied: dict[str, Any]) -> list[str]:
+    """Settings that another kind of environment has, or that the value of another setting switches off."""
+    try:
+        names = list(POOL_ONLY if kind_of(str(own["env"])) == "device" else DEVICE_ONLY)
+    except (ConfigError, KeyError):  # an environment of another machine's
+        names = []
+    for name, (other, holds, _) in ONLY_WHERE.items():
+        if other not in varied and other in own and not holds(own[other]):
+            names.append(name)
+    return [name for name in names if name in own and name not in varied]
