@@ -44,9 +44,10 @@ from dqn_jax.config import Config, ConfigError, HParams
 from dqn_jax.convergence import parse_criterion, stability, time_to
 from dqn_jax.history import History
 from dqn_jax.loop import ChunkMetrics, Loop, WarmupMetrics, make_loop
+from dqn_jax.paths import play_agents
 from dqn_jax.population import make_layout, stack_hparams
 from dqn_jax.prng import key_data
-from dqn_jax.sweep import definition, runner, sweep, worker
+from dqn_jax.sweep import definition, runner, sweep, winners, worker
 from dqn_jax.sweep import plan as plans
 from dqn_jax.sweep.checkpoint import WaveCheckpoint
 from dqn_jax.sweep.plan import describe, fitted, lane_bytes, make_plan
@@ -795,7 +796,7 @@ KILLED = """
 import sys, time
 sys.path.insert(0, sys.argv[2])
 from sweeping import ASKED
-from dqn_jax.sweep import definition, runner, sweep, worker
+from dqn_jax.sweep import definition, runner, sweep, winners, worker
 from dqn_jax.sweep import plan as plans
 
 worker._CHECKPOINT_SHARE = 1e9
@@ -1029,16 +1030,62 @@ def test_the_best_are_confirmed_once_on_seeds_held_out_and_from_other_starts(tmp
             assert table["lanes"][lane["trial"]] == 1
             assert table["time"][lane["trial"]] == (lane["converged_env_steps"] if lane["converged"] else 416)
 
+    assert_networks_are_those_of(tmp_path / "sweep", held_out)
+
+
+def assert_networks_are_those_of(folder, held_out):
+    """Played from the starts of the confirmation, they score what is recorded: to the last bit."""
+    assert len(list((folder / "networks").rglob("*.npz"))) == len(held_out)
+    for trial, own in held_out.groupby("trial"):
+        winner = winners.load(folder, trial)
+        own = own[own["seed"].isin(winner.settings.seeds)]
+        played = play_agents(winner.loop, winner.params, episodes=8, epsilon=0.0, eval_seed=3_000_003)
+        np.testing.assert_array_equal(np.asarray(played.returns).mean(axis=1), own["final_return"])
+        np.testing.assert_array_equal(winner.eval_return, own["final_return"])
+        np.testing.assert_array_equal(winner.env_steps, own["env_steps"])
+
 
 def lanes_of_confirmation(data):
     return data.lanes[data.lanes["phase"] == "confirm"]
 
 
-def test_a_single_finalist_is_reported_on_all_seeds_that_are_held_out(tmp_path, compiled):
-    asked = {**ASKED, "vary": VARY, "seeds": 1, "confirm": 3, "confirm_best": 1}
-    data = sweep(**asked, out=tmp_path / "sweep").data
+def test_the_networks_of_confirmed_lanes_are_kept_whenever_they_leave_and_whoever_dies(tmp_path, compiled):
+    asked = {**ASKED, "vary": ("learning_rate=0.0003",), "seeds": 1, "confirm": 4, "confirm_best": 1}
+    out = tmp_path / "sweep"
+
+    def crash(progress):
+        if progress.unit == 1 and progress.phase == "run" and progress.running < 4:
+            raise CrashError
+
+    died(out, **asked | {"wave": None}, on_progress=crash)
+    before = {(trial, seed) for phase, trial, seed in open_store(out).recorded() if phase == "confirm"}
+    assert 0 < len(before) < 4
+    assert all(winners.path_of(out, *lane).is_file() for lane in before)
+    data = sweep(**asked, out=out, resume=True).data
+    held_out = lanes_of_confirmation(data)
+    assert held_out["env_steps"].nunique() > 1
+    assert_networks_are_those_of(out, held_out)
+    # A single finalist is reported on all of its seeds.
     table = ranked(data, phase="confirm")
-    assert (table["trial"].tolist(), table["lanes"].tolist()) == (list(ranked(data)["trial"][:1]), [3])
+    assert (table["trial"].tolist(), table["lanes"].tolist()) == (list(ranked(data)["trial"][:1]), [4])
+    winner = winners.load(out)
+    assert winner.settings.seeds == tuple(held_out["seed"])
+    assert winner.settings.hparams.learning_rate == RATES[winner.trial]
+    with pytest.raises(ConfigError, match=r"^trial: .* confirmed \d, not 77"):
+        winners.load(out, 77)
+    path = winners.path_of(out, winner.trial, 10_000_002)
+    path.write_bytes(path.read_bytes()[:-50])
+    with pytest.raises(ConfigError, match=r"^run: .*seed-10000002.npz is damaged"):
+        winners.load(out)
+    path.unlink()
+    with pytest.raises(ConfigError, match=r"^run: .* does not have the networks of trial \d, seed 10000002: "):
+        winners.load(out)
+
+
+def test_a_sweep_that_confirms_nothing_keeps_no_networks(whole):
+    assert not (whole.directory / "networks").exists()
+    with pytest.raises(ConfigError, match=r"^run: .* keeps no networks: .*--resume --confirm 10"):
+        winners.load(whole.directory)
 
 
 def test_a_sweep_begun_with_other_held_out_seeds_goes_on_with_them(tmp_path, compiled, monkeypatch):

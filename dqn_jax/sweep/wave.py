@@ -18,12 +18,13 @@ import numpy as np
 from dqn_jax.config import Config, HParams, envs_per_step
 from dqn_jax.convergence import Criterion, Curve, Moment, stability, time_to
 from dqn_jax.history import READINGS, History
-from dqn_jax.paths import AnyLoop, AnyPopulation, loop_for, population_for
+from dqn_jax.paths import AnyLoop, AnyPopulation, loop_for, networks_of, population_for
 from dqn_jax.pool_loop import PoolLoop
 from dqn_jax.population import stack_hparams
 from dqn_jax.sweep.checkpoint import WaveCheckpoint
 from dqn_jax.sweep.pruning import Prune, Rung, score
 from dqn_jax.sweep.results import CURVE_COLUMNS
+from dqn_jax.types import Params
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -87,6 +88,7 @@ def run_wave(
     warn: Callable[[str], None],
     resumed: Callable[[int], None] = lambda env_steps: None,
     raced: Mapping[Rung, Sequence[float]] | None = None,
+    keep: Callable[[Sequence[tuple[int, int]], int, np.ndarray, Params], None] | None = None,
 ) -> bool:
     """Run the lanes until all have left; a wave that was stopped before goes on from its last checkpoint.
 
@@ -102,6 +104,8 @@ def run_wave(
       warn: called with one line for anything to know about.
       resumed: called with the environment steps of the checkpoint that it goes on from, if it does.
       raced: with pruning, the scores of trials of earlier waves at their rungs.
+      keep: takes the networks of lanes that leave, before they are recorded: (trial, seed) of each, environment steps,
+        their last evaluations `[n]`, networks (leaves `[n, ...]`).
 
     Returns:
       Whether all lanes have left.
@@ -159,6 +163,9 @@ def run_wave(
                 lane_row(rules.criteria, lanes[i], phase, leaving[i], curve, history.final_eval[i])
                 for i, curve in zip(numbers, curves, strict=True)
             ]
+            if keep is not None:
+                names = [(lanes[i].trial, lanes[i].seed) for i in numbers]
+                keep(names, env_steps, history.final_eval[numbers].mean(axis=1), _networks(layout, state, numbers))
             if not record(rows, curve_rows([lanes[i] for i in numbers], phase, history, numbers)):
                 return False
             alive = np.setdiff1d(alive, numbers)
@@ -183,6 +190,12 @@ def run_wave(
     if checkpoint is not None:
         checkpoint.clear()
     return True
+
+
+def _networks(layout: Any, state: Any, lanes: np.ndarray) -> Params:
+    """Online networks of lanes `[n]`, on the host: leaves `[n, ...]`."""
+    networks: Params = layout.fetch(networks_of(state), lanes)
+    return networks
 
 
 def _device_clock(devices: Sequence[jax.Device]) -> Callable[[], float]:

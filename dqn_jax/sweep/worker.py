@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import os
 import socket
 import threading
@@ -18,6 +19,7 @@ from dqn_jax.checkpoint import Allowance
 from dqn_jax.envs import kind_of
 from dqn_jax.interrupt import Interrupt
 from dqn_jax.sweep import store as stores
+from dqn_jax.sweep import winners
 from dqn_jax.sweep.checkpoint import WaveCheckpoint
 from dqn_jax.sweep.definition import preset_of, rules_of
 from dqn_jax.sweep.plan import fitted_groups
@@ -202,6 +204,11 @@ def run_unit(worker: Worker, unit: Unit) -> bool:
             worker.warn(runs.note_fresh_games(worker.directory, {"wave": unit.id, "env_steps": env_steps}))
 
     raced = worker.raced(unit)
+    keep = None
+    if unit.phase == "confirm" and worker.directory is not None:
+        keep = functools.partial(winners.keep, worker.directory)
+    elif unit.phase == "confirm":
+        worker.warn("the networks of confirmed lanes are kept where the sweep has its folder: not of those run here")
     with _lease(store, unit, worker.owner) as held:
         meter.show("compile")
         programs = worker.programs(group, unit)
@@ -223,6 +230,7 @@ def run_unit(worker: Worker, unit: Unit) -> bool:
                 warn=worker.warn,
                 resumed=resumed,
                 raced=raced,
+                keep=keep,
             )
     if ended:
         store.finish(unit.id)
