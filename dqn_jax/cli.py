@@ -290,6 +290,7 @@ def _evaluate(arguments: Sequence[str]) -> int:
         epsilon=args.epsilon,
         eval_seed=args.eval_seed,
         checkpoint=args.checkpoint,
+        trial=args.trial,
     )
     if args.json:
         print(json.dumps(result, indent=1))
@@ -319,6 +320,7 @@ def _record(arguments: Sequence[str]) -> int:
         start=args.start,
         q_values=args.q_values,
         checkpoint=args.checkpoint,
+        trial=args.trial,
     )
     print(f"{args.output}: {who}, return {episode_return:g}, {frames} frames")
     return 0

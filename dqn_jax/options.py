@@ -148,7 +148,9 @@ class Evaluate:
     """Play fresh episodes with every seed's trained agent."""
 
     run: tyro.conf.Positional[Path]
-    """Folder of a run, or one above it (then the newest run in it)."""
+    """Folder of a run or a sweep, or one above it (then the newest in it)."""
+    trial: int | None = None
+    """Of a sweep, which of the trials that it confirmed (default: the winner)."""
     checkpoint: Literal["last", "best"] = "last"
     """Which networks: the last, or each seed's best by its evaluations in training."""
     episodes: int = 100
@@ -166,11 +168,13 @@ class Record:
     """Film one episode of a trained agent, or of a random policy on the same environment."""
 
     run: tyro.conf.Positional[Path]
-    """Folder of a run, or one above it (then the newest run in it)."""
+    """Folder of a run or a sweep, or one above it (then the newest in it)."""
     output: Annotated[Path, tyro.conf.arg(aliases=["-o"])] = Path("film.gif")
     """The film: .gif or .mp4."""
     checkpoint: Literal["last", "best"] = "last"
     """Which networks: the last, or the seed's best by its evaluations in training."""
+    trial: int | None = None
+    """Of a sweep, which of the trials that it confirmed (default: the winner)."""
     seed: int | None = None
     """Which seed's agent (default: the one with the median final evaluation)."""
     random: bool = False

@@ -67,6 +67,33 @@ def load_agents(run: Path, checkpoint: Which = "last") -> Agents:
     return Agents(settings, loop, saved.lanes.agent.params, checkpoint, env_steps, None)
 
 
+def agents_at(path: Path, checkpoint: Which = "last", trial: int | None = None) -> tuple[str, Agents]:
+    """The agents of the run at `path` or the newest below it, or of a sweep's winner; and whose they are, in words.
+
+    Args:
+      path: folder of a run or a sweep, or above one.
+      checkpoint: of a run, which networks.
+      trial: of a sweep, which of the confirmed trials (default: the winner).
+
+    Raises:
+      ConfigError: if there is neither, or what is asked is not kept.
+    """
+    from dqn_jax.sweep import winners  # slow to import, for the database under it
+
+    sweep = winners.find(path)
+    if sweep is None:
+        if trial is not None:
+            raise ConfigError(f"trial: {path} is no sweep; a run has one trial: leave it out.")
+        run = runs.find_run(path)
+        return str(run), load_agents(run, checkpoint)
+    if checkpoint != "last":
+        raise ConfigError("checkpoint: a sweep keeps its winners' networks only as their lanes left; leave it out.")
+    devices.configure()
+    winner = winners.load(sweep, trial)
+    agents = Agents(winner.settings, winner.loop, winner.params, checkpoint, winner.env_steps, winner.eval_return)
+    return f"{sweep}, trial {winner.trial} on held-out seeds, as its lanes left", agents
+
+
 def _load_best(run: Path, lane: Any) -> tuple[Params, dict[str, np.ndarray]]:
     """The best networks of a run whose lanes have the shapes `lane`, and what is known of them."""
     try:
@@ -84,15 +111,20 @@ def _load_best(run: Path, lane: Any) -> tuple[Params, dict[str, np.ndarray]]:
 
 
 def evaluate_run(
-    path: Path, *, episodes: int, epsilon: float | None, eval_seed: int, checkpoint: Which = "last"
+    path: Path,
+    *,
+    episodes: int,
+    epsilon: float | None,
+    eval_seed: int,
+    checkpoint: Which = "last",
+    trial: int | None = None,
 ) -> dict[str, Any]:
-    """Returns of `episodes` new episodes for every seed of a run."""
+    """Returns of `episodes` new episodes for every seed of a run, or of a sweep's winner."""
     if episodes < 1:
         raise ConfigError(f"episodes: {episodes} is not possible; use 1 or more.")
     if epsilon is not None and not 0.0 <= epsilon <= 1.0:
         raise ConfigError(f"epsilon: {epsilon:g} is not possible; use a probability between 0 and 1.")
-    run = runs.find_run(path)
-    agents = load_agents(run, checkpoint)
+    whose, agents = agents_at(path, checkpoint, trial)
     settings, loop, params = agents.settings, agents.loop, agents.params
     if epsilon is None:
         epsilon = settings.config.eval_epsilon
@@ -101,7 +133,7 @@ def evaluate_run(
     means = returns.mean(axis=1)
     low, high = convergence.mean_interval(means)
     return {
-        "run": str(run),
+        "run": whose,
         "checkpoint": checkpoint,
         "env_steps": agents.env_steps.tolist(),
         "eval_seed": eval_seed,
@@ -144,22 +176,25 @@ def record_run(
     start: int,
     q_values: bool,
     checkpoint: Which = "last",
+    trial: int | None = None,
 ) -> tuple[float, int, str]:
-    """Film one episode of a run's agent (or of a random policy); gives its return, the number of frames, and who."""
+    """Film one episode of an agent (or of a random policy) of a run, or of a sweep's winner.
+
+    Gives its return, the number of frames, and who.
+    """
     film.check_suffix(output)
     files.check_writable(output, "output")
     if q_values and random:
         raise ConfigError("q_values: a random policy has none; leave out one of the two.")
-    run = runs.find_run(path)
-    agents = load_agents(run, checkpoint)
+    whose, agents = agents_at(path, checkpoint, trial)
     settings, loop, params = agents.settings, agents.loop, agents.params
     if seed is not None and seed not in settings.seeds:
-        raise ConfigError(f"seed: {run} has no seed {seed}; it has {', '.join(map(str, settings.seeds))}.")
+        raise ConfigError(f"seed: {whose} has no seed {seed}; it has {', '.join(map(str, settings.seeds))}.")
     if not can_draw(loop):
         raise ConfigError(
             f"run: {settings.config.env} cannot be drawn; classic control, MinAtar, grids and what EnvPool renders can."
         )
-    lane = settings.seeds.index(seed) if seed is not None else median_lane(_final_returns(run, agents))
+    lane = settings.seeds.index(seed) if seed is not None else median_lane(_final_returns(Path(whose), agents))
     own = None if random else jax.tree.map(lambda x: x[lane], params)
     who = told = "random policy"
     if not random:

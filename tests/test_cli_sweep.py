@@ -18,7 +18,7 @@ from sweeping import compiled as compiled  # a fixture
 from dqn_jax.cli import main
 from dqn_jax.display import SweepDisplay, sweep_tables
 from dqn_jax.sweep import SweepProgress, SweepResult, sweep
-from dqn_jax.sweep.results import LANE_COLUMNS
+from dqn_jax.sweep.results import LANE_COLUMNS, ranked
 from dqn_jax.sweep.store import load_data
 
 FLAGS = [
@@ -342,3 +342,23 @@ def test_the_table_shows_whole_numbers_whole(whole, capsys):
     sweep_tables(SweepResult(data, None, True))
     assert "epsilon_decay_steps=123456" in capsys.readouterr().out
     assert set(LANE_COLUMNS) == set(data.lanes.columns)
+
+
+def test_a_sweeps_winner_is_evaluated_and_filmed(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    tiny = "--hidden 8 --total-steps 800 --eval-every 200 --eval-episodes 4 --min-replay 100 --batch-size 8"
+    words = f"sweep cartpole --vary discount=0.9,0.99 --confirm 2 --seeds 1 --out s {tiny}"
+    assert main(words.split()) == 0
+    data = load_data(tmp_path / "s")
+    best = [int(trial) for trial in ranked(data, phase="confirm")["trial"]]
+    capsys.readouterr()
+    assert main(["evaluate", "s", "--episodes", "3", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["run"] == f"s, trial {best[0]} on held-out seeds, as its lanes left"
+    assert (found["seeds"], found["env_steps"]) == ([10_000_001], [data.lanes["env_steps"].max()])
+    assert main(["record", "s", "--trial", str(best[1]), "-o", "film.gif"]) == 0
+    assert "seed 10000001" in capsys.readouterr().out
+    assert (tmp_path / "film.gif").stat().st_size > 1000
+    for wrong, words in (("--checkpoint best", "checkpoint: "), ("--trial 9", "trial: s confirmed")):
+        assert main(["evaluate", "s", *wrong.split()]) == 2
+        assert words in capsys.readouterr().err
