@@ -11,7 +11,7 @@ import functools
 import json
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import quote, quote_plus
@@ -21,9 +21,11 @@ import sqlalchemy as sa
 from dqn_jax.config import ConfigError, suggest
 from dqn_jax.redact import HIDDEN, names_secret
 from dqn_jax.runs import RunError
+from dqn_jax.sweep.curves import DamagedError, digest
 from dqn_jax.sweep.results import LANE_COLUMNS
 
-FORMAT = 1  # of sweep.json, our tables and the curves; a newer one is refused
+FORMAT = 2  # of sweep.json, our tables and the curves; a newer one is refused
+DIGESTS_SINCE = 2  # the format from which on rows and files have digests
 FROM_ENVIRONMENT = "env:"  # a URL that begins so is in the environment variable of that name
 _BUSY_SECONDS = 60  # how long to wait for another writer of the same SQLite file
 _CONNECT_SECONDS = 5
@@ -56,18 +58,24 @@ def find_tables(engine: sa.Engine) -> Tables:
       ConfigError: if they are not there.
     """
     theirs = [name for name in Tables._fields if name not in _OURS]
-    found, ours = sa.MetaData(), _metadata()
+    found, inspector = sa.MetaData(), sa.inspect(engine)
     found.reflect(engine, only=lambda name, _: name in theirs)
     missing = [name for name in theirs if name not in found.tables]
-    if missing or not sa.inspect(engine).has_table(_PREFIX + "sweeps"):
+    if missing or not inspector.has_table(_PREFIX + "sweeps"):
         raise ConfigError(f"sweep: {shown(engine.url)} holds no sweep of dqn_jax; choose another.")
+    ours = _metadata("digest" in {column["name"] for column in inspector.get_columns(_PREFIX + "sweeps")})
     tables = {name: found.tables[name] for name in theirs}
     return Tables(**tables, **{name: ours.tables[_PREFIX + name] for name in _OURS})
 
 
 @functools.cache
-def _metadata() -> sa.MetaData:
+def _metadata(digests: bool = True) -> sa.MetaData:
+    """Our tables, as they are now or were before there were digests."""
     metadata = sa.MetaData()
+
+    def added(*columns: str, kind: Any = sa.Text) -> Iterator[sa.Column[Any]]:
+        return (sa.Column(column, kind) for column in columns if digests)
+
     kinds = {"int64": sa.BigInteger, "float64": sa.Double, "bool": sa.Boolean, "str": sa.Text}
     keys = ("phase", "trial", "seed")
     sa.Table(
@@ -78,6 +86,8 @@ def _metadata() -> sa.MetaData:
         sa.Column("definition", sa.Text, nullable=False),
         sa.Column("origin", sa.Text),  # of a mirror: where the sweep is
         sa.Column("revision", sa.Integer, nullable=False),  # raised by each transaction that writes
+        *added("digest", "trials_digest", "units_digest"),  # of what was asked, of all points, of all units
+        *added("lanes_recorded", kind=sa.Integer),
     )
     sa.Table(
         _PREFIX + "units",
@@ -89,6 +99,7 @@ def _metadata() -> sa.MetaData:
         sa.Column("owner", sa.Text),
         sa.Column("lease_until", sa.Double),  # seconds of the database's clock
         sa.Column("done", sa.Boolean, nullable=False),
+        *added("curves_digest"),  # of the file
     )
     sa.Table(
         _PREFIX + "lanes",
@@ -97,6 +108,7 @@ def _metadata() -> sa.MetaData:
         *(sa.Column(n, kinds[LANE_COLUMNS[n]], primary_key=True, autoincrement=False) for n in keys),
         *(sa.Column(n, kinds[kind]) for n, kind in LANE_COLUMNS.items() if n not in keys),
         sa.Column("unit_id", sa.Integer, nullable=False),
+        *added("digest"),
     )
     sa.Table(
         _PREFIX + "curves",
@@ -105,6 +117,7 @@ def _metadata() -> sa.MetaData:
         sa.Column("study_id", sa.Integer, nullable=False, index=True),
         sa.Column("unit_id", sa.Integer, nullable=False),
         sa.Column("data", sa.LargeBinary, nullable=False),  # Parquet
+        *added("digest"),
     )
     return metadata
 
@@ -120,6 +133,7 @@ def create_sweep(url: str, definition: dict[str, Any], origin: str | None) -> No
     where = shown(engine.url)
     with clear_errors(where, engine.url):
         _metadata().create_all(engine)
+        _add_columns(engine)
         prepare_for_optuna(url)
         tables = find_tables(engine)
         studies = tables.studies
@@ -141,15 +155,31 @@ def create_sweep(url: str, definition: dict[str, Any], origin: str | None) -> No
                         study_id=study, key="study:metric_names", value_json=json.dumps([_METRIC])
                     )
                 )
-                connection.execute(
-                    tables.sweeps.insert().values(
-                        study_id=study, format=FORMAT, definition=json.dumps(definition), origin=origin, revision=0
-                    )
-                )
+                row = {"format": FORMAT, "definition": json.dumps(definition), "origin": origin}
+                digests = {"digest": sweep_digest({"study_name": name, **row}), "lanes_recorded": 0}
+                digests |= {"trials_digest": digest([]), "units_digest": digest([])}
+                connection.execute(tables.sweeps.insert().values(study_id=study, revision=0, **row, **digests))
         except sa.exc.IntegrityError:
             raise ConfigError(
                 f"name: {where} has a study '{name}' already; choose another name, or go on with it by --resume."
             ) from None
+
+
+def sweep_digest(row: Mapping[Any, Any]) -> str:
+    """Of what was asked."""
+    return digest([row[name] for name in ("study_name", "format", "definition", "origin")])
+
+
+def _add_columns(engine: sa.Engine) -> None:
+    """Where an earlier version made our tables, add what they lack."""
+    inspector = sa.inspect(engine)
+    for table in _metadata().sorted_tables:
+        known = {column["name"] for column in inspector.get_columns(table.name)}
+        for column in table.columns:
+            if column.name not in known:
+                kind = column.type.compile(engine.dialect)
+                with engine.begin() as connection:
+                    connection.exec_driver_sql(f"ALTER TABLE {table.name} ADD COLUMN {column.name} {kind}")
 
 
 def find_sweep(connection: sa.Connection, tables: Tables, where: str, name: str | None) -> Any:
@@ -171,7 +201,43 @@ def find_sweep(connection: sa.Connection, tables: Tables, where: str, name: str 
         )
     if formats[chosen] > FORMAT:
         raise ConfigError(f"sweep: {where} was written by a newer dqn_jax (format {formats[chosen]}); update dqn_jax.")
-    return connection.execute(sa.select(study_name, sweeps).select_from(joined).where(study_name == chosen)).one()
+    row = connection.execute(sa.select(study_name, sweeps).select_from(joined).where(study_name == chosen)).one()
+    saved = row._mapping.get("digest")
+    if (saved is not None) != (row.format >= DIGESTS_SINCE) or saved not in (None, sweep_digest(row._mapping)):
+        raise damaged(where, "what was asked")
+    return row
+
+
+def damaged(where: str, what: str) -> DamagedError:
+    """The error that says what of the records is not as it was written."""
+    return DamagedError(f"store: {where} is damaged ({what}); put a copy of it in its place, or start a new sweep.")
+
+
+@contextlib.contextmanager
+def clear_decoding(where: str) -> Iterator[None]:
+    """Turn whatever is wrong with values that are read, of any kind and in any place, into one line."""
+    try:
+        yield
+    except (ConfigError, RunError, sa.exc.DBAPIError):
+        raise
+    except (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RecursionError) as error:
+        raise damaged(
+            where, f"{type(error).__name__}: {str(error).splitlines()[0][:80] if str(error) else ''}"
+        ) from error
+    except sa.exc.SQLAlchemyError as error:
+        raise damaged(where, str(error).splitlines()[0][:80]) from error
+
+
+def check_file(engine: sa.Engine, where: str) -> None:
+    """Let SQLite look through its file.
+
+    Raises:
+      DamagedError: if its pages do not fit together.
+    """
+    with engine.connect() as connection:
+        found = str(connection.exec_driver_sql("PRAGMA integrity_check(1)").scalar_one())
+    if found != "ok":
+        raise damaged(where, found.splitlines()[-1])
 
 
 def sqlite_url(path: Path) -> str:

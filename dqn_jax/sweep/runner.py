@@ -159,6 +159,8 @@ def sweep(
             with files.clear_errors(directory):
                 if not (directory / "provenance.json").is_file():
                     files.write_json(directory / "provenance.json", runs.provenance(definition["seeds"]))
+        for line in store.reopen_lost() if resume else ():
+            warn(line)
         worker.interrupt = interrupt
         if engine == "ray":
             from dqn_jax.sweep.cluster import run_units

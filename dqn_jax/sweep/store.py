@@ -20,11 +20,11 @@ from __future__ import annotations
 import contextlib
 import datetime
 import functools
-import io
 import json
 import math
 import os
 import re
+import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
@@ -32,8 +32,9 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 import numpy as np
 
 from dqn_jax.config import ConfigError, RunError
-from dqn_jax.files import LOCK, atomic, lock, write_json
+from dqn_jax.files import LOCK, atomic, clear_unfinished, lock, write_json
 from dqn_jax.redact import redact
+from dqn_jax.sweep.curves import Part, digest, in_order, read_parts, to_parquet
 from dqn_jax.sweep.results import CURVE_COLUMNS, LANE_COLUMNS, PHASES, SWEEP_FILES, SweepData
 from dqn_jax.sweep.space import Space, distribution, parse_space
 
@@ -45,7 +46,13 @@ if TYPE_CHECKING:  # slow to import, as pandas, SQLAlchemy and Optuna are wherev
 
 _SQLITE, _COPY = SWEEP_FILES
 _PATIENCE_SECONDS = 60  # how long a server that was there may be away, as while it restarts
+_CONSTRAINTS = "constraints"  # Optuna's own: above zero is infeasible
 _GENERATION = "dqn_jax:generation"  # which draw of CMA-ES a trial came from
+
+
+def _tell(line: str) -> None:
+    print(f"dqn-jax: {line}", file=sys.stderr)
+
 
 Point = dict[str, Any]
 LaneKey = tuple[str, int, int]  # phase, trial, seed
@@ -104,14 +111,14 @@ def open_store(where: Path | str, name: str | None = None) -> Store:
     return store
 
 
-def load_data(path: Path) -> SweepData:
-    """All of a sweep that a report needs, at one instant; the sweep may be running.
+def load_data(path: Path, warn: Callable[[str], None] = _tell) -> SweepData:
+    """All of a sweep that a report needs, at one instant; the sweep may be running. `warn` is told what is lost.
 
     Raises:
       ConfigError: if there is no sweep, or a newer dqn_jax wrote it.
       RunError: if it cannot be read.
     """
-    return _open(path, None).data(path)
+    return _open(path, None).data(path, warn)
 
 
 def differences(saved: dict[str, Any], wanted: dict[str, Any]) -> list[tuple[str, Any, Any]]:
@@ -143,14 +150,16 @@ class Store:
         self._engine = engine
         self._is_file = engine.dialect.name == "sqlite"
         self._where = database.shown(engine.url) if directory is None else str(directory)
-        with self._clear_errors():
+        with self._clear_errors(), database.clear_decoding(self._where):
             self._tables = database.find_tables(engine)
             with engine.connect() as connection:
                 row = database.find_sweep(connection, self._tables, self._where, name)
+            definition = json.loads(row.definition)
         self.name: str = row.study_name
-        self.definition: dict[str, Any] = json.loads(row.definition)
+        self.definition: dict[str, Any] = definition
         self.origin = None if row.origin is None else redact(row.origin)  # earlier versions kept passwords
         self._study: int = row.study_id
+        self._has_digests = row.format >= database.DIGESTS_SINCE
         self._seeds = frozenset(self.definition["seeds"])
         self._horizon = float(self.definition["config"]["total_steps"])
 
@@ -300,11 +309,15 @@ class Store:
         with self._write() as connection:
             known = self._recorded(connection, {int(lane["trial"]) for lane in lanes})
             new = {_key(lane): _row(lane) for lane in reversed(lanes) if _key(lane) not in known}
-            _insert(connection, table, [{"study_id": self._study, "unit_id": unit_id, **row} for row in new.values()])
+            extra = {"study_id": self._study, "unit_id": unit_id}
+            _insert(connection, table, [{**extra, **row, **self._digest(list(row.values()))} for row in new.values()])
+            if self._has_digests and new:
+                count = self._tables.sweeps.c.lanes_recorded
+                self._note_digest(connection, lanes_recorded=count + len(new))
             theirs = curves[pd.MultiIndex.from_frame(curves[["phase", "trial", "seed"]]).isin(list(new))]
             if len(theirs):
-                blob = {"study_id": self._study, "unit_id": unit_id, "data": _to_parquet(theirs)}
-                _insert(connection, self._tables.curves, [blob])
+                data = to_parquet(theirs)
+                _insert(connection, self._tables.curves, [{**extra, "data": data, **self._digest(data)}])
             self._complete_trials(connection, {trial for phase, trial, _ in new if phase == PHASES[0]})
             held = connection.execute(self._tables.units.select().where(*self._is_unit(unit_id))).one()
             return bool(held.owner == owner and not held.done)
@@ -328,10 +341,15 @@ class Store:
             if self.directory is not None:
                 # The file counts only once the unit is done; until then the blobs do.
                 of_unit = (blobs.c.study_id == self._study, blobs.c.unit_id == unit_id)
-                parts = connection.execute(_select(blobs.c.data).where(*of_unit).order_by(blobs.c.id)).scalars()
+                curves, _ = read_parts(self._blobs(connection, unit_id))
                 path = self._curve_file(unit_id)
-                path.parent.mkdir(exist_ok=True)
-                _write_durably(path, _to_parquet(_sorted(map(_from_parquet, parts), CURVE_COLUMNS)))
+                if len(curves) or not path.is_file():
+                    path.parent.mkdir(exist_ok=True)
+                    data = to_parquet(curves)
+                    _write_durably(path, data)
+                    if self._has_digests:
+                        noted = units.update().where(*self._is_unit(unit_id)).values(curves_digest=digest(data))
+                        connection.execute(noted)
                 connection.execute(blobs.delete().where(*of_unit))
             connection.execute(
                 units.update().where(*self._is_unit(unit_id)).values(done=True, owner=None, lease_until=None)
@@ -349,25 +367,27 @@ class Store:
         with self._read() as connection:
             return self._lanes(connection)
 
-    def curves(self) -> pd.DataFrame:
-        """Their evaluations, CURVE_COLUMNS, sorted likewise, then by environment steps."""
+    def curves(self, warn: Callable[[str], None] = _tell) -> pd.DataFrame:
+        """Their evaluations, CURVE_COLUMNS, sorted likewise, then by environment steps; `warn` is told what is lost."""
         with self._read() as connection:
-            parts = self._curve_parts(connection)
-        return self._read_curves(parts)
+            lanes, parts = self._lanes(connection), self._curve_parts(connection)
+        return self._read_curves(parts, lanes, warn)
 
     def of_unit(self, unit_id: int) -> tuple[pd.DataFrame, pd.DataFrame]:
         """Lanes and curves of a unit that is done."""
-        blobs = self._tables.curves
         with self._read() as connection:
             lanes = self._lanes(connection, with_unit=True)
-            query = _select(blobs.c.data).where(blobs.c.study_id == self._study, blobs.c.unit_id == unit_id)
-            parts: list[bytes | Path] = list(connection.execute(query.order_by(blobs.c.id)).scalars())
-        if self.directory is not None:
-            parts.append(self._curve_file(unit_id))
-        return lanes[lanes["unit_id"] == unit_id], self._read_curves(parts)
+            parts = [part for part in self._curve_parts(connection) if part.unit_id == unit_id]
+        curves, lost = read_parts(parts)
+        if lost:
+            raise RunError(f"store: {lost[0]} in {self._where}, which others are compared with; go on with --resume.")
+        return lanes[lanes["unit_id"] == unit_id], curves
 
-    def data(self, directory: Path | None = None) -> SweepData:
-        """All of the sweep at one instant; plan and provenance come from `directory`, if they are there."""
+    def data(self, directory: Path | None = None, warn: Callable[[str], None] = _tell) -> SweepData:
+        """All of the sweep at one instant; plan and provenance come from `directory`, if they are there.
+
+        Curves that are damaged or missing are left out, and `warn` is told.
+        """
 
         def read_json(name: str) -> dict[str, Any]:
             path = directory / name if directory is not None else None
@@ -382,7 +402,7 @@ class Store:
             provenance=_redacted(read_json("provenance.json")),
             trials=self._trial_table(points),
             lanes=lanes,
-            curves=self._read_curves(parts),
+            curves=self._read_curves(parts, lanes, warn),
         )
 
     def export(self, directory: Path) -> None:
@@ -400,7 +420,7 @@ class Store:
         with self._read() as connection:
             points, units = self._points(connection), self._units(connection)
             lanes, parts = self._lanes(connection, with_unit=True), self._curve_parts(connection)
-        curves = self._read_curves(parts)
+        curves = self._read_curves(parts, lanes, _tell)
         mirror.add_trials(points)
         mirror.add_units(unit for unit, _ in units)
         known = mirror.recorded()
@@ -410,7 +430,7 @@ class Store:
             fresh = [lane for lane in of_unit if _key(lane) not in known]
             theirs = [curves_of[key] for key in map(_key, fresh) if key in curves_of]
             if fresh:
-                mirror.record(int(unit_id), "", fresh, _sorted(theirs, CURVE_COLUMNS))
+                mirror.record(int(unit_id), "", fresh, in_order(theirs, CURVE_COLUMNS))
         for unit, state in units:
             if state == "done":
                 mirror.finish(unit.id)
@@ -421,6 +441,50 @@ class Store:
 
         mirror = _open(directory, None)
         return mirror.origin is not None and mirror.name == self.name and same_place(mirror.origin, self._where)
+
+    def reopen_lost(self) -> list[str]:
+        """Have units run again whose curves are damaged or missing, with all their lanes; says which in lines.
+
+        For the one process at work (see `lock`): a lane's numbers come out the same.
+        """
+        with self._read() as connection:
+            lanes, parts = self._lanes(connection, with_unit=True), self._curve_parts(connection)
+        curves, lost = read_parts(parts)
+        missing = _keys_of(lanes) - _keys_of(curves)
+        owners = lanes[["unit_id", "phase", "trial", "seed"]].itertuples(index=False, name=None)
+        units = sorted({int(unit_id) for unit_id, *key in owners if tuple(key) in missing})
+        for unit_id in units:
+            with self._write() as connection:
+                self._forget(connection, unit_id, {int(t) for t in lanes[lanes["unit_id"] == unit_id]["trial"]})
+        if not units:
+            return []
+        what = lost[0] if lost else f"curves of wave {units[0]} are missing"
+        return [f"{what}: the lanes of {len(units)} waves run again, with the same numbers"]
+
+    def _forget(self, connection: sa.Connection, unit_id: int, trials: set[int]) -> None:
+        """All that a unit has found, and what it did to its trials."""
+        t = self._tables
+        extra = {"curves_digest": None} if self._has_digests else {}
+        phase = connection.execute(_select(t.units.c.phase).where(*self._is_unit(unit_id))).scalar_one()
+        connection.execute(t.units.update().where(*self._is_unit(unit_id)).values(done=False, **extra))
+        lanes, _ = (
+            connection.execute(table.delete().where(table.c.study_id == self._study, table.c.unit_id == unit_id))
+            for table in (t.lanes, t.curves)
+        )
+        if self._has_digests:
+            self._note_digest(connection, lanes_recorded=t.sweeps.c.lanes_recorded - lanes.rowcount)
+        if phase == PHASES[0]:
+            ids = [trial_id for number, trial_id in self._trial_ids(connection).items() if number in trials]
+            constraints = t.trial_system_attributes
+            connection.execute(
+                constraints.delete().where(constraints.c.trial_id.in_(ids), constraints.c.key == _CONSTRAINTS)
+            )
+            for table in (t.trial_values, t.trial_user_attributes):
+                connection.execute(table.delete().where(table.c.trial_id.in_(ids)))
+            reset = (
+                t.trials.update().where(t.trials.c.trial_id.in_(ids)).values(state="WAITING", datetime_complete=None)
+            )
+            connection.execute(reset)
 
     # -- running
 
@@ -436,7 +500,10 @@ class Store:
         if self.directory is None:
             yield
             return
-        with self._clear_errors(), lock(self.directory, "sweep"):
+        with contextlib.ExitStack() as held:
+            with self._clear_errors():
+                held.enter_context(lock(self.directory, "sweep"))
+                clear_unfinished(self.directory)
             self.release()
             yield
 
@@ -455,7 +522,9 @@ class Store:
     @contextlib.contextmanager
     def _read(self) -> Iterator[sa.Connection]:
         """One instant of the database, however many statements look at it."""
-        with self._connect() as connection:
+        from dqn_jax.sweep.database import clear_decoding
+
+        with self._connect() as connection, clear_decoding(self._where):
             if self._is_file:
                 connection.exec_driver_sql("BEGIN")  # Python's driver begins none for reads
             else:
@@ -479,9 +548,9 @@ class Store:
         return table.c.study_id == self._study, table.c.id == unit_id
 
     def _units(self, connection: sa.Connection) -> list[tuple[Unit, UnitState]]:
-        table = self._tables.units
         now = _clock(connection)
-        rows = connection.execute(table.select().where(table.c.study_id == self._study).order_by(table.c.id)).all()
+        rows = self._unit_rows(connection)
+        self._check(connection, "units_digest", lambda: _digest_of_units(rows), "its waves")
 
         def state(row: Any) -> UnitState:
             if row.done:
@@ -490,12 +559,32 @@ class Store:
 
         return [(_unit(row), state(row)) for row in rows]
 
+    def _unit_rows(self, connection: sa.Connection) -> Sequence[Any]:
+        table = self._tables.units
+        return connection.execute(table.select().where(table.c.study_id == self._study).order_by(table.c.id)).all()
+
+    def _note_digest(self, connection: sa.Connection, **values: Any) -> None:
+        if self._has_digests:
+            sweeps = self._tables.sweeps
+            connection.execute(sweeps.update().where(sweeps.c.study_id == self._study).values(**values))
+
+    def _check(self, connection: sa.Connection, column: str, now: Callable[[], Any], what: str) -> None:
+        """Hold what is read against what was noted when it was written."""
+        from dqn_jax.sweep.database import damaged
+
+        if self._has_digests:
+            sweeps = self._tables.sweeps
+            noted = connection.execute(_select(sweeps.c[column]).where(sweeps.c.study_id == self._study)).scalar_one()
+            if noted != now():
+                raise damaged(self._where, what)
+
     def _insert_units(self, connection: sa.Connection, units: Sequence[Unit]) -> None:
         rows = [
             {"study_id": self._study, "id": u.id, "phase": u.phase, "lanes": json.dumps(u.lanes), "done": False}
             for u in units
         ]
         _insert(connection, self._tables.units, rows)
+        self._note_digest(connection, units_digest=_digest_of_units(self._unit_rows(connection)))
 
     def _recorded(self, connection: sa.Connection, trials: set[int] | None = None) -> set[LaneKey]:
         c = self._tables.lanes.c
@@ -508,22 +597,45 @@ class Store:
 
         c = self._tables.lanes.c
         columns = {**LANE_COLUMNS, **({"unit_id": "int64"} if with_unit else {})}
-        rows = connection.execute(_select(*(c[name] for name in columns)).where(c.study_id == self._study)).all()
-        return _sorted([pd.DataFrame.from_records(rows, columns=list(columns))], columns)
+        rows = connection.execute(self._tables.lanes.select().where(c.study_id == self._study)).all()
+        self._check_lanes(rows)
+        self._check(connection, "lanes_recorded", lambda: len(rows), "lanes are missing")
+        values = [[getattr(row, name) for name in columns] for row in rows]
+        return in_order([pd.DataFrame.from_records(values, columns=list(columns))], columns)
 
-    def _curve_parts(self, connection: sa.Connection) -> list[bytes | Path]:
-        """Parquet to be read once the database is free again; the files of done units never change."""
-        blobs = self._tables.curves
-        query = _select(blobs.c.data).where(blobs.c.study_id == self._study).order_by(blobs.c.id)
-        parts: list[bytes | Path] = list(connection.execute(query).scalars())
+    def _check_lanes(self, rows: Iterable[Any]) -> None:
+        from dqn_jax.sweep.database import damaged
+
+        for row in rows if self._has_digests else ():
+            if row.digest != digest([getattr(row, name) for name in LANE_COLUMNS]):
+                raise damaged(self._where, f"trial {row.trial}, seed {row.seed}")
+
+    def _digest(self, value: Any) -> dict[str, str]:
+        """As a column, where there is one."""
+        return {"digest": digest(value)} if self._has_digests else {}
+
+    def _curve_parts(self, connection: sa.Connection) -> list[Part]:
+        """To be read once the database is free again; the files of done units never change."""
+        parts = self._blobs(connection)
         if self.directory is not None:
-            done = [unit.id for unit, state in self._units(connection) if state == "done"]
-            parts += [self._curve_file(unit_id) for unit_id in done]
+            done = [row for row in self._unit_rows(connection) if row.done]
+            parts += [Part(row.id, self._curve_file(row.id), row._mapping.get("curves_digest")) for row in done]
         return parts
 
-    def _read_curves(self, parts: list[bytes | Path]) -> pd.DataFrame:
-        with self._clear_errors():
-            return _sorted(map(_from_parquet, parts), CURVE_COLUMNS)
+    def _blobs(self, connection: sa.Connection, unit_id: int | None = None) -> list[Part]:
+        blobs = self._tables.curves
+        which = [] if unit_id is None else [blobs.c.unit_id == unit_id]
+        rows = connection.execute(blobs.select().where(blobs.c.study_id == self._study, *which).order_by(blobs.c.id))
+        return [Part(row.unit_id, row.data, row._mapping.get("digest")) for row in rows]
+
+    def _read_curves(self, parts: list[Part], lanes: pd.DataFrame, warn: Callable[[str], None]) -> pd.DataFrame:
+        """The curves of recorded lanes, as far as they can be read."""
+        curves, lost = read_parts(parts)
+        count = len(_keys_of(lanes) - _keys_of(curves))
+        if count:
+            why = f" ({lost[0]}{f', and {len(lost) - 1} more' if len(lost) > 1 else ''})" if lost else ""
+            warn(f"store: the curves of {count} lanes in {self._where} are lost{why}; 'sweep --resume' runs them again")
+        return curves
 
     def _curve_file(self, unit_id: int) -> Path:
         assert self.directory is not None
@@ -535,14 +647,18 @@ class Store:
         rows = connection.execute(_select(c.number, c.trial_id).where(c.study_id == self._study).order_by(c.number))
         return {row.number: row.trial_id for row in rows}
 
-    def _points(self, connection: sa.Connection) -> list[Point]:
+    def _point_rows(self, connection: sa.Connection) -> Sequence[Any]:
         trials, params = self._tables.trials, self._tables.trial_params
-        rows = connection.execute(
+        return connection.execute(
             _select(trials.c.number, params.c.param_name, params.c.param_value)
             .join(params, params.c.trial_id == trials.c.trial_id)
             .where(trials.c.study_id == self._study)
             .order_by(trials.c.number)
         ).all()
+
+    def _points(self, connection: sa.Connection) -> list[Point]:
+        rows = self._point_rows(connection)
+        self._check(connection, "trials_digest", lambda: _digest_of_points(rows), "its points")
         points: dict[int, Point] = {}
         for number, name, value in rows:
             points.setdefault(number, {})[name] = self.space[name].decode(value)
@@ -577,53 +693,72 @@ class Store:
                 for number, point in zip(numbers, points, strict=True)
             ]
             _insert(connection, tables.trial_params, rows)
+        self._note_digest(connection, trials_digest=_digest_of_points(self._point_rows(connection)))
         if generation is not None:
             rows = [{"trial_id": ids[i], "key": _GENERATION, "value_json": json.dumps(generation)} for i in numbers]
             _insert(connection, tables.trial_system_attributes, rows)
 
     def _complete_trials(self, connection: sa.Connection, numbers: set[int]) -> None:
         """Give those trials their value whose seeds are all in."""
-        tables, trials, c = self._tables, self._tables.trials, self._tables.lanes.c
-        seeds_of: dict[int, dict[int, Any]] = {}
-        of_trials = (c.study_id == self._study, c.phase == PHASES[0], c.trial.in_(sorted(numbers)))
-        for lane in connection.execute(tables.lanes.select().where(*of_trials).order_by(c.trial, c.seed)):
-            seeds_of.setdefault(lane.trial, {})[lane.seed] = lane
-        whole = {number: list(seeds.values()) for number, seeds in seeds_of.items() if self._seeds <= set(seeds)}
+        tables, trials = self._tables, self._tables.trials
+        ended = self._ended(connection, numbers)
         unfinished = connection.execute(
             _select(trials.c.number, trials.c.trial_id).where(
                 trials.c.study_id == self._study,
-                trials.c.number.in_(sorted(whole)),
+                trials.c.number.in_(sorted(ended)),
                 trials.c.state.in_(["WAITING", "RUNNING"]),
             )
         ).all()
         now = _utc_now()
         for number, trial_id in unfinished:
-            lanes = whole[number]
-            pruned = any(lane.status == "pruned" for lane in lanes)
+            state, value, lanes = ended[number]
             is_it = trials.c.trial_id == trial_id
-            if not pruned:
-                value = sum(self._restricted(lane) for lane in lanes) / len(lanes)
+            if value is not None:
                 row = {"trial_id": trial_id, "objective": 0, "value": value, "value_type": "FINITE"}
                 _insert(connection, tables.trial_values, [row])
+            converged = sum(lane.converged for lane in lanes)
             summary = {
-                "share_converged": sum(lane.converged for lane in lanes) / len(lanes),
+                "converged": converged,
+                "censored": converged < len(lanes),  # the value counts the whole budget for the others: it is a bound
+                "share_converged": converged / len(lanes),
                 "final_return": _mean(lane.final_return for lane in lanes),
                 "device_seconds": sum(lane.device_seconds or 0.0 for lane in lanes),
                 "seeds": len(lanes),
             }
             rows = [{"trial_id": trial_id, "key": key, "value_json": json.dumps(x)} for key, x in summary.items()]
             _insert(connection, tables.trial_user_attributes, rows)
+            # A setting of which no seed converged has no time to convergence: to Optuna it is infeasible, never best.
+            infeasible = {"trial_id": trial_id, "key": _CONSTRAINTS, "value_json": json.dumps([float(not converged)])}
+            _insert(connection, tables.trial_system_attributes, [infeasible])
             connection.execute(
                 trials.update().where(is_it, trials.c.datetime_start.is_(None)).values(datetime_start=now)
             )
-            state = "PRUNED" if pruned else "COMPLETE"
             connection.execute(trials.update().where(is_it).values(state=state, datetime_complete=now))
+
+    def _ended(self, connection: sa.Connection, numbers: set[int]) -> dict[int, tuple[str, float | None, list[Any]]]:
+        """State, value and lanes of those trials whose seeds are all in."""
+        c = self._tables.lanes.c
+        which = (c.study_id == self._study, c.phase == PHASES[0], c.trial.in_(sorted(numbers)))
+        rows = connection.execute(self._tables.lanes.select().where(*which).order_by(c.trial, c.seed)).all()
+        self._check_lanes(rows)
+        seeds_of: dict[int, dict[int, Any]] = {}
+        for lane in rows:
+            seeds_of.setdefault(lane.trial, {})[lane.seed] = lane
+        ended: dict[int, tuple[str, float | None, list[Any]]] = {}
+        for number, seeds in seeds_of.items():
+            lanes = list(seeds.values())
+            if self._seeds <= set(seeds):
+                pruned = any(lane.status == "pruned" for lane in lanes)
+                value = None if pruned else sum(self._restricted(lane) for lane in lanes) / len(lanes)
+                ended[number] = ("PRUNED" if pruned else "COMPLETE", value, lanes)
+        return ended
 
     def _restricted(self, lane: Any) -> float:
         return min(lane.converged_env_steps, self._horizon) if lane.converged else self._horizon
 
     def _history(self, connection: sa.Connection) -> list[Past]:
         from dqn_jax.sweep.adaptive import Past
+        from dqn_jax.sweep.database import clear_decoding, damaged
 
         trials, values, attributes = (
             self._tables.trials,
@@ -638,10 +773,17 @@ class Store:
             .where(trials.c.study_id == self._study)
             .order_by(trials.c.number)
         )
-        return [
-            Past(point, state, value, None if generation is None else json.loads(generation))
-            for point, (state, value, generation) in zip(self._points(connection), rows, strict=True)
-        ]
+        with clear_decoding(self._where):
+            history = [
+                Past(point, state, value, None if generation is None else json.loads(generation))
+                for point, (state, value, generation) in zip(self._points(connection), rows, strict=True)
+            ]
+            if self._has_digests:
+                ended = self._ended(connection, set(range(len(history))))
+                for number, past in enumerate(history):
+                    if (past.state, past.value) != ended.get(number, (past.state, None))[:2]:
+                        raise damaged(self._where, f"the value of trial {number}")
+        return history
 
 
 # -- making and opening -------------------------------------------------------------------------------------
@@ -658,7 +800,7 @@ def _create_directory(directory: Path, definition: dict[str, Any], origin: str |
 
 
 def _open(where: Path | str, name: str | None) -> Store:
-    from dqn_jax.sweep.database import make_engine, sqlite_url
+    from dqn_jax.sweep.database import check_file, clear_errors, make_engine, sqlite_url
 
     if isinstance(where, str) and re.match(r"\w+(\+\w+)?://|env:", where):
         return Store(make_engine(where), None, name)
@@ -672,7 +814,10 @@ def _open(where: Path | str, name: str | None) -> Store:
         if directory.is_dir() and any(directory.iterdir()) and not _foreign(directory):
             raise ConfigError(f"sweep: {directory} was left before its sweep began; start it there without --resume.")
         raise ConfigError(f"sweep: {directory} is not a sweep; give the folder that 'dqn-jax sweep' printed.")
-    store = Store(make_engine(sqlite_url(path)), directory, name)
+    engine = make_engine(sqlite_url(path))
+    with clear_errors(str(directory)):
+        check_file(engine, str(directory))
+    store = Store(engine, directory, name)
     with contextlib.suppress(OSError):  # a folder that can only be read
         copy = directory / _COPY
         text = json.dumps(store.definition, indent=1) + "\n"
@@ -773,33 +918,24 @@ def _row(lane: dict[str, Any]) -> dict[str, Any]:
 
 
 def _number(x: Any) -> float | None:
-    return None if x is None or math.isnan(x) else float(x)
+    return None if x is None or math.isnan(x) else float(x) + 0.0  # SQLite has no -0.0
+
+
+def _digest_of_units(rows: Iterable[Any]) -> str:
+    return digest([[row.id, row.phase, row.lanes] for row in rows])
+
+
+def _digest_of_points(rows: Iterable[Any]) -> str:
+    return digest(sorted([list(row) for row in rows]))
+
+
+def _keys_of(table: pd.DataFrame) -> set[LaneKey]:
+    return set(table[["phase", "trial", "seed"]].drop_duplicates().itertuples(index=False, name=None))
 
 
 def _mean(values: Iterable[float | None]) -> float | None:
     numbers = [value for value in values if value is not None]
     return sum(numbers) / len(numbers) if numbers else None
-
-
-def _sorted(parts: Iterable[pd.DataFrame], columns: dict[str, str]) -> pd.DataFrame:
-    import pandas as pd
-
-    parts = [part for part in parts if len(part)]
-    table = pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=list(columns))
-    table = table[list(columns)].astype(columns)
-    keys = [table[name].to_numpy() for name in ("env_steps", "seed", "trial")]
-    phase = table["phase"].map({name: i for i, name in enumerate(PHASES)}).to_numpy(np.int64)
-    return table.iloc[np.lexsort((*keys, phase))].reset_index(drop=True)
-
-
-def _to_parquet(curves: pd.DataFrame) -> bytes:
-    import pyarrow as pa
-    from pyarrow import parquet
-
-    buffer = io.BytesIO()
-    table = pa.Table.from_pandas(curves[list(CURVE_COLUMNS)].astype(CURVE_COLUMNS), preserve_index=False)
-    parquet.write_table(table, buffer, compression="zstd")
-    return buffer.getvalue()
 
 
 def _write_durably(path: Path, data: bytes) -> None:
@@ -813,10 +949,3 @@ def _write_durably(path: Path, data: bytes) -> None:
         os.fsync(folder)
     finally:
         os.close(folder)
-
-
-def _from_parquet(source: bytes | Path) -> pd.DataFrame:
-    from pyarrow import parquet
-
-    table = parquet.read_table(io.BytesIO(source) if isinstance(source, bytes) else source).to_pandas()
-    return table if "q_mean" in table else table.assign(q_mean=np.nan)  # of before there was the column
