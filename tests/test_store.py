@@ -791,6 +791,8 @@ while True:
         except ConfigError as error:
             assert "is not empty" in str(error) and "--resume" in str(error)
     assert load_data(directory).name == definition["name"]
+    with open_store(directory).lock():
+        pass
     assert sorted(path.name for path in directory.iterdir()) == ["store.sqlite", "sweep.json"]
     at += stride
 print(json.dumps(states))
