@@ -8,6 +8,8 @@ and, for loops of your own, the pure functions `make_env`, `make_agent`, `make_r
 
 from dqn_jax import _import_time  # isort: skip - it takes the time of all that follows, and hears Ctrl-C
 
+import importlib.metadata
+
 from dqn_jax.agent import Agent, AgentState, UpdateInfo, make_agent
 from dqn_jax.config import Config, ConfigError, HParams
 from dqn_jax.envs import Env, make_env
@@ -20,6 +22,11 @@ from dqn_jax.runs import RunError
 from dqn_jax.schedules import epsilon_at
 from dqn_jax.train import TrainResult, train
 from dqn_jax.types import EnvOutput, EnvSpec, Transition, to_transition
+
+try:
+    __version__ = importlib.metadata.version("dqn_jax")
+except importlib.metadata.PackageNotFoundError:  # read where it lies, never installed
+    __version__ = "unknown"
 
 __all__ = [
     "PRESETS",
@@ -40,6 +47,7 @@ __all__ = [
     "TrainResult",
     "Transition",
     "UpdateInfo",
+    "__version__",
     "epsilon_at",
     "evaluate",
     "make_agent",

@@ -2,29 +2,22 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import io
 import json
-import re
 import sys
+import textwrap
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
-import tyro
-
-from dqn_jax import benchmark, best, devices, files, interrupt, presets, report, runs
-from dqn_jax.config import ConfigError, suggest
-from dqn_jax.convergence import KINDS
+from dqn_jax import __version__, benchmark, best, catalogue, devices, files, going_on, interrupt, presets, report, runs
+from dqn_jax.arguments import Typed, command_line, filled, flat, help_text, options_of, parse
+from dqn_jax.config import Config, ConfigError, HParams, RunError, suggest
 from dqn_jax.display import SweepDisplay, TrainDisplay, summary_tables, sweep_tables
-from dqn_jax.envs import env_names, pool_names
-from dqn_jax.options import COMMANDS, Benchmark, Evaluate, Join, List, Plot, Record, Report, Sweep, Train
+from dqn_jax.options import COMMANDS, TOPICS, Benchmark, Evaluate, Join, Plot, Record, Report, Sweep, Train
 from dqn_jax.play import evaluate_run, record_run
-from dqn_jax.protocols import PROTOCOLS, apply_protocol, describe_protocol
+from dqn_jax.protocols import apply_protocol, describe_protocol
 from dqn_jax.train import train
-
-_TYRO = (tyro.conf.OmitArgPrefixes,)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -38,6 +31,9 @@ def _main(arguments: list[str]) -> int:
         if not arguments or arguments[0] in ("-h", "--help"):
             print(_usage())
             return 0
+        if arguments[0] == "--version":
+            print(f"dqn_jax {__version__}")
+            return 0
         if arguments[0] not in COMMANDS:
             raise ConfigError(
                 f"command: there is no '{arguments[0]}'.{suggest(arguments[0], COMMANDS)} "
@@ -45,10 +41,11 @@ def _main(arguments: list[str]) -> int:
             )
         return _HANDLERS[arguments[0]](arguments[1:])
     except ConfigError as error:
-        print(f"dqn-jax: {error}", file=sys.stderr)
+        print(f"dqn-jax: {_one_line(error)}", file=sys.stderr)
         return 2
-    except (runs.RunError, MemoryError) as error:
-        print(f"dqn-jax: {error or 'out of memory: use fewer seeds or a smaller replay_capacity'}", file=sys.stderr)
+    except (RunError, MemoryError) as error:
+        line = _one_line(error) or "out of memory: use fewer seeds or a smaller replay_capacity"
+        print(f"dqn-jax: {line}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("dqn-jax: stopped", file=sys.stderr)
@@ -58,132 +55,132 @@ def _main(arguments: list[str]) -> int:
         return 1
 
 
+def _one_line(error: BaseException) -> str:
+    """The message, whatever was typed into it: a newline as \\n."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(error))
+
+
 def _usage() -> str:
     lines = ["usage: dqn-jax COMMAND [options]    ('dqn-jax COMMAND --help' explains a command)", ""]
-    lines += [f"  {name:<10} {command.__doc__}" for name, command in COMMANDS.items()]
-    return "\n".join([*lines, "", "Start with: dqn-jax train cartpole"])
+    for name, command in COMMANDS.items():
+        first, *rest = textwrap.wrap(command.__doc__, 66)
+        lines += [f"  {name:<11}{first}", *(" " * 13 + line for line in rest)]
+    return "\n".join([*lines, "", "  --version  The version.", "", "Start with: dqn-jax train cartpole"])
 
 
-def _parse(command: type, name: str, arguments: Sequence[str], default: Any = None) -> Any:
-    """Parse with tyro, whose boxed errors become one line and a ConfigError."""
-    errors = io.StringIO()
-    keywords = {} if default is None else {"default": default}
-    try:
-        with contextlib.redirect_stderr(errors):
-            return tyro.cli(command, prog=f"dqn-jax {name}", args=list(arguments), config=_TYRO, **keywords)
-    except SystemExit as stop:
-        if not stop.code:
-            raise
-        raise ConfigError(_one_line(errors.getvalue(), name)) from None
+def _show_help(name: str, usage: str, defaults: dict[str, Any], note: str = "") -> NoReturn:
+    print(help_text(COMMANDS[name], f"{name} {usage}", TOPICS.get(name, {}), defaults, note))
+    raise SystemExit(0)
 
 
-def _one_line(boxed: str, name: str) -> str:
-    """The message inside one of tyro's boxes, which are drawn in Unicode or ASCII as the terminal allows."""
-    text = re.sub(r"\x1b\[[0-9;]*m", "", boxed)
-    lines = [re.sub(r"[│╭╮╰╯]", " ", line).strip() for line in text.splitlines()]
-    lines = [line for line in lines if line][1:]  # without the title
-    sections: list[list[str]] = [[]]
-    for line in lines:
-        if re.fullmatch(r"[-─. ]+", line):
-            sections.append([])
-        else:
-            sections[-1].append(line)
-    sections = [section for section in sections if section]
-    message = " ".join(sections[0]).rstrip(". ")
-    near = next((s[1].split()[0].rstrip(",") for s in sections if s[0].startswith("Perhaps you meant") and s[1:]), "")
-    return f"{message}.{f' Did you mean {near}?' if near else ''} 'dqn-jax {name} --help' shows all options."
+def _parse(name: str, arguments: Sequence[str], required: str = "") -> Any:
+    """An instance of a command that depends on no preset; `required` names the field that must be given, with how."""
+    command = COMMANDS[name]
+    typed, fields = parse(command, name, arguments), dataclasses.fields(command)
+    defaults = {f.name: f.default for f in fields if f.default is not dataclasses.MISSING}
+    words = next((option for option in options_of(command).values() if not option.flags), None)
+    if typed.help:
+        usage = "" if words is None else words.name.upper() + (" ..." if words.many else "")
+        _show_help(name, f"{usage if words and words.name not in defaults else f'[{usage}]'} [options]", defaults)
+    if typed.words:
+        raise ConfigError(f"{typed.words[0]}: it is one too many. 'dqn-jax {name} --help' shows what there is.")
+    if words is not None and words.name not in {**defaults, **typed.values}:
+        raise ConfigError(f"{words.name}: give {required}.")
+    return command(**{**defaults, **typed.values})
+
+
+def _help(arguments: Sequence[str]) -> int:
+    command, *rest = arguments or [""]
+    if not command:
+        print(_usage())
+        return 0
+    return main([command, *rest, "--help"])
 
 
 def _list(arguments: Sequence[str]) -> int:
-    _parse(List, "list", arguments)
-    from rich.console import Console
-    from rich.table import Table
-
-    console = Console(soft_wrap=True)
-    table = Table(title="Presets", title_justify="left", box=None)
-    for column in ("preset", "environment"):
-        table.add_column(column, no_wrap=True)
-    table.add_column("what")
-    for preset in map(presets.resolve_preset, presets.PRESETS):
-        table.add_row(preset.name, preset.config.env, preset.summary)
-    console.print(table)
-    console.print("\n[b]Environments[/b] (any of them: dqn-jax train NAME)")
-    console.print("  " + "  ".join(env_names()), highlight=False)
-    with contextlib.suppress(ConfigError):  # EnvPool is not installed
-        names = pool_names()
-        console.print("\n[b]Environments of EnvPool[/b]")
-        console.print("  " + "  ".join(names), highlight=False)
-    console.print("\n[b]Atari protocols[/b] (dqn-jax train pong --protocol NAME)")
-    for name, protocol in PROTOCOLS.items():
-        console.print(f"  {name:<9} {protocol.summary}", highlight=False)
-    console.print("\n[b]Criteria[/b]")
-    for kind, meaning in KINDS.items():
-        console.print(f"  {kind:<9} {meaning}", highlight=False)
+    catalogue.show_all(_parse("list", arguments).word)
     return 0
 
 
-def _with_preset(
-    name: str, arguments: Sequence[str], default_of: Callable[[presets.Preset], Any]
-) -> tuple[presets.Preset, Any]:
-    """The preset and the parsed arguments. The preset comes first, so that --help shows its values as the defaults."""
-    named = bool(arguments) and not arguments[0].startswith("-")
-    if not named and not {"-h", "--help"} & set(arguments):
-        raise ConfigError(f"preset: name a preset or an environment first, e.g. 'dqn-jax {name} cartpole'.")
-    preset = presets.resolve_preset(arguments[0] if named else "cartpole")
-    # First too, for the same reason.
-    env, protocol = _value_of(arguments, "--env"), _value_of(arguments, "--protocol")
-    if env is not None:
-        preset = presets.with_overrides(preset, {"env": env})
-    if protocol is not None:
-        preset = apply_protocol(preset, protocol)
-    default = default_of(preset)
-    args = _parse(type(default), name, arguments[1:] if named else arguments, default)
-    if args.preset != preset.name:
-        raise ConfigError(f"preset: '{args.preset}' is one too many; 'dqn-jax {name}' takes one preset or environment.")
-    return preset, args
+def _named(typed: Typed, name: str) -> presets.Preset | None:
+    """The preset or environment that was typed, if any."""
+    if typed.words:
+        raise ConfigError(
+            f"preset: '{typed.words[0]}' is one too many; 'dqn-jax {name}' takes one preset or environment."
+        )
+    return presets.resolve_preset(typed.values["preset"]) if "preset" in typed.values else None
 
 
-def _value_of(arguments: Sequence[str], option: str) -> str | None:
-    """What an option is given, before the rest is parsed."""
-    for argument, following in zip(arguments, [*arguments[1:], ""], strict=True):
-        if argument == option:
-            return following
-        if argument.startswith(option + "="):
-            return argument.removeprefix(option + "=")
-    return None
+def _chosen(preset: presets.Preset, typed: Typed) -> presets.Preset:
+    """The preset under what was typed: its environment and protocol first, for the rest changes those."""
+    settings = {k: v for k, v in typed.values.items() if k in _SETTINGS}
+    if "env" in settings:
+        preset = presets.with_overrides(preset, {"env": settings["env"]})
+    if typed.values.get("protocol") is not None:
+        preset = apply_protocol(preset, typed.values["protocol"])
+    return presets.with_overrides(preset, settings)
+
+
+def _help_about(name: str, typed: Typed, default_of: Callable[[presets.Preset], Any]) -> NoReturn:
+    preset = _named(
+        typed._replace(values={"preset": typed.words[0]} if typed.words else {}, words=typed.words[1:]), name
+    )
+    preset = preset or presets.resolve_preset("cartpole")
+    about = f"Defaults are those of '{preset.name}'; 'dqn-jax {name} PRESET --help' shows another's."
+    _show_help(name, "PRESET [options]", flat(default_of(preset)), about)
+
+
+def _names_preset(word: str) -> bool:
+    try:
+        presets.resolve_preset(word)
+    except ConfigError:
+        return False
+    return True
 
 
 def _train(arguments: Sequence[str]) -> int:
-    preset, args = _with_preset("train", arguments, lambda p: Train(p.name, p.config, p.hparams, p.seeds, p.criteria))
+    def default_of(preset: presets.Preset) -> Train:
+        return Train(preset.name, preset.config, preset.hparams, preset.seeds, preset.criteria)
+
+    typed = parse(Train, "train", arguments, _names_preset)
+    if typed.help:
+        _help_about("train", typed, default_of)
+    named = _named(typed, "train")
+    run: Path | None = typed.values.get("out")
+    if typed.values.get("resume"):
+        run, own = going_on.find(named, run, Path("runs"))
+        named = going_on.asked(named, None) if own is None else going_on.asked(None, own)
+    if named is None:
+        raise ConfigError("preset: name a preset or an environment, e.g. 'dqn-jax train cartpole'.")
+    chosen = _chosen(named, typed)
+    args: Train = filled(default_of(chosen), typed.values)
     if args.seeds < 1:
         raise ConfigError(f"seeds: {args.seeds} is not possible; use 1 or more.")
-    chosen = dataclasses.replace(preset, config=args.config, hparams=args.hparams)
     if args.protocol is not None:
         print("\n".join(describe_protocol(args.protocol)), file=sys.stderr)
-    with TrainDisplay(preset.name, args.seeds, enabled=sys.stderr.isatty()) as display:
+    of_train = ("seeds", "seed", "criteria", "stop", "max_minutes", "save_episodes", "checkpoint")
+    given = {str(name): typed.values[name] for name in of_train if name in typed.values}
+    if given.get("max_minutes", 0.0) is None:  # typed as none: from now on without
+        given["max_minutes"] = float("inf")
+    with TrainDisplay(chosen.name, args.seeds, enabled=sys.stderr.isatty()) as display:
         result = train(
             chosen,
-            seeds=args.seeds,
-            seed=args.seed,
-            criteria=args.criteria,
-            stop=args.stop,
-            max_minutes=args.max_minutes,
-            out=args.out,
+            out=run,
             root=Path("runs"),
             resume=args.resume,
             weights=args.weights,
-            checkpoint=args.checkpoint,
-            save_episodes=args.save_episodes,
             on_progress=display.update,
             warn=display.warn,
             trackers=[_wandb_tracker(args.wandb, chosen)] if args.wandb else [],
+            **given,
         )
     if args.json:
         print((Path(result.run or "") / "summary.json").read_text(), end="")
     else:
         summary_tables(result)
     if result.interrupted:
-        print(f"dqn-jax: stopped; go on with: dqn-jax train {preset.name} --resume --out {result.run}", file=sys.stderr)
+        also = [*(["--wandb", args.wandb] if args.wandb else []), *(["--json"] if args.json else [])]
+        print(f"dqn-jax: stopped; go on with\n{going_on.command('train', result.run, also)}", file=sys.stderr)
         return 130
     return 0
 
@@ -209,47 +206,35 @@ def _sweep(arguments: Sequence[str]) -> int:
 
     if any(argument == "--join" or argument.startswith("--join=") for argument in arguments):
         return _join(arguments)
-    preset, args = _with_preset("sweep", arguments, lambda p: Sweep(p.name, p.config, p.hparams, p.criteria))
-    if args.seeds < 1:
-        raise ConfigError(f"seeds: {args.seeds} is not possible; use 1 or more.")
 
+    def default_of(preset: presets.Preset) -> Sweep:
+        return Sweep(preset.name, preset.config, preset.hparams, preset.criteria)
+
+    typed = parse(Sweep, "sweep", arguments, _names_preset)
+    if typed.help:
+        _help_about("sweep", typed, default_of)
+    named = _named(typed, "sweep")
+    if typed.values.get("seeds", 1) < 1:
+        raise ConfigError(f"seeds: {typed.values['seeds']} is not possible; use 1 or more.")
+    if named is None and not typed.values.get("resume"):
+        raise ConfigError("preset: name a preset or an environment, e.g. 'dqn-jax sweep cartpole'.")
+    given = {_SWEEP_NAMES.get(k, k): v for k, v in typed.values.items() if k in _SWEEP_OPTIONS or k in _SETTINGS}
+    args: Sweep = filled(default_of(named or presets.resolve_preset("cartpole")), typed.values)
     planned: list[str] = []
 
     def on_plan(plan: Any, definition: dict[str, Any]) -> bool:
         planned.extend(describe(plan, definition))
+        display.name = definition["name"]
         return not args.plan
 
-    chosen = dataclasses.replace(preset, config=args.config, hparams=args.hparams)
-    with SweepDisplay(args.name or preset.name, enabled=sys.stderr.isatty(), above=planned) as display:
+    with SweepDisplay(args.name or args.preset, enabled=sys.stderr.isatty(), above=planned) as display:
         result = sweeps.sweep(
-            chosen,
-            args.vary,
-            sampler=args.sampler,
-            samples=args.samples,
-            sample_seed=args.sample_seed,
-            batch=args.sampler_batch,
-            seeds=args.seeds,
-            seed=args.seed,
-            criteria=args.criteria,
-            stop=args.stop,
-            stability_steps=args.stability_steps,
-            prune=args.prune,
-            prune_eta=args.prune_eta,
-            confirm=args.confirm,
-            confirm_best=args.confirm_best,
-            confirm_by=args.confirm_by,
-            wave=args.wave,
-            memory_gb=args.memory_gb,
-            name=args.name,
-            out=args.out,
+            named and named.name,
             root=Path("sweeps"),
-            url=args.store,
-            resume=args.resume,
-            engine=args.engine,
-            workers=args.workers,
             on_plan=on_plan,
             on_progress=display.update,
             warn=display.warn,
+            **given,
         )
     if args.plan:
         print(json.dumps(result.data.plan, indent=1) if args.json else "\n".join(planned))
@@ -259,7 +244,13 @@ def _sweep(arguments: Sequence[str]) -> int:
     elif len(result.data.lanes):
         sweep_tables(result)
     if not result.finished:
-        print(f"dqn-jax: stopped; go on with the same command and --resume --out {result.directory}", file=sys.stderr)
+        also = [
+            word
+            for name in _HOW_IT_RUNS
+            if name in typed.values
+            for word in command_line({name: typed.values[name]}, Sweep)
+        ]
+        print(f"dqn-jax: stopped; go on with\n{going_on.command('sweep', result.directory, also)}", file=sys.stderr)
         return 130
     return 0
 
@@ -269,7 +260,10 @@ def _join(arguments: Sequence[str]) -> int:
 
     if not arguments[0].startswith("-"):
         raise ConfigError(f"join: the sweep knows what it varies; leave '{arguments[0]}' out.")
-    args = _parse(Join, "sweep", arguments)
+    typed = parse(Join, "sweep", arguments)
+    if typed.help:
+        _help_about("sweep", typed, lambda p: Sweep(p.name, p.config, p.hparams, p.criteria))
+    args: Join = filled(Join(""), typed.values)
     with SweepDisplay(args.name or "sweep", enabled=sys.stderr.isatty()) as display:
         waves, ended = sweeps.join(args.join, args.name, on_progress=display.update, warn=display.warn)
     print(f"{waves} waves run here; {'nothing is left to do' if ended else 'stopped'}")
@@ -277,13 +271,13 @@ def _join(arguments: Sequence[str]) -> int:
 
 
 def _report(arguments: Sequence[str]) -> int:
-    args = _parse(Report, "report", arguments)
+    args: Report = _parse("report", arguments, "the folder of a sweep or a run, e.g. 'dqn-jax report sweeps/cartpole'")
     print(report.report_command(args.path, args.output, by=args.by, labels=args.label, csv=args.csv, json=args.json))
     return 0
 
 
 def _evaluate(arguments: Sequence[str]) -> int:
-    args = _parse(Evaluate, "evaluate", arguments)
+    args: Evaluate = _parse("evaluate", arguments, "the folder of a run, e.g. 'dqn-jax evaluate runs/cartpole'")
     result = evaluate_run(
         args.run,
         episodes=args.episodes,
@@ -311,7 +305,7 @@ def _evaluate(arguments: Sequence[str]) -> int:
 
 
 def _record(arguments: Sequence[str]) -> int:
-    args = _parse(Record, "record", arguments)
+    args: Record = _parse("record", arguments, "the folder of a run, e.g. 'dqn-jax record runs/cartpole'")
     episode_return, frames, who = record_run(
         args.run,
         args.output,
@@ -327,9 +321,7 @@ def _record(arguments: Sequence[str]) -> int:
 
 
 def _plot(arguments: Sequence[str]) -> int:
-    args = _parse(Plot, "plot", arguments)
-    if not args.run:
-        raise ConfigError("run: give at least one run folder, e.g. 'dqn-jax plot runs/cartpole'.")
+    args: Plot = _parse("plot", arguments, "at least one run folder, e.g. 'dqn-jax plot runs/cartpole'")
     if args.output.suffix not in (".png", ".svg", ".pdf"):
         raise ConfigError(f"output: '{args.output}' is no figure format; use .png, .svg or .pdf.")
     files.check_writable(args.output, "output")
@@ -341,12 +333,17 @@ def _plot(arguments: Sequence[str]) -> int:
 
 
 def _benchmark(arguments: Sequence[str]) -> int:
-    args = _parse(Benchmark, "benchmark", arguments)
+    args: Benchmark = _parse("benchmark", arguments)
     if args.repeats < 1:
         raise ConfigError(f"repeats: {args.repeats} is not possible; use 1 or more.")
     benchmark.run(args.parts, repeats=args.repeats, out=args.out)
     return 0
 
+
+_SETTINGS = {*(field.name for field in dataclasses.fields(Config)), *HParams._fields}
+_HOW_IT_RUNS = ("store", "name", "engine", "workers", "wave", "memory_gb", "json")  # of a sweep, beside what is asked
+_SWEEP_NAMES = {"sampler_batch": "batch", "store": "url"}  # where `sweep` has another word
+_SWEEP_OPTIONS = {f.name for f in dataclasses.fields(Sweep)} - {"preset", "config", "hparams", "join", "plan", "json"}
 
 _HANDLERS: dict[str, Callable[[Sequence[str]], int]] = {
     "list": _list,
@@ -357,6 +354,7 @@ _HANDLERS: dict[str, Callable[[Sequence[str]], int]] = {
     "record": _record,
     "plot": _plot,
     "benchmark": _benchmark,
+    "help": _help,
 }
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ population may have its own, at no cost.
 from __future__ import annotations
 
 import dataclasses
+import decimal
 import difflib
 import inspect
 import math
@@ -18,6 +19,7 @@ import numpy as np
 import optax
 
 from dqn_jax import optimizers
+from dqn_jax.elsewhere import meant_by
 from dqn_jax.networks import ACTIVATIONS
 from dqn_jax.replay import Sampling
 
@@ -40,10 +42,26 @@ class RunError(RuntimeError):
 
 
 def suggest(name: str, choices: Iterable[str]) -> str:
-    """' Did you mean X?' for the nearest of `choices`, or '' if nothing is near."""
+    """' Did you mean X?' for those of `choices` that go by `name` elsewhere, or the nearest; '' if nothing is near."""
     by_lower = {choice.lower(): choice for choice in choices}
-    near = difflib.get_close_matches(name.lower(), by_lower, n=1, cutoff=0.5)
-    return f" Did you mean '{by_lower[near[0]]}'?" if near else ""
+    near = [ours for ours in meant_by(name) if ours in by_lower]
+    near = near or difflib.get_close_matches(name.lower(), by_lower, n=1, cutoff=0.5)
+    return f" Did you mean {' or '.join(repr(by_lower[x]) for x in near)}?" if near else ""
+
+
+def whole_number(text: str) -> int:
+    """A whole number as people write it: 16, 1_000_000, 1e6.
+
+    Raises:
+      ValueError: if it is none.
+    """
+    try:
+        value = decimal.Decimal(text)  # exact, where a float is not
+    except decimal.InvalidOperation:
+        raise ValueError(text) from None
+    if not value.is_finite() or value.adjusted() > 30 or value != value.to_integral_value():
+        raise ValueError(text)
+    return int(value)
 
 
 def show(value: Any) -> str:

@@ -105,7 +105,7 @@ class SweepDisplay:
     def __init__(self, name: str, *, enabled: bool, above: Sequence[str] = ()):
         """Lines `above` are printed once there is something to show, so that a refusal stands alone."""
         self._console = Console(stderr=True)
-        self._name, self._enabled, self._above = name, enabled, above
+        self.name, self._enabled, self._above = name, enabled, above
         self._tenths, self._group = -1, ""
         self._live = Live(console=self._console, auto_refresh=False, transient=True)
 
@@ -134,7 +134,7 @@ class SweepDisplay:
         if progress.phase == "compile" and group != self._group:
             self._group = group
             print(
-                f"{self._name}: wave {progress.unit + 1} of {progress.units}, {group or 'one program'}", file=sys.stderr
+                f"{self.name}: wave {progress.unit + 1} of {progress.units}, {group or 'one program'}", file=sys.stderr
             )
         tenths = int(10 * _share(progress))
         if tenths != self._tenths and progress.phase == "run":  # it falls where the best are to be confirmed
@@ -170,7 +170,7 @@ class SweepDisplay:
         if progress.best is not None:
             best = f"{progress.best[1]:,.0f} environment steps: {_settings(progress.best[0])}"
         table.add_row("best so far", Text(best))
-        return Group(_bar_line(f"sweep {self._name}", share, left), table)
+        return Group(_bar_line(f"sweep {self.name}", share, left), table)
 
 
 def _share(progress: SweepProgress) -> float:

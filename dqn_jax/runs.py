@@ -18,7 +18,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import numpy as np
@@ -87,7 +87,7 @@ def find_run(path: str | Path, field: str = "run") -> Path:
 
 @dataclasses.dataclass(frozen=True)
 class RunSettings:
-    """What config.json holds: all that a run's numbers depend on."""
+    """What config.json holds: all that a run's numbers depend on, and when it ends."""
 
     name: str
     seeds: tuple[int, ...]
@@ -95,7 +95,10 @@ class RunSettings:
     hparams: HParams
     criteria: tuple[str, ...]
     weights: str | None = None  # the run whose networks this one started from
-    checkpoint: str = "last"  # which of them: "last" or "best"
+    checkpoint: Literal["last", "best"] = "last"  # which of them: "last" or "best"
+    stop: Literal["budget", "converged"] = "budget"
+    max_minutes: float | None = None
+    save_episodes: bool = False
 
 
 def save_settings(run: Path, settings: RunSettings) -> None:
@@ -107,6 +110,9 @@ def save_settings(run: Path, settings: RunSettings) -> None:
         "criteria": settings.criteria,
         "weights": settings.weights,
         "checkpoint": settings.checkpoint,
+        "stop": settings.stop,
+        "max_minutes": settings.max_minutes,
+        "save_episodes": settings.save_episodes,
         "config": dataclasses.asdict(settings.config),
         "hparams": settings.hparams._asdict(),
     }
@@ -133,6 +139,9 @@ def load_settings(run: Path) -> RunSettings:
             tuple(value["criteria"]),
             value.get("weights"),
             value.get("checkpoint", "last"),
+            value.get("stop", "budget"),
+            value.get("max_minutes"),
+            value.get("save_episodes", False),
         )
     except (OSError, ValueError, KeyError, TypeError) as error:
         if isinstance(error, ConfigError):
@@ -164,7 +173,7 @@ def differences(saved: RunSettings, wanted: RunSettings) -> list[tuple[str, Any,
             **dataclasses.asdict(settings.config),
             **settings.hparams._asdict(),
         }
-        return plain({k: v for k, v in values.items() if k not in ("total_steps", "lane_block")})
+        return plain({k: v for k, v in values.items() if k != "total_steps"})
 
     old, new = flat(saved), flat(wanted)
     return [(field, old[field], new[field]) for field in old if old[field] != new[field]]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
-import shlex
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -15,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dqn_jax import convergence, devices, files, play, runs
+from dqn_jax import convergence, devices, files, going_on, play, runs
 from dqn_jax._import_time import import_seconds
 from dqn_jax.best import Best
 from dqn_jax.bounds import value_bound
@@ -28,7 +27,7 @@ from dqn_jax.paths import AnyLoop, AnyPopulation, loop_for, networks_of, populat
 from dqn_jax.pool_loop import PoolLoop
 from dqn_jax.pool_population import PoolPopulation
 from dqn_jax.population import stack_hparams
-from dqn_jax.presets import Preset, resolve_preset, with_overrides
+from dqn_jax.presets import Preset, with_overrides
 from dqn_jax.recorder import Recorder
 from dqn_jax.types import Params
 
@@ -84,19 +83,19 @@ class TrainResult:
 
 
 def train(
-    preset: str | Preset = "cartpole",
+    preset: str | Preset | None = None,
     *,
     seeds: int | Sequence[int] | None = None,
-    seed: int = 0,
+    seed: int | None = None,
     criteria: Sequence[str] | None = None,
-    stop: Literal["budget", "converged"] = "budget",
+    stop: Literal["budget", "converged"] | None = None,
     max_minutes: float | None = None,
     out: str | Path | None = None,
     root: str | Path | None = None,
     resume: bool = False,
     weights: str | Path | None = None,
-    checkpoint: Literal["last", "best"] = "last",
-    save_episodes: bool = False,
+    checkpoint: Literal["last", "best"] | None = None,
+    save_episodes: bool | None = None,
     on_progress: Callable[[Progress], None] | None = None,
     warn: Callable[[str], None] = lambda line: print(line, file=sys.stderr),
     trackers: Sequence[Callable[[History], None]] = (),
@@ -104,17 +103,20 @@ def train(
 ) -> TrainResult:
     """Train one agent per seed, all at once.
 
+    With `resume` the run's own settings take the place of all these defaults.
+
     Args:
-      preset: a preset's or an environment's name, or a `Preset`.
+      preset: a preset's or an environment's name, or a `Preset` (default: "cartpole").
       seeds: how many seeds (counted up from `seed`), or the seeds themselves (default: the preset's number).
-      seed: the first seed, if `seeds` is a number.
+      seed: the first seed, if `seeds` is a number (default: 0).
       criteria: convergence criteria as text (default: the preset's); the first one decides `stop`.
-      stop: "converged" ends the run once every lane has converged or diverged.
+      stop: "converged" ends the run once every lane has converged or diverged; "budget" (the default) does not.
       max_minutes: the run ends with the chunk in which it has taken so long, compilation apart; a run that is resumed
-        counts on.
+        counts on, and with infinity has no such limit any more.
       out: folder of this run. Without `out` and `root` nothing is written.
       root: folder under which `<name>/<stamp>/` is made.
-      resume: go on with the run in `out`, or the newest of this preset in `root`.
+      resume: go on with the run in `out`, or the newest in `root` (of this preset, if one is given). What is given must
+        be what the run has, but for `total_steps`, `max_minutes`, `stop` and `criteria`, which change no number.
       weights: start from the networks of this run, seed by seed (or all seeds from its only one), instead of
         fresh ones. Replay, optimiser and exploration start anew.
       checkpoint: which of its networks: the last, or each seed's best by evaluation.
@@ -130,15 +132,21 @@ def train(
       RunError: for what fails while running (a full disk, say); what was saved stays.
     """
     devices.configure()
-    chosen = with_overrides(resolve_preset(preset) if isinstance(preset, str) else preset, overrides)
-    lane_seeds = _seeds(chosen.seeds if seeds is None else seeds, seed)
+    found = going_on.find(preset, out, root) if resume else None
+    own = None if found is None else found[1]
+    chosen = with_overrides(going_on.asked(preset, own), overrides)
+    lane_seeds = _seeds(seeds, seed, chosen.seeds if own is None else own.seeds)
     parsed = [convergence.parse_criterion(text) for text in (chosen.criteria if criteria is None else criteria)]
+    stop = stop or (own.stop if own else "budget")
     if stop == "converged" and not parsed:
-        raise ConfigError("stop: 'converged' needs a criterion; add one, e.g. --criteria eval>=475x3.")
+        raise ConfigError("stop: 'converged' needs a criterion; add one, e.g. --criteria eval:475x3.")
     if max_minutes is not None and not max_minutes > 0:
         raise ConfigError(f"max_minutes: {max_minutes} is not possible; use a positive number, or leave it out.")
+    max_minutes = own.max_minutes if own and max_minutes is None else max_minutes
+    save_episodes = bool(own and own.save_episodes) if save_episodes is None else save_episodes
+    checkpoint = checkpoint or (own.checkpoint if own else "last")
     validate(chosen.config, chosen.hparams)
-    source = None if weights is None else _weights_run(Path(weights), out if resume else None)
+    source = _weights_run(weights, own)
     settings = runs.RunSettings(
         chosen.name,
         lane_seeds,
@@ -147,17 +155,22 @@ def train(
         tuple(criterion.name for criterion in parsed),
         None if source is None else str(source),
         "last" if source is None else checkpoint,
+        stop,
+        max_minutes,
+        save_episodes,
     )
+    if found is not None and own is not None:
+        going_on.check(found[0], own, settings)
     # Before anything is written: these refuse what the environment or the number of lanes does not allow.
     loop = loop_for(settings.config)
     stack_hparams(settings.hparams, len(lane_seeds))
     learnt = None if source is None else _load_weights(source, checkpoint, loop, len(lane_seeds))
     if chosen.note:
         warn(chosen.note)
-    run = _open_run(settings, out, root, resume)
+    run = _new_run(settings.name, out, root) if found is None else found[0]
     with Interrupt() as interrupt, _alone(run, resume):
         if run is not None:
-            interrupt.remedy = f"go on with --resume --out {shlex.quote(str(run))}"
+            interrupt.remedy = f"go on with: {going_on.command('train', run)}"
         return _run(
             settings,
             parsed,
@@ -165,10 +178,7 @@ def train(
             learnt,
             run,
             interrupt,
-            stop=stop,
-            max_minutes=max_minutes,
             resume=resume,
-            save_episodes=save_episodes,
             on_progress=on_progress,
             warn=warn,
             trackers=trackers,
@@ -183,16 +193,13 @@ def _run(
     run: Path | None,
     interrupt: Interrupt,
     *,
-    stop: Literal["budget", "converged"],
-    max_minutes: float | None,
     resume: bool,
-    save_episodes: bool,
     on_progress: Callable[[Progress], None] | None,
     warn: Callable[[str], None],
     trackers: Sequence[Callable[[History], None]],
 ) -> TrainResult:
     """Train with settings that are possible: `learnt` are the networks to start from, `parsed` the criteria."""
-    lane_seeds = settings.seeds
+    lane_seeds, stop, max_minutes = settings.seeds, settings.stop, settings.max_minutes
     best = Best(len(lane_seeds))
     step, over_pool = envs_per_step(settings.config), isinstance(loop, PoolLoop)
     history = History(lane_seeds, step, settings.config.total_episodes, rows_before_acting=over_pool)
@@ -217,7 +224,7 @@ def _run(
         population.on_step = lambda env_steps: report("step", env_steps)
     layout = population.layout
     hparams, active = layout.place(stack_hparams(settings.hparams, len(everyone))), layout.active(everyone)
-    recorder = Recorder(run, settings, loop, population, save_episodes=save_episodes) if run else None
+    recorder = Recorder(run, settings, loop, population, save_episodes=settings.save_episodes) if run else None
     resumed = recorder.load(warn) if recorder and resume else None
     if recorder:  # only now: a run that is refused keeps its own, and a new one leaves its folder empty
         runs.save_settings(recorder.run, settings)  # of one that goes on the budget or the criteria may have changed
@@ -240,6 +247,8 @@ def _run(
         lanes = layout.place(saved)
         del resumed, saved  # replays are large, and these are copies
         pace = Pace(max_minutes, history.seconds)
+        if max_minutes is not None and history.seconds and history.seconds[-1] >= 60 * max_minutes:
+            warn(f"this run has had its {max_minutes:g} minutes: give more with --max-minutes")
     last_step = loop.warmup_steps + loop.num_chunks * loop.steps_per_chunk
     allowance, saved_at = Allowance(_CHECKPOINT_SHARE), env_steps
     stopped = False
@@ -300,7 +309,11 @@ def _run(
     )
 
 
-def _seeds(seeds: int | Sequence[int], first: int) -> tuple[int, ...]:
+def _seeds(seeds: int | Sequence[int] | None, first: int | None, default: int | tuple[int, ...]) -> tuple[int, ...]:
+    """The seeds that are asked for, counted up from `first` where they are a number; `default` where nothing is."""
+    if isinstance(default, tuple) and (first is not None or isinstance(seeds, int)):
+        first, default = default[0] if first is None else first, len(default)
+    seeds, first = default if seeds is None else seeds, first or 0
     chosen = tuple(range(first, first + seeds)) if isinstance(seeds, int) else tuple(int(s) for s in seeds)
     if not chosen:
         raise ConfigError("seeds: at least one seed is needed; use 1 or more.")
@@ -311,25 +324,11 @@ def _seeds(seeds: int | Sequence[int], first: int) -> tuple[int, ...]:
     return chosen
 
 
-def _open_run(settings: runs.RunSettings, out: str | Path | None, root: str | Path | None, resume: bool) -> Path | None:
-    """The folder to write to, made or found; None if nothing is to be written."""
+def _new_run(name: str, out: str | Path | None, root: str | Path | None) -> Path | None:
+    """The folder to write to; None if nothing is to be written."""
     if out is None and root is None:
-        if resume:
-            raise ConfigError("resume: say which run to go on with, by out or root.")
         return None
-    if not resume:
-        return runs.claim_run_dir(Path(out)) if out is not None else runs.new_run_dir(Path(root or ""), settings.name)
-    if out is not None and runs.never_begun(Path(out)):
-        return Path(out)
-    run = runs.find_run(out if out is not None else Path(root or "") / settings.name)
-    differences = runs.differences(runs.load_settings(run), settings)
-    if differences:
-        raise ConfigError(
-            f"{differences[0][0]}: the run in {run} has {differences[0][1]}, not {differences[0][2]}"
-            + (f" (and {len(differences) - 1} more settings differ)" if len(differences) > 1 else "")
-            + "; a run goes on only with its own settings: drop --resume to start a new one."
-        )
-    return run
+    return runs.claim_run_dir(Path(out)) if out is not None else runs.new_run_dir(Path(root or ""), name)
 
 
 @contextlib.contextmanager
@@ -347,12 +346,11 @@ def _alone(run: Path | None, resume: bool) -> Iterator[None]:
         yield
 
 
-def _weights_run(path: Path, resumed: str | Path | None) -> Path:
-    """The run to take networks from: at `path` or the newest below it, or, resuming, the one taken then."""
-    if resumed is not None and (Path(resumed) / "config.json").is_file():
-        taken = runs.load_settings(Path(resumed)).weights
-        if taken is not None and Path(taken).is_relative_to(path):
-            return Path(taken)
+def _weights_run(path: str | Path | None, own: runs.RunSettings | None) -> Path | None:
+    """The run to take networks from: at `path` or the newest below it, or, going on, the one taken then."""
+    taken = None if own is None or own.weights is None else Path(own.weights)
+    if path is None or (taken is not None and taken.is_relative_to(path)):
+        return taken
     return runs.find_run(path, "weights")
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import shlex
 import signal
 import sqlite3
 
@@ -241,8 +242,8 @@ def test_a_stopped_sweep_has_exit_code_130_and_says_how_to_go_on(
         patch.setattr(SweepDisplay, "update", stop)
         assert main([*COMMAND, "--vary", *VARY, "--out", out]) == 130
     err = capsys.readouterr().err.splitlines()
-    assert err[-1] == f"dqn-jax: stopped; go on with the same command and --resume --out {out}"
-    assert main([*COMMAND, "--vary", *VARY, "--out", out, "--resume"]) == 0
+    assert err[-2:] == ["dqn-jax: stopped; go on with", f"dqn-jax sweep --resume --out {out}"]
+    assert main(shlex.split(err[-1])[1:]) == 0
     assert_same_numbers(load_data(tmp_path / "sweep"), whole.data)
 
 

@@ -20,8 +20,9 @@ from dqn_jax import devices, files, runs
 from dqn_jax.config import ConfigError
 from dqn_jax.interrupt import Interrupt
 from dqn_jax.presets import Preset, resolve_preset, with_overrides
+from dqn_jax.sweep import going_on
 from dqn_jax.sweep import store as stores
-from dqn_jax.sweep.definition import ADAPTIVE, Sampler, as_begun, check_new, define, preset_of
+from dqn_jax.sweep.definition import ADAPTIVE, Sampler, check_new, define, preset_of
 from dqn_jax.sweep.plan import Plan, fitted_groups, make_plan
 from dqn_jax.sweep.progress import OnProgress, Watch
 from dqn_jax.sweep.results import SweepData, ranked
@@ -43,23 +44,23 @@ class SweepResult:
 
 
 def sweep(
-    preset: str | Preset = "cartpole",
+    preset: str | Preset | None = None,
     vary: Sequence[str] | Mapping[str, str] = (),
     *,
     sampler: Sampler | None = None,
     samples: int | None = None,
-    sample_seed: int = 0,
-    batch: int = 32,
-    seeds: int | Sequence[int] = 5,
-    seed: int = 0,
+    sample_seed: int | None = None,
+    batch: int | None = None,
+    seeds: int | Sequence[int] | None = None,
+    seed: int | None = None,
     criteria: Sequence[str] | None = None,
-    stop: Literal["converged", "budget"] = "converged",
-    stability_steps: int = 0,
+    stop: Literal["converged", "budget"] | None = None,
+    stability_steps: int | None = None,
     prune: Literal["halving", "hyperband"] | None = None,
-    prune_eta: int = 3,
-    confirm: int = 0,
-    confirm_best: int = 3,
-    confirm_by: Sequence[str] = ("env_steps",),
+    prune_eta: int | None = None,
+    confirm: int | None = None,
+    confirm_best: int | None = None,
+    confirm_by: Sequence[str] | None = None,
     wave: int | None = None,
     memory_gb: float | None = None,
     name: str | None = None,
@@ -76,31 +77,35 @@ def sweep(
 ) -> SweepResult:
     """Train many settings times many seeds as populations, and record how fast each converges.
 
+    With `resume` what the sweep was asked takes the place of all these defaults.
+
     Args:
-      preset: what is varied: a preset's or an environment's name, or a `Preset`.
+      preset: what is varied: a preset's or an environment's name, or a `Preset` (default: "cartpole").
       vary: the search space: "name=values" texts, or name to values; see `sweep.space`.
       sampler: "grid", "random", "sobol", or adaptive in batches: "tpe", "cmaes" (default: grid if every dimension is
         a list and no number of samples is given, else sobol).
       samples: how many points (a grid has its own number).
       sample_seed: of the draws.
-      batch: points that an adaptive sampler draws at a time.
-      seeds: how many seeds (counted up from `seed`), or the seeds themselves; every point runs with the same ones.
-      seed: the first seed, if `seeds` is a number.
+      batch: points that an adaptive sampler draws at a time (default: 32).
+      seeds: how many seeds (counted up from `seed`), or the seeds themselves; every point runs with the same ones
+        (default: 5).
+      seed: the first seed, if `seeds` is a number (default: 0).
       criteria: convergence criteria (default: the preset's); the first one decides.
-      stop: "converged": lanes leave once they have converged; "budget": they stay to the end.
-      stability_steps: environment steps that a converged lane stays on, to see whether it lasts.
+      stop: "converged" (the default): lanes leave once they have converged; "budget": they stay to the end.
+      stability_steps: environment steps that a converged lane stays on, to see whether it lasts (default: 0).
       prune: leave trials that look hopeless; it biases what is said of the others' speed.
-      prune_eta: one trial in so many goes on at each rung.
-      confirm: run the best points again on so many held-out seeds.
-      confirm_best: how many of the best, by each of
-      confirm_by: what "best" means: env_steps, updates, episodes, seconds, final_return.
+      prune_eta: one trial in so many goes on at each rung (default: 3).
+      confirm: run the best points again on so many held-out seeds (default: 0).
+      confirm_best: how many of the best (default: 3), by each of
+      confirm_by: what "best" means: env_steps (the default), updates, episodes, seconds, final_return.
       wave: most lanes at once.
       memory_gb: memory for lanes (default: most of what is free).
       name: of the sweep (default: the preset's).
       out: folder of this sweep.
       root: folder under which `<name>/<stamp>/` is made, without `out`.
       url: keep the records in this database (SQLAlchemy URL, e.g. postgresql+psycopg://...), so that others can join.
-      resume: go on with the sweep in `out` (or the newest in `root`).
+      resume: go on with the sweep in `out` (or the newest in `root`). What is given must be what it was asked; more
+        may be where it keeps the numbers: a confirmation, more seeds, more samples.
       engine: "local", or "ray": waves as tasks of a Ray cluster, over the records at `url`.
       workers: Ray tasks at once (default: one for each node).
       on_plan: called with the plan and the definition before anything is written; False ends it there.
@@ -113,10 +118,13 @@ def sweep(
       RunError: for what fails while running; what was recorded stays.
     """
     devices.configure()
-    chosen = with_overrides(resolve_preset(preset) if isinstance(preset, str) else preset, overrides)
-    definition = define(
-        chosen,
-        vary,
+    found = going_on.find(preset, name, out, root, url) if resume else None
+    own = None if found is None else found[0].definition
+    if own is not None and not isinstance(preset, Preset):
+        preset = preset_of(own)
+    preset = resolve_preset(preset or "cartpole") if not isinstance(preset, Preset) else preset
+    chosen = with_overrides(preset, overrides)
+    given = dict(
         name=name,
         sampler=sampler,
         samples=samples,
@@ -133,12 +141,15 @@ def sweep(
         confirm_best=confirm_best,
         confirm_by=confirm_by,
     )
-    if not resume:
+    definition = define(chosen, vary or (own["vary"] if own else ()), **going_on.question(own, given))
+    samples, batch, draw_seed = definition["samples"], definition["batch"] or 1, definition["sample_seed"]
+    more = None if found is None else going_on.amended(found[0], definition)
+    if found is None:
         check_new(definition, overrides)
     space, drawing = parse_space(definition["vary"]), definition["sampler"]
     # Before anything is written: what is drawn first must be possible, as must both ends of a range, and fit.
-    sample = points(space, "random", min(samples or 1, batch), sample_seed) if drawing in ADAPTIVE else None
-    drawn = sample or points(space, drawing, samples, sample_seed)  # type: ignore[arg-type]
+    sample = points(space, "random", min(samples or 1, batch), draw_seed) if drawing in ADAPTIVE else None
+    drawn = sample or points(space, drawing, samples, draw_seed)  # type: ignore[arg-type]
     if memory_gb is not None and not 0 < memory_gb < np.inf:
         raise ConfigError(f"memory_gb: {memory_gb} is not possible; use a positive number of gigabytes.")
     ends = [{**drawn[0], key: end} for key, d in space.items() if isinstance(d, Range) for end in (d.low, d.high)]
@@ -152,9 +163,13 @@ def sweep(
         raise ConfigError("engine: ray needs records that all nodes reach; give --store with a database's URL.")
     if not on_plan(plan, definition):
         return SweepResult(_nothing_yet(definition, plan), None, False)
-    store, directory = _open(definition, out, root, url, resume, warn)
-    worker = Worker(store, directory, on_progress, warn)
+    store, directory = _create(definition, out, root, url) if found is None else found
+    if found is not None and url is not None and directory is not None:
+        store.export(directory)  # at once: its notes belong to this sweep or to none
     with store.lock(), Interrupt() as interrupt:
+        if more is not None:
+            store.amend(more)
+        worker = Worker(store, directory, on_progress, warn)
         if directory is not None:
             with files.clear_errors(directory):
                 if not (directory / "provenance.json").is_file():
@@ -259,14 +274,19 @@ def _planned(worker: Worker, phase: str, trials: Sequence[int], seeds: Sequence[
     if phase == "confirm" and any(unit.phase == phase for unit in known):
         return True  # chosen before; what is best is not asked twice
     planned = {lane for unit in known if unit.phase == phase for lane in unit.lanes}
-    missing = [trial for trial in trials if (trial, seeds[0]) not in planned]
+    missing: dict[tuple[int, ...], list[int]] = {}  # trials by the seeds that they lack: all, or those asked for later
+    for trial in trials:
+        lacking = tuple(seed for seed in seeds if (trial, seed) not in planned)
+        if lacking:
+            missing.setdefault(lacking, []).append(trial)
     if not missing:
         return True
-    all_points = store.points()
-    preset = preset_of(store.definition, phase)
-    groups = fitted_groups(preset, store.space, [all_points[t] for t in missing], missing)
-    plan = make_plan(store.space, groups, seeds, **limits)
-    if not store.plan(phase, [wave for group in plan.groups for wave in group.waves], after=len(known)):
+    all_points, waves, preset = store.points(), [], preset_of(store.definition, phase)
+    for lacking, theirs in missing.items():
+        groups = fitted_groups(preset, store.space, [all_points[t] for t in theirs], theirs)
+        plan = make_plan(store.space, groups, lacking, **limits)
+        waves += [wave for group in plan.groups for wave in group.waves]
+    if not store.plan(phase, waves, after=len(known)):
         return False
     if worker.directory is not None and phase == "search":
         with files.clear_errors(worker.directory):
@@ -276,52 +296,21 @@ def _planned(worker: Worker, phase: str, trials: Sequence[int], seeds: Sequence[
     return True
 
 
-def _open(
-    definition: dict[str, Any],
-    out: str | Path | None,
-    root: str | Path | None,
-    url: str | None,
-    resume: bool,
-    warn: Callable[[str], None],
+def _create(
+    definition: dict[str, Any], out: str | Path | None, root: str | Path | None, url: str | None
 ) -> tuple[Store, Path | None]:
-    name = definition["name"]
+    """A new sweep, and its folder if it has one."""
     if out is None and root is None and url is None:
         raise ConfigError("out: say where the sweep is kept; give a folder.")
-    if resume:
-        directory = Path(out) if out is not None else None
-        store = None if url is None else stores.open_store(url, name)
-        if directory is None and root is not None:
-            found = [p.parent for p in (Path(root) / name).glob("*/store.sqlite")]
-            if store is not None:
-                found = [path for path in found if store.is_mirrored(path)] or [runs.new_run_dir(Path(root), name)]
-            if not found:
-                raise ConfigError(f"resume: {Path(root) / name} holds no sweep; drop --resume to start one.")
-            directory = max(found, key=lambda path: (path.name, path.stat().st_mtime))
-        store = store or stores.open_store(directory or "")
-        differences = stores.differences(store.definition, as_begun(definition, store.definition))
-        if differences:
-            field, saved, wanted = differences[0]
-            raise ConfigError(
-                f"{field}: this sweep has {_shown(saved)}, not {_shown(wanted)}"
-                + (f" (and {len(differences) - 1} more settings differ)" if len(differences) > 1 else "")
-                + "; a sweep goes on only as it was asked: drop --resume to start a new one."
-            )
-        if url is not None and directory is not None:
-            store.export(directory)  # at once: its notes belong to this sweep or to none
-        return store, directory
     directory = Path(out) if out is not None else None
     if directory is None and root is not None:
         stamp = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
         directory = next(
             path
             for suffix in ("", *(f"-{i}" for i in range(2, 1000)))
-            if not (path := Path(root) / name / (stamp + suffix)).exists()
+            if not (path := Path(root) / definition["name"] / (stamp + suffix)).exists()
         )
     return stores.create(directory, url, definition), directory
-
-
-def _shown(value: Any) -> str:
-    return "nothing" if value is None else str(value)
 
 
 def _is_finished(store: Store) -> bool:

@@ -170,6 +170,32 @@ class Store:
 
     # -- trials
 
+    def amend(self, definition: dict[str, Any]) -> None:
+        """Ask more of the sweep: the same definition with more seeds or samples, or a confirmation.
+
+        With more seeds its trials wait for these and then get their values anew.
+        """
+        tables, trials = self._tables, self._tables.trials
+        definition = {"format": self.definition["format"], **definition}
+        with self._write() as connection:
+            connection.execute(
+                tables.sweeps.update()
+                .where(tables.sweeps.c.study_id == self._study)
+                .values(definition=json.dumps(definition))
+            )
+            if frozenset(definition["seeds"]) != self._seeds:
+                theirs = _select(trials.c.trial_id).where(trials.c.study_id == self._study)
+                for table in (tables.trial_values, tables.trial_user_attributes):
+                    connection.execute(table.delete().where(table.c.trial_id.in_(theirs)))
+                connection.execute(
+                    trials.update()
+                    .where(trials.c.study_id == self._study)
+                    .values(state="WAITING", datetime_complete=None)
+                )
+        self.definition, self._seeds = definition, frozenset(definition["seeds"])
+        if self.directory is not None:
+            write_json(self.directory / "sweep.json", definition)
+
     def add_trials(self, points: Sequence[Point]) -> None:
         """Make `points` the sweep's trials 0, 1, ...; those that are there already stay."""
         with self._write() as connection:
