@@ -181,12 +181,11 @@ def command_line(options: Mapping[str, Any], command: type) -> list[str]:
         if option.kind is bool:
             words.append(option.flags[0] if value else "--no-" + option.flags[0][2:])
             continue
-        several = (
-            [x for entry in value for x in (entry if isinstance(entry, tuple) else (entry,))]
-            if option.several
-            else [value]
+        entries = value if option.several else (value,)
+        texts = [repr(x) if isinstance(x, float) else show(x) for x in _spread(entries)]
+        words += (
+            [word for text in texts for word in (option.flags[0], text)] if option.each else [option.flags[0], *texts]
         )
-        words += [option.flags[0], *(repr(x) if isinstance(x, float) else show(x) for x in several)]
     return words
 
 
@@ -237,8 +236,13 @@ def _explained(option: Option, defaults: Mapping[str, Any], width: int) -> list[
 
 def _shown(option: Option, value: Any) -> str:
     if option.several:
-        return " ".join(show(x) for entry in value for x in (entry if isinstance(entry, tuple) else (entry,))) or "none"
+        return " ".join(map(show, _spread(value))) or "none"
     return show(value)
+
+
+def _spread(entries: Sequence[Any]) -> list[Any]:
+    """Single values, where some are pairs."""
+    return [x for entry in entries for x in (entry if isinstance(entry, tuple) else (entry,))]
 
 
 def _is_flag(word: str) -> bool:

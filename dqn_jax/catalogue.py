@@ -8,7 +8,6 @@ import dataclasses
 import itertools
 import re
 import shlex
-import textwrap
 from typing import Any
 
 from rich.console import Console
@@ -109,7 +108,7 @@ def _settings_of(preset: Preset) -> list[str]:
         if value != defaults[name]
     ]
     lines += [f"  {'criteria':<28}{' '.join(preset.criteria) or 'none'}", f"  {'seeds':<28}{preset.seeds}"]
-    return [*lines, "", "The same as", *textwrap.wrap(equivalent(preset), 78, break_on_hyphens=False)]
+    return [*lines, "", "The same as", *_wrapped(equivalent(preset))]
 
 
 def equivalent(preset: Preset) -> str:
@@ -120,6 +119,19 @@ def equivalent(preset: Preset) -> str:
     options |= {"seeds": preset.seeds} if preset.seeds != bare.seeds else {}
     options |= {"criteria": preset.criteria} if preset.criteria != bare.criteria else {}
     return shlex.join(["dqn-jax", "train", preset.config.env, *command_line(options, Train)])
+
+
+def _wrapped(command: str) -> list[str]:
+    """A command over several lines, as a shell reads it."""
+    pieces = re.split(" (?=--)", command)
+    lines = [pieces[0]]
+    for piece in pieces[1:]:
+        if len(lines[-1]) + len(piece) < 76:
+            lines[-1] += f" {piece}"
+        else:
+            lines[-1] += " \\"
+            lines.append(f"    {piece}")
+    return lines
 
 
 def _values(config: Config, hparams: HParams) -> dict[str, Any]:

@@ -349,13 +349,13 @@ def test_the_networks_a_run_started_from_are_recorded_and_it_goes_on_only_from_t
     assert json.loads((continued.run / "config.json").read_text())["weights"] == str(finished.run)
     assert json.loads((finished.run / "config.json").read_text())["weights"] is None
     settings = {**STILL, "seed": 10, "out": continued.run, "resume": True}
-    with pytest.raises(ConfigError, match=r"weights: the run in .* has .*whole, not None"):
-        dqn_jax.train("cartpole", **settings)
     with pytest.raises(ConfigError, match=r"weights: the run in .* has .*whole, not .*continued"):
         dqn_jax.train("cartpole", weights=continued.run, **settings)
-    again = dqn_jax.train("cartpole", weights=finished.run, **settings)
-    assert_all_equal(again.params, finished.params)
-    assert len(again.metrics) == len(continued.metrics)
+    for source in ({"weights": finished.run}, {}):
+        again = dqn_jax.train("cartpole", **source, **settings)
+        assert_all_equal(again.params, finished.params)
+        assert again.settings.weights == str(finished.run)
+        assert len(again.metrics) == len(continued.metrics)
 
 
 def test_the_networks_given_act_from_the_first_step(finished):
