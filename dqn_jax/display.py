@@ -59,6 +59,8 @@ class TrainDisplay:
         )
         if progress.judged:
             state += f" | {progress.converged.mean():.0%} converged"
+        if progress.phase == "evaluate":
+            state = f"evaluating: {progress.games[0]:,} of {progress.games[1]:,} games | {state}"
         if progress.diverged.any():
             state += f" | diverged {progress.diverged.sum()}"
         if progress.above_bound.any():

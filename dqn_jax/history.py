@@ -60,6 +60,7 @@ class History:
         self._finished = np.zeros(len(self.seeds), np.int64)  # episodes
         self._recent: list[np.ndarray] = [np.empty(0) for _ in self.seeds]
         self.final_eval = np.empty((len(self.seeds), 0), np.float32)
+        self.unfinished: dict[str, np.ndarray] = {}  # of a chunk that was stopped within, as its population noted it
 
     def add_warmup(self, metrics: WarmupMetrics) -> None:
         """Take in the episodes before learning (leaves `[L, ...]`, on the host)."""
@@ -200,6 +201,7 @@ class History:
             "final_eval": self.final_eval,
             **({"episodes": np.concatenate(self.episodes)} if some else {}),
             **{f"reading_{name}": self.reading(name) for name in READINGS},
+            **{f"unfinished_{name}": value for name, value in self.unfinished.items()},
         }
 
     def restore(self, arrays: dict[str, Any]) -> None:
@@ -211,6 +213,8 @@ class History:
         self.final_eval = np.asarray(arrays["final_eval"])
         self.episodes = [np.asarray(arrays["episodes"])] if "episodes" in arrays else []
         self.readings = {name: list(np.asarray(arrays[f"reading_{name}"]).T) for name in READINGS}
+        noted = "unfinished_"
+        self.unfinished = {k.removeprefix(noted): np.asarray(x) for k, x in arrays.items() if k.startswith(noted)}
         curves = self.curves()
         self._finished = np.array([len(curve.episode_return) for curve in curves])
         self._recent = [curve.episode_return[-_TRAIN_WINDOW:] for curve in curves]

@@ -11,13 +11,15 @@ import numpy as np
 class Pace:
     """The clock of one run, which stands still while it does not run."""
 
-    def __init__(self, max_minutes: float | None, earlier: Sequence[float] = ()):
-        """A run that goes on counts on: `earlier` are the seconds at which its chunks ended."""
-        so_far = earlier[-1] if len(earlier) else 0.0
+    def __init__(self, max_minutes: float | None, earlier: Sequence[float] = (), unfinished: float = 0.0):
+        """A run that goes on counts on: `earlier` are the seconds at which its chunks ended, and `unfinished` at which
+        one was stopped within.
+        """
+        so_far = max(earlier[-1] if len(earlier) else 0.0, unfinished)
         self.budget = np.inf if max_minutes is None else 60 * max_minutes  # seconds
         self._began = time.perf_counter() - so_far
         self._chunk_began = self._saved = self._began + so_far
-        self.chunk = so_far - earlier[-2] if len(earlier) > 1 else np.nan  # seconds that the last one took
+        self.chunk = earlier[-1] - earlier[-2] if len(earlier) > 1 else np.nan  # seconds that the last one took
 
     def seconds(self) -> float:
         """Of running so far."""
@@ -42,6 +44,11 @@ class Pace:
     def over(self) -> bool:
         """Whether the time is over, or will be before another chunk like the last one has ended."""
         return self.left() <= 0 or np.nan_to_num(self.chunk) > self.left()
+
+    def answer_within(self) -> str:
+        """To somebody who asks to stop where a chunk can be stopped within."""
+        lost = time.perf_counter() - self._saved
+        return f"stopping here, once all is saved; Ctrl-C again stops now and loses the last {lost:.0f} s"
 
     def answer(self) -> str:
         """To somebody who asks to stop within a chunk."""

@@ -1,18 +1,27 @@
-"""Evaluation in pools: whole games from the same starts, each environment's first."""
+"""Evaluation in pools: whole games from the same starts, each environment's first.
+
+A policy that has learnt little can run an Atari game in circles up to its limit of half an hour, and one such game
+holds up all others. One in which five minutes have passed without a point counts as stuck and is over, with its score
+so far: the rule of Toromanoff et al. 2019 (SABER, arXiv 1908.04683).
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import numpy as np
 
 from dqn_jax.envs import make_pool
+from dqn_jax.envs.pool import is_atari
 from dqn_jax.evaluate import Evaluation
 from dqn_jax.pool_layout import Blocks, PoolLayout
 from dqn_jax.pool_loop import PoolLoop
 from dqn_jax.prng import make_key
 from dqn_jax.types import Params
+
+_STUCK_FRAMES = 18_000  # five minutes
 
 
 def evaluate_pool(loop: PoolLoop, params: Params, *, episodes: int, epsilon: float, seed: int) -> Evaluation:
@@ -33,16 +42,34 @@ def evaluate_pool(loop: PoolLoop, params: Params, *, episodes: int, epsilon: flo
     block_size = 1 if devices[0].platform == "cpu" else lanes
     blocks = PoolLayout(lanes, block_size, devices).place(params)
     played = evaluate_blocks(loop, blocks, episodes=episodes, epsilon=epsilon, seed=seed)
+    assert played is not None  # nobody stops it
     returns: Any = np.concatenate([one.returns for one in played])
     lengths: Any = np.concatenate([one.lengths for one in played])
     return Evaluation(returns, lengths)
 
 
-def evaluate_blocks(loop: PoolLoop, blocks: Blocks, *, episodes: int, epsilon: float, seed: int) -> list[Evaluation]:
-    """As `evaluate_pool`, of networks in blocks; the devices that they are on play side by side."""
+def evaluate_blocks(
+    loop: PoolLoop,
+    blocks: Blocks,
+    *,
+    episodes: int,
+    epsilon: float,
+    seed: int,
+    stop: Callable[[], bool] = lambda: False,
+    on_step: Callable[[int, int], None] = lambda ended, games: None,
+) -> list[Evaluation] | None:
+    """As `evaluate_pool`, of networks in blocks; the devices that they are on play side by side.
+
+    Asked `stop` after every step, it may end without a result, None. `on_step` is told how many games have ended.
+    """
     games = [_Games(loop, params, episodes, seed) for params in blocks]
     key, step = make_key(seed), 0
     while playing := [block for block in games if not block.done.all()]:
+        if stop():
+            for block in playing:
+                block.close()
+            return None
+        on_step(sum(int(block.done.sum()) for block in games), sum(block.done.size for block in games))
         step_key = jax.random.fold_in(key, step)
         for block in playing:
             block.act(np.float32(epsilon), step_key)
@@ -63,6 +90,9 @@ class _Games:
         self._obs: Any = jax.device_put(obs, self._device)
         self._pool = make_pool(loop.config, episodes, [seed] * lanes, evaluation=True)
         self._output = self._pool.reset()
+        self._score: Any = np.zeros(self._shape, np.float32)
+        self._idle = np.zeros(self._shape, np.int32)  # steps since it changed
+        self._patience = _STUCK_FRAMES // loop.config.action_repeat if is_atari(loop.spec.name) else np.inf
         self.done = np.zeros(self._shape, bool)
         self.returns: Any = np.zeros(self._shape, np.float32)
         self.lengths: Any = np.zeros(self._shape, np.int32)
@@ -78,9 +108,17 @@ class _Games:
         """Take them, and note the games that end; after the last one the pool is closed."""
         self._pool.send(np.asarray(self._actions).reshape(-1))
         self._output = output = self._pool.recv()
-        ended = output.game_over.reshape(self._shape) & ~self.done
-        self.returns[ended] = output.episode_return.reshape(self._shape)[ended]
+        score = output.episode_return.reshape(self._shape)
+        self._idle = np.where(score == self._score, self._idle + 1, 0)
+        self._score = score
+        over = output.game_over.reshape(self._shape) | (self._idle >= self._patience)
+        ended = over & ~self.done
+        self.returns[ended] = score[ended]
         self.lengths[ended] = output.episode_length.reshape(self._shape)[ended]
         self.done |= ended
         if self.done.all():
-            self._pool.close()
+            self.close()
+
+    def close(self) -> None:
+        """End the pool."""
+        self._pool.close()

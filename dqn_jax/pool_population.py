@@ -20,7 +20,7 @@ import numpy as np
 from jax.sharding import SingleDeviceSharding
 
 from dqn_jax.agent import UpdateInfo
-from dqn_jax.config import Config, ConfigError, HParams, asynchronous, envs_per_step, own_rhythm
+from dqn_jax.config import Config, ConfigError, HParams, RunError, asynchronous, envs_per_step, own_rhythm
 from dqn_jax.devices import free_memory, host_device, size_text
 from dqn_jax.envs import Pool, PoolOutput, make_pool
 from dqn_jax.loop import ChunkMetrics, WarmupMetrics, trainings_due
@@ -99,6 +99,11 @@ class PoolPopulation:
         self.layout = layout = PoolLayout(lanes, each, devices[: -(-lanes // each)], host)
         self.timeline: Timeline | None = None  # set to one to have it kept; the host then waits for every part in turn
         self.on_step: Callable[[int], None] | None = None  # called every second with the environment steps taken
+        self.on_game: Callable[[int, int, int], None] | None = None  # and in evaluations: with games ended, and all
+        self.enough: Callable[[], bool] = lambda: False  # asked every step: whether to end the chunk's training early
+        self.stop: Callable[[], bool] = lambda: False  # and whether to end the chunk at once, without evaluation
+        self.unfinished: dict[str, np.ndarray] = {}  # what was noted of a chunk that was stopped within
+        self.evaluation_seconds = 0.0  # that the last one took
         self.pools: dict[int, Pool] = {}  # of the blocks at work
         example = jax.tree.map(lambda x: x[0], stack_hparams(first_hparams(hparams), 1))
         seed = jax.ShapeDtypeStruct((), jnp.int32)
@@ -181,62 +186,105 @@ class PoolPopulation:
         lanes = [self._of(b).start(*block) for b, block in enumerate(inputs)]
         placed = [block[1] for block in inputs]
         iterations = self.loop.warmup_steps // envs_per_step(self.loop.config)
-        records = self.advance(0, iterations, lanes, placed, range(len(lanes)), learning=False)
+        records = Records(len(lanes), self.layout.block_size, iterations, envs_per_step(self.loop.config))
+        self.advance(0, records, lanes, placed, range(len(lanes)), learning=False)
+        if records.taken < iterations:
+            raise RunError(
+                f"max_minutes: they were over within the {self.loop.warmup_steps:,} environment steps before learning; "
+                "allow more, or lower min_replay."
+            )
         return lanes, WarmupMetrics(records.epsilon, records.episode_return)
 
-    def chunk(self, env_steps: Any, lanes: Blocks, hparams: Blocks, active: np.ndarray) -> tuple[Blocks, ChunkMetrics]:
-        """Advance the lanes `active` (`[n]`, their numbers) by one chunk, then evaluate; donates `lanes`.
+    def chunk(
+        self, env_steps: Any, lanes: Blocks, hparams: Blocks, active: np.ndarray
+    ) -> tuple[Blocks, ChunkMetrics | None]:
+        """Advance the lanes `active` (`[n]`, their numbers) to the end of their chunk, then evaluate; donates `lanes`.
 
         Metrics have leaves `[L, ...]`; those of others, and of lanes that only share a block with active ones, say
-        nothing.
+        nothing. There are none where it was stopped: then `unfinished` (arrays `[L, ...]`, and how far it came) is with
+        the lanes what the same chunk goes on from, here or in a population whose `unfinished` it becomes.
         """
         config = self.loop.config
+        step = envs_per_step(config)
         lanes = list(lanes)
         at_work = np.unique(active // self.layout.block_size).tolist()
         self._close(self.pools.keys() - set(at_work))
-        iterations = self.loop.steps_per_chunk // envs_per_step(config)
-        records = self.advance(int(env_steps), iterations, lanes, hparams, at_work, learning=True)
+        into = (
+            int(env_steps) - self.loop.warmup_steps
+        ) % self.loop.steps_per_chunk  # one that was cut ended off the grid
+        iterations = (self.loop.steps_per_chunk - into) // step
+        records = Records(len(lanes), self.layout.block_size, iterations, step)
+        records.restore(self.unfinished)
+        self.advance(int(env_steps), records, lanes, hparams, at_work, learning=True)
+        played = None
+        if not self.stop():
+            began = time.perf_counter()
+            params = [lanes[b].agent.params for b in at_work]
+            played = evaluate_blocks(
+                self.loop,
+                params,
+                episodes=config.eval_episodes,
+                epsilon=config.eval_epsilon,
+                seed=config.eval_seed,
+                stop=self.stop,
+                on_step=_now_and_then(self.on_game, int(env_steps) + records.taken * step),
+            )
+        if played is None:
+            self.unfinished = records.arrays(self.layout.lanes)
+            return lanes, None
+        self.unfinished = {}
+        self.evaluation_seconds = time.perf_counter() - began
         shape = (records.finite.shape[0], config.eval_episodes)
         returns: Any = np.full(shape, np.nan, np.float32)
         lengths: Any = np.zeros(shape, np.int32)
-        params = [lanes[b].agent.params for b in at_work]
-        played = evaluate_blocks(
-            self.loop, params, episodes=config.eval_episodes, epsilon=config.eval_epsilon, seed=config.eval_seed
-        )
         for b, networks, evaluation in zip(at_work, params, played, strict=True):
             own = records.lanes_of(b)
             records.finite[own] &= _all_finite(networks)
             returns[own], lengths[own] = evaluation.returns, evaluation.lengths
-        info = UpdateInfo(*records.means.T)
-        return lanes, ChunkMetrics(
-            loss=info.loss,
-            td_error=info.td_error,
-            q_mean=info.q_mean,
-            finite=records.finite,  # type: ignore[arg-type]
-            epsilon=records.epsilon,
-            updates=records.updates,
-            episode_return=records.episode_return,
-            eval_returns=returns,
-            eval_lengths=lengths,
+        info = UpdateInfo(*records.means().T)
+        return (
+            lanes,
+            ChunkMetrics(
+                loss=info.loss,
+                td_error=info.td_error,
+                q_mean=info.q_mean,
+                finite=records.finite,  # type: ignore[arg-type]
+                epsilon=records.epsilon[:, : records.taken],
+                updates=records.updates[:, : records.taken],
+                episode_return=records.episode_return[:, : records.taken],
+                eval_returns=returns,
+                eval_lengths=lengths,
+            ),
         )
 
     def advance(
-        self, env_steps: int, iterations: int, lanes: Blocks, hparams: Blocks, at_work: Sequence[int], *, learning: bool
-    ) -> _Records:
-        """So many vector steps of the blocks `at_work`, in place; their pools are left stepping their last actions."""
+        self,
+        env_steps: int,
+        records: Records,
+        lanes: Blocks,
+        hparams: Blocks,
+        at_work: Sequence[int],
+        *,
+        learning: bool,
+    ) -> None:
+        """The vector steps of the blocks `at_work` that `records` has room for, in place, unless it is ended early.
+
+        Their pools are left stepping their last actions. `env_steps` are those before the first of the records.
+        """
         config, loop = self.loop.config, self.loop
         step = envs_per_step(config)
-        records = _Records(len(lanes), self.layout.block_size, iterations, step)
         sums: dict[int, Any] = dict.fromkeys(at_work, 0.0)
         learnt = {b: np.asarray(lanes[b].agent.updates) for b in at_work}
         made, heard = 0, time.perf_counter()
-        for i in range(iterations):
+        for i in range(records.taken, records.iterations):
+            if self.stop() or (records.taken and self.enough()):
+                break
             steps = env_steps + i * step
             trainings = trainings_due(config, steps - loop.warmup_steps) if learning else 0
             made += trainings * config.updates_per_train
             for b in at_work:
                 self._lap("host")
-                output = self._receive(b, lanes[b], env_steps)
+                output = self._receive(b, lanes[b], steps)
                 self._lap("environment")
                 lanes[b], actions, epsilon = self.act_on(b, output, steps, lanes[b], hparams[b])
                 self.pools[b].send(actions)
@@ -244,14 +292,16 @@ class PoolPopulation:
                     lanes[b], new = self.learn(b, trainings, lanes[b], hparams[b])
                     sums[b] = sums[b] + new
                 records.add(b, i, output, epsilon, learnt[b] + made)
+            records.taken = i + 1
             if self.on_step is not None and time.perf_counter() - heard >= _SECONDS_BETWEEN:
                 heard = time.perf_counter()
                 self.on_step(steps + step)
         if made:
+            records.made += made
             for b in at_work:
                 totals, own = np.asarray(sums[b]), records.lanes_of(b)
-                records.finite[own], records.means[own] = np.isfinite(totals).all(axis=1), totals / made
-        return records
+                records.finite[own] &= np.isfinite(totals).all(axis=1)
+                records.sums[own] += totals
 
     def _receive(self, block: int, lanes: PoolLaneState, env_steps: int) -> PoolOutput:
         if block in self.pools:
@@ -358,16 +408,32 @@ def _check_memory(shapes: PoolLaneState, config: Config, layout: PoolLayout) -> 
         )
 
 
-class _Records:
-    """What the metrics of a chunk are made of, block after block."""
+def _now_and_then(tell: Callable[[int, int, int], None] | None, env_steps: int) -> Callable[[int, int], None]:
+    """`tell` after `env_steps`, but once in a while only."""
+    heard = -np.inf
+
+    def told(ended: int, games: int) -> None:
+        nonlocal heard
+        if tell is not None and time.perf_counter() - heard >= _SECONDS_BETWEEN:
+            heard = time.perf_counter()
+            tell(env_steps, ended, games)
+
+    return told
+
+
+class Records:
+    """What the metrics of a chunk are made of, block after block; with room for so many `iterations`."""
 
     def __init__(self, blocks: int, block_size: int, iterations: int, num_envs: int):
         lanes = blocks * block_size
         self._block_size = block_size
+        self.iterations = iterations
+        self.taken = 0
         self.epsilon: Any = np.zeros((lanes, iterations), np.float32)
         self.updates: Any = np.zeros((lanes, iterations), np.int32)
         self.episode_return: Any = np.full((lanes, iterations, num_envs), np.nan, np.float32)
-        self.means: Any = np.full((lanes, len(UpdateInfo._fields)), np.nan, np.float32)  # over the updates, if any
+        self.sums: Any = np.zeros((lanes, len(UpdateInfo._fields)), np.float32)  # over the updates
+        self.made = 0  # of these
         self.finite = np.ones(lanes, bool)
 
     def lanes_of(self, block: int) -> slice:
@@ -378,3 +444,24 @@ class _Records:
         self.epsilon[own, i], self.updates[own, i] = epsilon, updates
         ended = np.where(output.game_over, output.episode_return, np.float32(np.nan))
         self.episode_return[own, i] = ended.reshape(self._block_size, -1)
+
+    def means(self) -> Any:
+        """`[lanes, 3]`, over the updates; NaN without any."""
+        return self.sums / self.made if self.made else np.full_like(self.sums, np.nan)
+
+    def arrays(self, lanes: int) -> dict[str, np.ndarray]:
+        """All of it, of the first so many lanes."""
+        long = {name: getattr(self, name)[:lanes, : self.taken] for name in self._LONG}
+        return {**long, "sums": self.sums[:lanes], "finite": self.finite[:lanes], "made": np.asarray(self.made)}
+
+    def restore(self, arrays: dict[str, np.ndarray]) -> None:
+        """Take over what `arrays` gave, if anything; what fills up a last block is a lane like its last."""
+        if not arrays:
+            return
+        rows = np.minimum(np.arange(len(self.sums)), len(arrays["sums"]) - 1)
+        self.taken, self.made = arrays["epsilon"].shape[1], int(arrays["made"])
+        for name in self._LONG:
+            getattr(self, name)[:, : self.taken] = arrays[name][rows]
+        self.sums, self.finite = arrays["sums"][rows], arrays["finite"][rows]
+
+    _LONG = ("epsilon", "updates", "episode_return")

@@ -120,7 +120,7 @@ class Recorder:
             for writer in self._writers:
                 writer.close()
             loop = self._loop
-            if not summary["complete"]:
+            if not summary["complete"] or not history.env_steps:
                 return
             if not can_draw(loop):
                 warn(f"no film: {self.settings.config.env} cannot be drawn; all else is written")

@@ -37,12 +37,12 @@ if TYPE_CHECKING:
 _CHECKPOINT_SHARE = 0.05  # of the run's time that checkpoints may take
 
 
-Phase = Literal["compile", "step", "train"]
+Phase = Literal["compile", "step", "evaluate", "train"]
 
 
 @dataclasses.dataclass(frozen=True)
 class Progress:
-    """What is known after a chunk, or ("step") within one, for a display."""
+    """What is known after a chunk, or within one ("step", or "evaluate" in its evaluation), for a display."""
 
     phase: Phase
     env_steps: int  # per seed
@@ -54,6 +54,7 @@ class Progress:
     eval_return: np.ndarray  # [L]
     converged: np.ndarray  # [L], bool, by the first criterion
     diverged: np.ndarray  # [L], bool
+    games: tuple[int, int] = dataclasses.field(default=(0, 0), kw_only=True)  # ended, of all of an evaluation
     above_bound: np.ndarray  # [L], bool, whether its mean Q-value has been beyond `bounds.value_bound`
     judged: bool = True  # whether there is a criterion; without one nothing converges
 
@@ -111,8 +112,10 @@ def train(
       seed: the first seed, if `seeds` is a number (default: 0).
       criteria: convergence criteria as text (default: the preset's); the first one decides `stop`.
       stop: "converged" ends the run once every lane has converged or diverged; "budget" (the default) does not.
-      max_minutes: the run ends with the chunk in which it has taken so long, compilation apart; a run that is resumed
-        counts on, and with infinity has no such limit any more.
+      max_minutes: of running, evaluations included, compilation and the film at the end apart; a run that is resumed
+        counts on, and with infinity has no such limit any more. Its first chunk apart, a run on the device ends where
+        another chunk would take too long; over a pool a chunk's training ends early, so that its evaluation fits in,
+        or all of it does, to be gone on with.
       out: folder of this run. Without `out` and `root` nothing is written.
       root: folder under which `<name>/<stamp>/` is made.
       resume: go on with the run in `out`, or the newest in `root` (of this preset, if one is given). What is given must
@@ -205,13 +208,12 @@ def _run(
     history = History(lane_seeds, step, settings.config.total_episodes, rows_before_acting=over_pool)
     bound = value_bound(settings.config, settings.hparams, len(lane_seeds))
 
-    def report(phase: Phase, env_steps: int) -> None:
+    def report(phase: Phase, env_steps: int, games: tuple[int, int] = (0, 0)) -> None:
         if on_progress:
             after_chunk = history.seconds[-1] if history.seconds else 0.0
-            seconds = pace.seconds() if phase == "step" else after_chunk
-            on_progress(
-                _progress(phase, settings.config, loop, history, parsed, bound, env_steps, seconds, pace.budget)
-            )
+            seconds = pace.seconds() if phase in ("step", "evaluate") else after_chunk
+            now = _progress(phase, settings.config, loop, history, parsed, bound, env_steps, seconds, pace.budget)
+            on_progress(dataclasses.replace(now, games=games))
 
     pace = Pace(max_minutes)
 
@@ -220,8 +222,12 @@ def _run(
     population: AnyPopulation = population_for(
         loop, settings.config, settings.hparams, len(lane_seeds), from_weights=learnt is not None
     )
-    if isinstance(population, PoolPopulation):
-        population.on_step = lambda env_steps: report("step", env_steps)
+    pool = population if isinstance(population, PoolPopulation) else None  # which can stop within a chunk
+    if pool is not None:
+        pool.on_step = lambda env_steps: report("step", env_steps)
+        pool.on_game = lambda env_steps, *games: report("evaluate", env_steps, games)
+        pool.stop = lambda: interrupt.requested or pace.left() <= 0
+        pool.enough = lambda: pace.left() <= pool.evaluation_seconds
     layout = population.layout
     hparams, active = layout.place(stack_hparams(settings.hparams, len(everyone))), layout.active(everyone)
     recorder = Recorder(run, settings, loop, population, save_episodes=settings.save_episodes) if run else None
@@ -246,13 +252,15 @@ def _run(
             recorder.best(best)  # it may be older than the checkpoint
         lanes = layout.place(saved)
         del resumed, saved  # replays are large, and these are copies
-        pace = Pace(max_minutes, history.seconds)
-        if max_minutes is not None and history.seconds and history.seconds[-1] >= 60 * max_minutes:
+        pace = Pace(max_minutes, history.seconds, float(history.unfinished.pop("seconds", 0.0)))
+        if max_minutes is not None and pace.left() <= 0:
             warn(f"this run has had its {max_minutes:g} minutes: give more with --max-minutes")
+        if history.unfinished and pool is not None:
+            pool.unfinished, env_steps = history.unfinished, env_steps - _steps_of(history.unfinished["epsilon"], step)
     last_step = loop.warmup_steps + loop.num_chunks * loop.steps_per_chunk
     allowance, saved_at = Allowance(_CHECKPOINT_SHARE), env_steps
     stopped = False
-    interrupt.answer = pace.answer
+    interrupt.answer = pace.answer if pool is None else pace.answer_within
     with contextlib.closing(population):
         while env_steps < last_step:
             if stop == "converged" and history.env_steps and np.all(_settled(parsed, history)):
@@ -262,7 +270,9 @@ def _run(
             if interrupt.requested:
                 stopped = True
                 break
-            if history.env_steps and pace.over():
+            if pool is not None and pace.left() <= pool.evaluation_seconds:
+                break
+            if pool is None and history.env_steps and pace.over():
                 if pace.seconds() < pace.budget:
                     warn(f"max_minutes: {pace.left():.0f} s are left, and a chunk takes {pace.chunk:.0f}: ending here")
                 break
@@ -271,10 +281,20 @@ def _run(
                 new_games = None
             pace.begin()
             lanes, metrics = population.chunk(jnp.int32(env_steps), lanes, hparams, active)
+            if metrics is None:
+                assert pool is not None  # others cannot be stopped within
+                history.unfinished = {**pool.unfinished, "seconds": np.asarray(pace.seconds())}
+                env_steps += _steps_of(pool.unfinished["epsilon"], step)
+                stopped = interrupt.requested
+                if not stopped:
+                    warn("max_minutes: over before an evaluation had ended; --resume with more goes on there")
+                break
             host = layout.fetch(metrics, everyone)
-            history.add(env_steps, env_steps + loop.steps_per_chunk, pace.seconds(), host)
+            ended_at = env_steps + _steps_of(host.epsilon, step)
+            history.add(env_steps, ended_at, pace.seconds(), host)
+            history.unfinished = {}
             pace.end()
-            env_steps += loop.steps_per_chunk
+            env_steps = ended_at
             best.update(
                 env_steps,
                 history.readings["eval_return"][-1],
@@ -307,6 +327,11 @@ def _run(
         run=run,
         interrupted=stopped,
     )
+
+
+def _steps_of(epsilon: np.ndarray, step: int) -> int:
+    """Environment steps of a chunk that noted exploration `[L, T]` at each of its iterations."""
+    return int(epsilon.shape[1]) * step
 
 
 def _seeds(seeds: int | Sequence[int] | None, first: int | None, default: int | tuple[int, ...]) -> tuple[int, ...]:

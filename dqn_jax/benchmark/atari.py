@@ -64,7 +64,7 @@ def atari_rows(repeats: int) -> list[Row]:
 def _times(train_every: int, repeats: int) -> tuple[dict[str, np.ndarray], dict[str, float], Config, int]:
     """Seconds of a vector step and of its parts (`[repeats]` each), and the shares of the full loop's timeline."""
     from dqn_jax.pool_loop import make_pool_loop
-    from dqn_jax.pool_population import PoolPopulation, Timeline
+    from dqn_jax.pool_population import PoolPopulation, Records, Timeline
 
     config = dataclasses.replace(
         resolve_preset("pong").config, num_envs=16, train_every=train_every, replay_capacity=20_000, min_replay=1_600
@@ -93,7 +93,8 @@ def _times(train_every: int, repeats: int) -> tuple[dict[str, np.ndarray], dict[
                 jax.block_until_ready(sums)
 
     def loop_of(learning: bool) -> None:
-        population.advance(env_steps, steps, lanes, placed, [0], learning=learning)
+        records = Records(1, 1, steps, envs)
+        population.advance(env_steps, records, lanes, placed, [0], learning=learning)
         jax.block_until_ready(lanes)
 
     output = pool.recv()
