@@ -277,7 +277,8 @@ def _run(
                     warn(f"max_minutes: {pace.left():.0f} s are left, and a chunk takes {pace.chunk:.0f}: ending here")
                 break
             if new_games is not None:
-                warn(runs.note_fresh_games(new_games, env_steps))
+                into = _steps_of(pool.unfinished["epsilon"], step) if pool is not None and pool.unfinished else 0
+                warn(runs.note_fresh_games(new_games, env_steps + into))
                 new_games = None
             pace.begin()
             lanes, metrics = population.chunk(jnp.int32(env_steps), lanes, hparams, active)
