@@ -14,6 +14,7 @@ import pytest
 import dqn_jax
 from dqn_jax import interrupt
 from dqn_jax.cli import main
+from dqn_jax.going_on import command
 from dqn_jax.interrupt import Interrupt
 from dqn_jax.pace import Pace
 
@@ -98,7 +99,7 @@ def test_a_second_stop_ends_it_at_once(tmp_path):
     asked = time.monotonic()
     out, err = child.communicate(timeout=60)
     assert time.monotonic() - asked < 1.0
-    assert (child.returncode, out, err) == (130, "", "dqn-jax: stopped; go on with --resume --out run\n")
+    assert (child.returncode, out, err) == (130, "", f"dqn-jax: stopped; go on with: {command('train', Path('run'))}\n")
 
 
 def test_importing_the_library_installs_nothing():

@@ -116,7 +116,7 @@ def test_minutes_that_are_over_within_a_chunk_end_it_there_and_more_of_them_go_o
     assert "max_minutes: over before an evaluation had ended; --resume with more goes on there" in said
     assert early.history.env_steps == []
     assert not early.interrupted
-    result = dqn_jax.train(CONFIG.env, out=tmp_path / "run", resume=True, warn=said.append, **ASKED)
+    result = dqn_jax.train(CONFIG.env, out=tmp_path / "run", resume=True, max_minutes=np.inf, warn=said.append, **ASKED)
     assert result.history.env_steps == [232, 412, 592, 772]
 
 
