@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
+import hashlib
 import json
 import os
 import re
@@ -13,6 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 
 from dqn_jax.config import ConfigError, RunError
@@ -142,6 +144,52 @@ def write_json(path: Path, value: Any) -> None:
 def read_json(path: Path) -> Any:
     """Read JSON."""
     return json.loads(path.read_text())
+
+
+def sealed(value: dict[str, Any]) -> dict[str, Any]:
+    """JSON with a digest of all else in it, which `read_as` checks; whoever edits the file deletes its line."""
+    value = plain(value)
+    return {**value, "digest": _digest(value)}
+
+
+def digest_of(path: Path) -> str:
+    """The digest of a file's bytes."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def read_as(path: Path, kind: Any, field: str, remedy: str, newest: int | None = None) -> Any:
+    """Read JSON that is of the `kind` (a msgspec type): the JSON itself, without its digest.
+
+    Args:
+      path: the file; one that `sealed` made must still have its digest, one without a digest is taken as it is.
+      kind: what must be in it: nothing of another type or beyond its bounds is let through.
+      field: the setting that gave the path.
+      remedy: what to do where it is damaged.
+      newest: the last `format` that can be read, of files that have one.
+
+    Raises:
+      ConfigError: one line that says what is wrong where, and the remedy.
+    """
+    try:
+        value = msgspec.json.decode(path.read_bytes())
+        digest = None
+        if isinstance(value, dict):
+            digest, version = value.pop("digest", None), value.get("format")
+            if newest is not None and isinstance(version, int) and version > newest:
+                raise ConfigError(f"{field}: {path} was written by a newer dqn_jax (format {version}); update dqn_jax.")
+        msgspec.convert(value, kind)
+        if digest is not None and digest != _digest(value):
+            raise ValueError("it is not what was written: its digest differs")
+        return value
+    except ConfigError:
+        raise
+    except (OSError, ValueError, RecursionError) as error:
+        reason = _reason(error) if isinstance(error, OSError) else str(error) or type(error).__name__
+        raise ConfigError(f"{field}: {path} is damaged or not ours ({reason}); {remedy}.") from error
+
+
+def _digest(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
 def plain(value: Any) -> Any:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import json
 import sys
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
@@ -209,8 +208,7 @@ def _final_returns(run: Path, agents: Agents) -> np.ndarray:
     """`[L]`, of each agent's evaluation in training, NaN where none is known."""
     if agents.eval_return is not None:
         return agents.eval_return
-    summary = run / "summary.json"
-    final = json.loads(summary.read_text())["final_eval_return"] if summary.is_file() else []
+    final = (runs.load_summary(run) or {}).get("final_eval_return") or []
     return (
         np.array(final, np.float64) if len(final) == len(agents.env_steps) else np.full(len(agents.env_steps), np.nan)
     )

@@ -59,16 +59,17 @@ class Recorder:
         self._events_written = 0
         self._best_written = np.zeros(0, np.int64)  # environment steps of the best networks in the file
 
-    def provenance(self) -> None:
+    def provenance(self, warn: Callable[[str], None]) -> None:
         """Write where the numbers come from; what was noted of an earlier part of the run stays."""
         path = self.run / "provenance.json"
-        earlier = files.read_json(path) if path.is_file() else {}
+        earlier = runs.load_provenance(self.run, warn)
         kept = {runs.FRESH_GAMES: earlier[runs.FRESH_GAMES]} if runs.FRESH_GAMES in earlier else {}
         files.write_json(path, {**runs.provenance(self.settings.seeds), **kept})
 
     def chunk(self, history: History) -> None:
         """Write the tables and events as of now."""
         with files.clear_errors(self.run):
+            (self.run / "summary.json").unlink(missing_ok=True)  # of a run that has ended, and goes on now
             self._tables(history)
             self._events(history)
 
@@ -111,7 +112,7 @@ class Recorder:
         """Write the summary, the figure and, where the environment can be drawn, the median seed's film."""
         with files.clear_errors(self.run):
             self._tables(history)
-            files.write_json(self.run / "summary.json", summary)
+            runs.save_summary(self.run, summary)
             if history.env_steps:
                 with files.atomic(self.run / "curve.png") as path:
                     report.plot_runs(

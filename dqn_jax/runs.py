@@ -11,21 +11,24 @@ from __future__ import annotations
 import dataclasses
 import datetime
 import importlib.metadata
-import json
 import os
 import platform
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import jax
 import numpy as np
 
-from dqn_jax.config import Config, ConfigError, HParams, RunError
-from dqn_jax.files import clear_errors, plain, read_json, unused, write_json
+from dqn_jax import schemas
+from dqn_jax.config import Config, ConfigError, HParams, RunError, validate
+from dqn_jax.files import clear_errors, digest_of, plain, read_as, sealed, unused, write_json
 from dqn_jax.redact import redact
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 FORMAT = 1  # of config.json; a newer one is refused
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "gymnax", "chex", "numpy", "envpool")
@@ -116,47 +119,93 @@ def save_settings(run: Path, settings: RunSettings) -> None:
         "config": dataclasses.asdict(settings.config),
         "hparams": settings.hparams._asdict(),
     }
-    write_json(run / "config.json", value)
+    write_json(run / "config.json", sealed(value))
 
 
 def load_settings(run: Path) -> RunSettings:
     """Read config.json.
 
     Raises:
-      ConfigError: if it is unreadable, from a newer version, or not ours.
+      ConfigError: if it is damaged, from a newer version, not ours, or of settings that are not possible.
     """
     path = run / "config.json"
+    remedy = 'choose another run, or mend it by hand and delete its line "digest"'
+    value = read_as(path, schemas.Settings, "run", remedy, FORMAT)
     try:
-        value = json.loads(path.read_text())
-        if value["format"] > FORMAT:
-            raise ConfigError(f"run: {run} was written by a newer dqn_jax (format {value['format']}); update dqn_jax.")
         config, hparams = settings_from(value["config"], value["hparams"])
-        return RunSettings(
-            value["name"],
-            tuple(value["seeds"]),
-            config,
-            hparams,
-            tuple(value["criteria"]),
-            value.get("weights"),
-            value.get("checkpoint", "last"),
-            value.get("stop", "budget"),
-            value.get("max_minutes"),
-            value.get("save_episodes", False),
-        )
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        if isinstance(error, ConfigError):
-            raise
-        raise ConfigError(f"run: {path} is not a readable run of dqn_jax ({error}); choose another run.") from error
+        validate(config, hparams)
+    except (ValueError, OverflowError) as error:
+        raise ConfigError(f"run: {path} is damaged or not ours ({str(error).rstrip('.')}); {remedy}.") from error
+    return RunSettings(
+        value["name"],
+        tuple(value["seeds"]),
+        config,
+        hparams,
+        tuple(value["criteria"]),
+        value.get("weights"),
+        value.get("checkpoint", "last"),
+        value.get("stop", "budget"),
+        value.get("max_minutes"),
+        value.get("save_episodes", False),
+    )
 
 
 def settings_from(config: dict[str, Any], hparams: dict[str, Any]) -> tuple[Config, HParams]:
-    """Both parts of the settings from their JSON form."""
-    fields = dict(config)
-    fields["hidden"] = tuple(fields["hidden"])
-    fields["env_params"] = tuple((str(k), float(v)) for k, v in fields["env_params"])
-    fields["pool_options"] = tuple((str(k), str(v)) for k, v in fields.get("pool_options", ()))
-    arrays: dict[str, Any] = {k: np.asarray(v) if isinstance(v, list) else v for k, v in hparams.items()}
-    return Config(**fields), HParams(**arrays)
+    """Both parts of the settings from their JSON form.
+
+    Raises:
+      ValueError: if they are not of this version, or of wrong types.
+    """
+    values = schemas.hparams_from(hparams)
+    arrays: dict[str, Any] = {k: np.asarray(v) if isinstance(v, list) else v for k, v in values.items()}
+    return schemas.config_from(config), HParams(**arrays)
+
+
+def save_summary(run: Path, summary: dict[str, Any]) -> None:
+    """Write summary.json, with a digest of the metrics beside it."""
+    write_json(run / "summary.json", sealed({**summary, "metrics_digest": digest_of(run / "metrics.csv")}))
+
+
+def load_summary(run: Path) -> dict[str, Any] | None:
+    """Read summary.json; None where a run has not ended.
+
+    Raises:
+      ConfigError: if it is damaged.
+    """
+    path = run / "summary.json"
+    return read_as(path, schemas.Summary, "run", f"{_AGAIN} {run}") if path.exists() else None
+
+
+def load_metrics(run: Path, seeds: Sequence[int], columns: Iterable[str]) -> pd.DataFrame:
+    """Read metrics.csv, which must have the `columns`, of numbers, and for each of the `seeds` as many rows, in order.
+
+    Raises:
+      ConfigError: if it is missing, empty, damaged, or not what the summary was made of.
+    """
+    import pandas as pd
+
+    path, summary = run / "metrics.csv", load_summary(run)
+    if not path.exists():
+        raise ConfigError(f"run: {run} has no metrics yet; train for longer.")
+    try:
+        if summary is not None and summary.get("metrics_digest") not in (None, digest_of(path)):
+            raise ValueError("it is not what was written: its digest differs")
+        metrics = pd.read_csv(path)
+        if missing := sorted({"seed", *columns} - set(metrics.columns)):
+            raise ValueError(f"it lacks {', '.join(missing)}")
+        words = [name for name in metrics.columns if not pd.api.types.is_numeric_dtype(metrics[name])]
+        if words:
+            raise ValueError(f"{words[0]} is no number everywhere")
+        if metrics["seed"].tolist() != np.repeat(seeds, len(metrics) // len(seeds)).tolist():
+            raise ValueError("it has not as many rows for each seed")
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"run: {path} is damaged ({' '.join(str(error).split())}); {_AGAIN} {run}.") from error
+    if metrics.empty:
+        raise ConfigError(f"run: {run} has no metrics yet; train for longer.")
+    return metrics
+
+
+_AGAIN = "write it again from the last checkpoint with --resume --out"
 
 
 def differences(saved: RunSettings, wanted: RunSettings) -> list[tuple[str, Any, Any]]:
@@ -206,13 +255,25 @@ FRESH_GAMES = "fresh_games_after_env_steps"
 """Where provenance.json notes that emulators, which cannot be saved, began anew."""
 
 
+def load_provenance(run: Path, warn: Callable[[str], None] = lambda line: None) -> dict[str, Any]:
+    """Read provenance.json; empty where it is damaged, which `warn` is told: no number depends on it."""
+    path = run / "provenance.json"
+    if not path.exists():
+        return {}
+    try:
+        return read_as(path, dict[str, Any], "run", "it is begun anew")
+    except ConfigError as error:
+        warn(str(error).removeprefix("run: "))
+        return {}
+
+
 def note_fresh_games(folder: Path, at: Any) -> str:
     """Note in the provenance that games began anew `at` some environment steps; gives the line to warn with."""
     path = folder / "provenance.json"
     with clear_errors(folder):
-        noted = read_json(path)
-        noted.setdefault(FRESH_GAMES, []).append(at)
-        write_json(path, noted)
+        noted = load_provenance(folder)
+        earlier = noted.get(FRESH_GAMES)
+        write_json(path, {**noted, FRESH_GAMES: [*(earlier if isinstance(earlier, list) else ()), at]})
     return "emulators cannot be saved: going on in fresh games, with all else as it was"
 
 

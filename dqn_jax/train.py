@@ -234,7 +234,7 @@ def _run(
     resumed = recorder.load(warn) if recorder and resume else None
     if recorder:  # only now: a run that is refused keeps its own, and a new one leaves its folder empty
         runs.save_settings(recorder.run, settings)  # of one that goes on the budget or the criteria may have changed
-        recorder.provenance()
+        recorder.provenance(warn)
     new_games = run if resumed is not None and isinstance(loop, PoolLoop) else None  # where to note them
     interrupt.check()  # compiling takes long, and was not stopped
     pace = Pace(max_minutes)

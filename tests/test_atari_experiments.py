@@ -49,7 +49,7 @@ def test_a_run_on_another_game_is_recorded_with_its_score_and_what_was_changed(t
         game = with_overrides(resolve_preset("pong-fast"), {"env": "Breakout-v5", "learning_rate": 3e-4})
         runs.save_settings(run, runs.RunSettings(game.name, (0, 1), game.config, game.hparams, settings.criteria))
         summary = files.read_json(run / "summary.json") | {"final_eval_return": [16.1, 1.7]}
-        files.write_json(run / "summary.json", summary)
+        runs.save_summary(run, summary)
         return 0
 
     monkeypatch.setattr(cli, "main", trained)

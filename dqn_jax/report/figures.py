@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import datetime
-import json
 import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -14,10 +13,9 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from dqn_jax import convergence
-from dqn_jax.config import ConfigError
 from dqn_jax.report.labels import ranges, telling_labels
 from dqn_jax.report.values import literal
-from dqn_jax.runs import RunSettings, load_settings
+from dqn_jax.runs import RunSettings, load_metrics, load_provenance, load_settings, load_summary
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -68,27 +66,18 @@ class RunData:
         Raises:
           ConfigError: if it has no readable metrics yet.
         """
-        import pandas as pd
-
         settings = load_settings(run)
-        try:
-            metrics = pd.read_csv(run / "metrics.csv")
-            summary_path = run / "summary.json"
-            summary = json.loads(summary_path.read_text()) if summary_path.is_file() else {"criteria": []}
-            missing = {"seed", *X_AXES, *Y_AXES} - set(metrics.columns)
-            if missing or metrics.empty:
-                raise ValueError(f"metrics.csv lacks {', '.join(sorted(missing)) or 'rows'}")
-        except (OSError, ValueError) as error:
-            raise ConfigError(f"run: {run} has no metrics to plot yet ({error}); train for longer.") from error
+        metrics = load_metrics(run, settings.seeds, {*X_AXES, *Y_AXES})
+        summary = load_summary(run) or {"criteria": []}
         return RunData.of(settings, metrics, summary, run)
 
 
 def _date(run: Path) -> str:
     """When a run was begun, as its provenance says; of one without, when its settings were written."""
-    try:
-        return str(json.loads((run / "provenance.json").read_text())["started"])[:10]
-    except (OSError, ValueError, KeyError, TypeError):
-        return datetime.date.fromtimestamp((run / "config.json").stat().st_mtime).isoformat()
+    started = load_provenance(run).get("started")
+    if isinstance(started, str):
+        return started[:10]
+    return datetime.date.fromtimestamp((run / "config.json").stat().st_mtime).isoformat()
 
 
 def plot_runs(

@@ -7,16 +7,19 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from msgspec import convert
 
 from dqn_jax import convergence
 from dqn_jax.bounds import value_bound
 from dqn_jax.config import Config, ConfigError, HParams, suggest
 from dqn_jax.presets import Preset, with_overrides
-from dqn_jax.runs import load_settings
+from dqn_jax.runs import load_metrics, load_provenance, load_settings, load_summary
+from dqn_jax.schemas import Devices, Provenance
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -133,17 +136,19 @@ def of_run(run: Path) -> SweepData:
     """
     import pandas as pd
 
-    settings = load_settings(run)
+    settings, summary = load_settings(run), load_summary(run)
+    if summary is None or not summary["complete"]:
+        raise ConfigError(f"report: {run} has no finished lanes yet (it was stopped); go on with --resume --out {run}.")
+    metrics = load_metrics(run, settings.seeds, {"env_steps", "updates", "episodes", "seconds", "eval_return"})
+    if list(settings.seeds) != summary["seeds"]:
+        raise ConfigError(f"report: the files in {run} are of different seeds; choose another run.")
+    provenance = load_provenance(run, lambda line: print(f"dqn-jax: {line}", file=sys.stderr))
     try:
-        summary = json.loads((run / "summary.json").read_text())
-        provenance = json.loads((run / "provenance.json").read_text())
-        metrics = pd.read_csv(run / "metrics.csv")
-        if not summary["complete"]:
-            raise ValueError("it was stopped")
-        devices = min(provenance["devices"]["count"], len(settings.seeds))  # at work: a lane is on one device
-        lanes, curves = _lanes_of_run(summary, devices, metrics)
-    except (OSError, ValueError, KeyError) as error:
-        raise ConfigError(f"report: {run} has no finished lanes yet ({error}); go on with --resume.") from error
+        told = convert(provenance, Provenance).devices
+    except ValueError:
+        told = Devices()
+    devices = min(told.count, len(settings.seeds))  # at work: a lane is on one device
+    lanes, curves = _lanes_of_run(summary, devices, metrics)
     config = dataclasses.asdict(settings.config)
     spent = summary["env_steps"] >= config["total_steps"]
     asked = {
@@ -158,7 +163,7 @@ def of_run(run: Path) -> SweepData:
     }
     plan = {
         "devices": devices,
-        "device_kind": provenance["devices"]["kind"],
+        "device_kind": told.kind,
         "compiled": [{"seconds": summary["seconds"]["compile"]}],
     }
     trials = pd.DataFrame(index=pd.RangeIndex(1, name="trial"))
@@ -173,8 +178,6 @@ def _lanes_of_run(summary: dict[str, Any], devices: int, metrics: pd.DataFrame) 
     curves = metrics.assign(trial=0, phase="search", seconds=metrics["seconds"] * share)
     curves = curves[list(CURVE_COLUMNS)].astype(CURVE_COLUMNS)
     last = curves.groupby("seed", sort=False).last()
-    if list(last.index) != seeds:
-        raise ValueError("metrics.csv and summary.json disagree on the seeds")
     criteria = [c | {"seconds": [None if s is None else s * share for s in c["seconds"]]} for c in summary["criteria"]]
     nothing = {key: [None] * len(seeds) for key in ("env_steps", "updates", "episodes", "seconds", "stability")}
     first = criteria[0] if criteria else nothing

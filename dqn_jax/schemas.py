@@ -1,0 +1,125 @@
+"""What the JSON files of a run hold. What is read from disk is held against these, and refused in one line.
+
+Files may have been damaged, edited, or written by others: no number in them is taken for granted.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from types import GenericAlias
+from typing import Annotated, Any, Literal, get_args, get_type_hints
+
+from msgspec import Meta, Struct, convert, defstruct
+
+from dqn_jax.config import Config, HParams
+
+Seeds = Annotated[list[Annotated[int, Meta(ge=0, lt=2**31)]], Meta(min_length=1)]
+Lanes = list[float | None]  # one for each seed, None where there is none
+
+
+class Settings(Struct, forbid_unknown_fields=True):
+    """config.json."""
+
+    format: Annotated[int, Meta(ge=1)]
+    name: str
+    seeds: Seeds
+    criteria: list[str]
+    config: dict[str, Any]
+    hparams: dict[str, Any]
+    weights: str | None = None
+    checkpoint: Literal["last", "best"] = "last"
+    stop: Literal["budget", "converged"] = "budget"
+    max_minutes: Annotated[float, Meta(gt=0)] | None = None
+    save_episodes: bool = False
+
+
+class Criterion(Struct):
+    """What summary.json says of one criterion."""
+
+    name: str
+    converged: Annotated[float, Meta(ge=0, le=1)]
+    env_steps: Lanes
+    updates: Lanes
+    episodes: Lanes
+    seconds: Lanes
+    stability: Lanes
+
+
+class Seconds(Struct):
+    """What a run's time went into."""
+
+    compile: float | None
+    run: float | None
+
+
+class Summary(Struct):
+    """summary.json, as far as anything is read from it."""
+
+    seeds: Seeds
+    complete: bool
+    env_steps: Annotated[int, Meta(ge=0)]
+    criteria: list[Criterion]
+    diverged: list[int]
+    seconds: Seconds
+    final_eval_return: Lanes | None = None
+    metrics_digest: str | None = None
+
+    def __post_init__(self) -> None:
+        """Every list has an entry for each seed.
+
+        Raises:
+          ValueError: if one has not.
+        """
+        lists = {f"criteria {c.name}": getattr(c, f) for c in self.criteria for f in Criterion.__struct_fields__[2:]}
+        if self.final_eval_return is not None:
+            lists["final_eval_return"] = self.final_eval_return
+        for name, values in lists.items():
+            if len(values) != len(self.seeds):
+                raise ValueError(f"{name} has {len(values)} entries for {len(self.seeds)} seeds")
+
+
+class Devices(Struct):
+    """Which devices a run had."""
+
+    kind: str = "unknown"
+    count: Annotated[int, Meta(ge=1)] = 1
+
+
+class Provenance(Struct):
+    """provenance.json, as far as anything is read from it."""
+
+    devices: Devices
+    started: str = ""
+
+
+def config_from(values: dict[str, Any]) -> Config:
+    """The static part of settings from its JSON form.
+
+    Raises:
+      ValueError: for fields that it does not have, and wrong types.
+    """
+    if unknown := sorted(values.keys() - {field.name for field in dataclasses.fields(Config)}):
+        raise ValueError(f"this version has no setting '{unknown[0]}'")
+    return convert(values, Config)
+
+
+def hparams_from(values: dict[str, Any]) -> dict[str, Any]:
+    """The traced part of settings from its JSON form; lists have one value for each lane.
+
+    Raises:
+      ValueError: for fields that it does not have, and wrong types.
+    """
+    read = convert(values, _HPARAMS)
+    return {name: getattr(read, name) for name in values}
+
+
+def _one_or_each(hint: Any) -> Any:
+    one: Any = next(t for t in (get_args(hint) or (hint,)) if t is not type(None))
+    return hint | Annotated[GenericAlias(list, (one,)), Meta(min_length=1)]
+
+
+_HPARAMS = defstruct(
+    "HParams",
+    [(name, _one_or_each(hint), None) for name, hint in get_type_hints(HParams).items()],
+    forbid_unknown_fields=True,
+)
