@@ -61,7 +61,7 @@ def _one_line(error: BaseException) -> str:
 
 
 def _usage() -> str:
-    lines = ["usage: dqn-jax COMMAND [options]    ('dqn-jax COMMAND --help' explains a command)", ""]
+    lines = ["usage: dqn-jax COMMAND [options]    ('dqn-jax COMMAND --help' explains one)", ""]
     for name, command in COMMANDS.items():
         first, *rest = textwrap.wrap(command.__doc__, 66)
         lines += [f"  {name:<11}{first}", *(" " * 13 + line for line in rest)]
@@ -217,7 +217,9 @@ def _sweep(arguments: Sequence[str]) -> int:
     if typed.values.get("seeds", 1) < 1:
         raise ConfigError(f"seeds: {typed.values['seeds']} is not possible; use 1 or more.")
     if named is None and not typed.values.get("resume"):
-        raise ConfigError("preset: name a preset or an environment, e.g. 'dqn-jax sweep cartpole'.")
+        raise ConfigError(
+            "preset: name a preset or an environment, e.g. 'dqn-jax sweep cartpole --vary batch_size=32,64'."
+        )
     given = {_SWEEP_NAMES.get(k, k): v for k, v in typed.values.items() if k in _SWEEP_OPTIONS or k in _SETTINGS}
     args: Sweep = filled(default_of(named or presets.resolve_preset("cartpole")), typed.values)
     planned: list[str] = []

@@ -263,7 +263,7 @@ _SETTINGS = {
         "total_steps total_episodes max_minutes stop criteria eval_every eval_episodes eval_epsilon eval_seed"
     ),
 }
-_RUN = "seeds seed out resume weights save_episodes wandb lane_block json"
+_RUN = "seeds seed out resume weights checkpoint save_episodes wandb lane_block json"
 _SWEEP = "vary sampler samples sample_seed sampler_batch seeds seed stability_steps prune prune_eta"
 _CONFIRM = "confirm confirm_best confirm_by"
 _SWEEP_RUN = "name out resume store join engine workers wave memory_gb lane_block plan json"

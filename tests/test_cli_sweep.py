@@ -33,7 +33,7 @@ COMMAND = ["sweep", ENV, *FLAGS, "--seeds", "3", "--criteria", *CRITERIA]
 @pytest.mark.parametrize(
     ("arguments", "names"),
     [
-        ("", ["vary", "--vary learning_rate=log(1e-4,1e-2)"]),
+        ("", ["vary", "--vary 'learning_rate=log(1e-4,1e-2)'"]),
         ("--vary learning_rte=1,2", ["learning_rte", "Did you mean 'learning_rate'"]),
         ("--vary env_params=1,2", ["env_params", "--env-params"]),
         ("--vary eval_seed=1,2", ["eval_seed", "--eval-seed"]),

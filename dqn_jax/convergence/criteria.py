@@ -4,7 +4,8 @@ Pure NumPy on curves, ours or anybody's. "Not reached" is kept as None and never
 last of its readings (`x3`: at the third evaluation in a row), and says when it was first met, not that it stayed so:
 that is `stability`.
 
-A criterion is written as text, `kind comparison threshold`:
+A criterion is written as text, `kind comparison threshold`, which shells need in quotes, or `kind:threshold`, which
+they leave alone: at least for returns (`eval:475x3`, `train100:195`), at most for the others (`epsilon:0.01`).
 
     eval>=475x3       evaluation mean at least 475 in 3 evaluations in a row
     train100>=195     mean of the last 100 training episodes at least 195
@@ -39,7 +40,9 @@ _COMPARISONS: dict[str, Callable[[Any, Any], Any]] = {
     ">": operator.gt,
     "<": operator.lt,
 }
-_PATTERN = re.compile(r"\s*([a-z_]+?)(\d+)?\s*(>=|<=|>|<)\s*([-+0-9.eE]+?)(?:\s*x\s*(\d+))?\s*")
+_EXAMPLES = "e.g. eval:475x3, train100:195, epsilon:0.01, or in quotes 'eval>=475x3'"
+_AT_MOST = ("epsilon", "loss", "td_error")  # what ':' means for them; for the others it is at least
+_PATTERN = re.compile(r"\s*([a-z_]+?)(\d+)?\s*(>=|<=|>|<|:)\s*([-+0-9.eE]+?)(?:\s*x\s*(\d+))?\s*")
 
 
 class Moment(NamedTuple):
@@ -116,10 +119,13 @@ def parse_criterion(text: str) -> Criterion:
       ConfigError: saying what is wrong and how a criterion is written.
     """
     match = _PATTERN.fullmatch(text)
-    if match is None:
+    if match is None and re.fullmatch(rf"({'|'.join(KINDS)})\d*", text.strip()):
         raise ConfigError(
-            f"criteria: '{text}' is not a criterion; write e.g. eval>=475x3, train100>=195, epsilon<=0.01."
+            f"criteria: '{text}' says no threshold: unquoted, the shell took > or < as a redirection to or from "
+            f"a file; write {text.strip()}:THRESHOLD or quote it, e.g. eval:475x3 or 'eval>=475x3'."
         )
+    if match is None:
+        raise ConfigError(f"criteria: '{text}' is not a criterion; write {_EXAMPLES}.")
     kind, episodes, comparison, number, repeats = match.groups()
     if kind not in KINDS:
         raise ConfigError(
@@ -131,6 +137,8 @@ def parse_criterion(text: str) -> Criterion:
         raise ConfigError(f"criteria: '{number}' in '{text}' is not a number.") from None
     if (kind == "train") != (episodes is not None) or (kind == "train" and repeats is not None):
         raise ConfigError(f"criteria: '{text}': episodes go with train (train100>=195), repeats with the others (x3).")
+    if comparison == ":":
+        comparison = "<=" if kind in _AT_MOST else ">="
     window = int(episodes or repeats or 1)
     if window < 1:
         raise ConfigError(f"criteria: the count in '{text}' must be at least 1.")

@@ -217,7 +217,7 @@ def _check_rules(
     if stop not in ("converged", "budget"):
         raise ConfigError(f"stop: '{stop}' is not possible; use converged or budget.")
     if not criteria:
-        raise ConfigError("criteria: a sweep measures convergence; give a criterion, e.g. --criteria eval>=475x3.")
+        raise ConfigError("criteria: a sweep measures convergence; give a criterion, e.g. --criteria eval:475x3.")
     if stability_steps < 0:
         raise ConfigError(f"stability_steps: {stability_steps} is not possible; use 0 or more environment steps.")
     if stability_steps and stop == "budget":

@@ -132,7 +132,7 @@ def parse_space(vary: Sequence[str] | Mapping[str, str]) -> Space:
     """
     texts = [f"{name}={values}" for name, values in vary.items()] if isinstance(vary, Mapping) else vary
     if not texts:
-        raise ConfigError("vary: say what varies, e.g. --vary learning_rate=log(1e-4,1e-2).")
+        raise ConfigError("vary: say what varies, e.g. --vary 'learning_rate=log(1e-4,1e-2)'.")
     space: Space = {}
     for text in texts:
         name, dimension = _parse_dimension(text)
