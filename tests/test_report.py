@@ -317,7 +317,7 @@ def test_the_page_stands_alone_and_says_what_the_tables_say(folder):
     assert page.scripts == 1
     assert sum(title.startswith("trial 2: 1 of 3") for title in page.titles) == 4
     figures = path / "report" / "figures"
-    names = {"survival", "learning", "slices", "stability", "cost", "profile"}
+    names = {"survival", "learning", "values", "slices", "stability", "cost", "profile"}
     assert {file.name for file in figures.iterdir()} == {f"{name}.{kind}" for name in names for kind in ("png", "svg")}
     for name in names:
         with Image.open(figures / f"{name}.png") as image:

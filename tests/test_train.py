@@ -133,6 +133,17 @@ def test_a_stock_tensorboard_reads_the_events(finished):
     assert [e.value for e in events["mean"].Scalars(tag)] == pytest.approx(shares)
 
 
+def test_a_run_that_cannot_be_filmed_says_so_in_one_line(finished, tmp_path, monkeypatch):
+    monkeypatch.setattr("dqn_jax.recorder.can_draw", lambda loop: False)
+    runs.save_settings(tmp_path, finished.settings)
+    own = recorder.Recorder(tmp_path, finished.settings, make_loop(finished.settings.config), types.SimpleNamespace())
+    lines = []
+    own.finish(finished.summary, finished.history, finished.params, lines.append)
+    assert lines == [f"no film: {finished.settings.config.env} cannot be drawn; all else is written"]
+    assert (tmp_path / "curve.png").is_file()
+    assert not (tmp_path / "film.gif").exists()
+
+
 def test_provenance_says_where_the_numbers_come_from(finished):
     provenance = json.loads((finished.run / "provenance.json").read_text())
     assert provenance["seeds"] == [0, 1, 2]

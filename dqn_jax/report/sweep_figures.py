@@ -119,7 +119,6 @@ def values(view: View, width: float = WIDE) -> Chart | None:
     if not drawn:
         return None
     figure, (axis,) = _axes(1, width, 3.6)
-    highest: dict[float, None] = {}
     for label, colour, trial, own in drawn:
         for seed, curve in own.groupby("seed"):
             axis.plot(curve[view.clock], curve["q_mean"], color=colour, lw=0.6, alpha=0.4, zorder=2)
@@ -133,11 +132,12 @@ def values(view: View, width: float = WIDE) -> Chart | None:
         axis.plot(mean["x"], mean["y"], color=colour, lw=2, zorder=4, label=literal(label))
         figure.tell(f"mean Q of {view.trial_text(trial)}", axis, mean["x"], mean["y"], line=len(mean) > 1)
         bounds = lanes["bound"][lanes["trial"] == trial]
-        highest |= dict.fromkeys(bounds[np.isfinite(bounds)].unique())
-    for i, bound in enumerate(sorted(highest)):
-        label = "bound: largest reward / (1 - discount)" if i == 0 else "_nolegend_"
-        axis.axhline(bound, color="0.2", lw=1, ls="--", zorder=3, label=label)
-        figure.tell(f"no policy is worth more than {number(bound)}", axis, [0, view.end], bound, line=True)
+        for bound in np.unique(bounds[np.isfinite(bounds)]):
+            axis.axhline(bound, color=colour, lw=1.2, ls="--", zorder=3)
+            whose = f" of trial {trial}" if view.space else ""
+            figure.tell(f"no policy{whose} is worth more than {number(bound)}", axis, [0, view.end], bound, line=True)
+    if view.bounded:
+        axis.plot([], [], color="0.2", lw=1.2, ls="--", label="bound: largest reward / (1 - discount)")
     axis.set_ylabel("mean Q-value")
     _finish_x(axis, view)
     _legend(figure)
@@ -186,8 +186,8 @@ def slices(view: View, width: float = WIDE) -> Chart | None:
     for i, (axis, (name, dimension)) in enumerate(zip(axes, view.space.items(), strict=True)):
         positions = _positions(dimension, view.table[name], jitter=0.18)
         points = axis.scatter(
-            positions, outcome, c=shares, cmap=_dark_is_good(reverse=True), vmin=0, vmax=1, s=size, lw=0.4,
-            edgecolors="white", rasterized=dense,
+            positions, outcome, c=shares, cmap=_dark_is_good(reverse=True), vmin=0, vmax=1, s=size,
+            lw=0 if dense else 0.4, edgecolors="white", rasterized=dense,
         )  # fmt: skip
         for text, x, y in zip(texts, positions, outcome, strict=True):
             figure.tell(text, axis, x, y)
