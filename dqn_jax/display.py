@@ -216,8 +216,9 @@ def sweep_tables(result: SweepResult) -> None:
             steps = f"{row['time']:,.0f}{interval}" if row["converged"] else f"> {row['time']:,.0f} (none converged)"
             table.add_row(str(row["trial"]), f"{row['converged']} of {row['lanes']}", steps, _settings(point))
         console.print(table)
-        console.print(f"{_dated(data.settings['criteria'][:1])} A seed that never is counts with its budget.", **_PLAIN)
         console.print()
+    words = f"{_dated(data.settings['criteria'][:1])} A seed that never converged counts with its budget."
+    console.print(f"{words.strip()}\n", highlight=False, markup=False)
     counts = data.lanes["status"].value_counts()
     console.print(
         "lanes   " + ", ".join(f"{count:,} {_STATUSES[str(status)]}" for status, count in counts.items()),
@@ -234,9 +235,6 @@ def _rate(value: float) -> str:
 
 def _mean(values: np.ndarray) -> str:
     return "-" if np.isnan(values).all() else f"{np.nanmean(values):.1f}"
-
-
-_PLAIN: dict[str, Any] = {"highlight": False, "markup": False, "soft_wrap": True}
 
 
 def _dated(criteria: Sequence[str]) -> str:
@@ -278,7 +276,7 @@ def summary_tables(result: TrainResult) -> None:
         words = "none for this environment; --criteria gives one, such as 'eval>=475'"
         console.print(f"criteria          {words}", **_PLAIN)
     if words := _dated([criterion["name"] for criterion in summary["criteria"]]):
-        console.print(words, **_PLAIN)
+        console.print(words, highlight=False, markup=False)
     final = summary["final_eval"]
     low, high = final["interval95"]
     interval = "" if low is None or np.isnan(low) else f" (95% {_number(low)} to {_number(high)})"

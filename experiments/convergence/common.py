@@ -81,6 +81,7 @@ FIGURES: dict[str, Callable[[View], Figure | None]] = {
 def ranking(table: pd.DataFrame, view: View, rows: int = 5, columns: Sequence[str] = ("time",)) -> str:
     """The first rows of a ranked table as Markdown."""
     words = {"time": f"mean {view.clock.replace('_', ' ')}", "final": "final return (IQM)", "worst": "worst 10 %"}
+    words["per_solved"] = f"{view.clock.replace('_', ' ')} per solved seed"
     lines = []
     for row in table.head(rows).to_dict("records"):
         settings = ", ".join(f"{name} {show(row[name])}" for name in view.space)
@@ -90,12 +91,15 @@ def ranking(table: pd.DataFrame, view: View, rows: int = 5, columns: Sequence[st
     return markdown_table(["trial", "converged", *(words[column] for column in columns), "settings"], lines)
 
 
-def write_page(name: str, title: str, asks: str, sections: Sequence[str], figures: Sequence[str]) -> None:
-    """Write results/<name>/README.md."""
+def write_page(
+    name: str, title: str, asks: str, sections: Sequence[str], figures: Sequence[str], when: str = ""
+) -> None:
+    """Write results/<name>/README.md; `when` it was measured, if not now."""
     pictures = [f"![{file}]({file}.png)" for file in figures]
     how = (
-        f"`.venv/bin/python -m experiments.convergence.{name}`, measured {machine()}. Brackets are 95 % intervals over "
-        "seeds; lanes that did not converge count with the whole budget. All trials: [trials.csv](trials.csv)."
+        f"`.venv/bin/python -m experiments.convergence.{name}`, {when or f'measured {machine()}'}. Brackets are 95 % "
+        "intervals over seeds (convergence/intervals); lanes that did not converge count with what the "
+        "whole budget costs them. All trials: [trials.csv](trials.csv)."
     )
     with files.atomic(RESULTS / name / "README.md") as path:
         path.write_text("\n\n".join([f"# {title}", asks, how, *sections, *pictures]) + "\n")
