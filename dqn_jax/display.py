@@ -237,6 +237,9 @@ def _mean(values: np.ndarray) -> str:
     return "-" if np.isnan(values).all() else f"{np.nanmean(values):.1f}"
 
 
+_PLAIN: dict[str, Any] = {"highlight": False, "markup": False, "soft_wrap": True}
+
+
 def _dated(criteria: Sequence[str]) -> str:
     """When criteria of several readings count as met; nothing to say of others."""
     return " ".join(
