@@ -226,7 +226,7 @@ def sweep_tables(result: SweepResult) -> None:
     )
     if result.directory is not None:
         console.print(f"files   {result.directory}", highlight=False, markup=False, soft_wrap=True)
-        console.print(f"report  dqn-jax report {result.directory}", highlight=False, soft_wrap=True)
+        console.print(f"report  dqn-jax report {result.directory}", highlight=False, markup=False, soft_wrap=True)
 
 
 def _rate(value: float) -> str:
@@ -290,11 +290,12 @@ def summary_tables(result: TrainResult) -> None:
     )
     highest = [x for x in summary["best_eval_return"] if np.isfinite(x)]
     if highest:
+        when = best.describe(summary["best_env_steps"])
         console.print(
-            f"best evaluation   mean {_number(float(np.mean(highest)))}, each seed's highest, after "
-            f"{best.describe(summary['best_env_steps'])};\n"
-            "                  chosen by the evaluation it is told by: 'evaluate --checkpoint best' plays it anew",
+            f"best evaluations  mean {_number(float(np.mean(highest)))}, after {when}\n"
+            "                  (the highest of each seed; 'evaluate --checkpoint best' plays it anew)",
             highlight=False,
+            soft_wrap=True,
         )
     rates, spent = summary["throughput"], summary["seconds"]
     console.print(

@@ -128,6 +128,19 @@ def check_writable(path: Path, field: str) -> None:
         ) from error
 
 
+def check_folder_writable(folder: Path, field: str) -> None:
+    """As `check_writable`, of a folder that is created where there is none.
+
+    Raises:
+      ConfigError: one line that names `field`, the setting that gave the path.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"{field}: cannot create {folder} ({_reason(error)}); choose another folder.") from error
+    check_writable(folder / "x", field)
+
+
 def clear_unfinished(folder: Path) -> None:
     """Delete what a process that was killed in the middle of `atomic` has left in `folder`, which nobody writes to."""
     for path in folder.glob(".*.tmp*"):

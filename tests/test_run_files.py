@@ -184,3 +184,8 @@ def test_outputs_that_cannot_be_written_are_found_first(run, capsys, tmp_path):
         err = one_line(capsys)
         assert "there is no folder" in err
         assert "--resume" not in err
+    (tmp_path / "file").write_text("")
+    assert main(["report", str(run), "-o", str(tmp_path / "file" / "a")]) == 2
+    assert "output: cannot create" in one_line(capsys)
+    assert main(["benchmark", "cold", "--out", str(tmp_path / "nowhere" / "a.csv")]) == 2
+    assert "there is no folder" in one_line(capsys)

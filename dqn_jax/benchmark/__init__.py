@@ -22,7 +22,7 @@ from dqn_jax.benchmark.measure import Row, child
 from dqn_jax.benchmark.programs import cold_rows, env_rows, population_rows, update_rows
 from dqn_jax.benchmark.sweeps import sweep_rows
 from dqn_jax.config import ConfigError
-from dqn_jax.files import atomic
+from dqn_jax.files import atomic, check_writable, clear_errors
 
 
 def run(parts: Sequence[str], *, repeats: int, out: Path | None) -> None:
@@ -30,6 +30,8 @@ def run(parts: Sequence[str], *, repeats: int, out: Path | None) -> None:
     unknown = [part for part in parts if part not in _PARTS]
     if unknown:
         raise ConfigError(f"parts: there is no benchmark '{unknown[0]}'; choose from {', '.join(_PARTS)}.")
+    if out is not None:
+        check_writable(out, "out")
     rows: list[Row] = []
     for part in parts:
         print(f"measuring {part} ...", file=sys.stderr)
@@ -42,7 +44,7 @@ def run(parts: Sequence[str], *, repeats: int, out: Path | None) -> None:
     for row in rows:
         print(f"{row.what:<74} {_short(row.value):>12} {_short(row.low):>12} {_short(row.high):>12}  {row.target}")
     if out is not None:
-        with atomic(out) as path:
+        with clear_errors(out, "measure again"), atomic(out) as path:
             table.to_csv(path, index=False, float_format="%.6g")
 
 

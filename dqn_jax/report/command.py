@@ -51,15 +51,18 @@ def report_command(
     if not 1 <= len(paths) <= 2:
         raise ConfigError(f"report: {len(paths)} folders; give one to report on, or two to compare.")
     found = [results.find(Path(path)) for path in paths]
+    folder = output or (found[0] / "report" if len(found) == 1 else Path("report"))
+    writes = output is not None or not (csv or json)
+    if writes:
+        files.check_folder_writable(folder, "output")
     data = [results.load(path) for path in found]
     settings = [_settings(one) for one in data]
     called = telling_labels([one.name for one in data], settings, [path.name for path in found], labels)
     if len(data) > 1:
         called = [f"{letter}: {label}" for letter, label in zip("AB", called, strict=True)]
     views = [View.of(one, by, label) for one, label in zip(data, called, strict=True)]
-    if output is not None or not (csv or json):
-        folder = output or (found[0] / "report" if len(found) == 1 else Path("report"))
-        with files.clear_errors(folder):
+    if writes:
+        with files.clear_errors(folder, "try again", "output"):
             content = sections.report(views[0]) if len(views) == 1 else comparison.comparison(*views)
             page = write_page(folder, *content)
             with files.atomic(folder / "trials.csv") as path:
