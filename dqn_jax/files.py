@@ -10,7 +10,7 @@ import json
 import os
 import re
 import secrets
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -199,6 +199,18 @@ def read_as(path: Path, kind: Any, field: str, remedy: str, newest: int | None =
     except (OSError, ValueError, RecursionError) as error:
         reason = _reason(error) if isinstance(error, OSError) else str(error) or type(error).__name__
         raise ConfigError(f"{field}: {path} is damaged or not ours ({reason}); {remedy}.") from error
+
+
+def read_notes(path: Path, kind: Any, warn: Callable[[str], None]) -> dict[str, Any]:
+    """Read JSON on which no number depends: empty without the file, or where it is damaged, which `warn` is told."""
+    if not path.exists():
+        return {}
+    try:
+        notes: dict[str, Any] = read_as(path, kind, "notes", "they are begun anew")
+    except ConfigError as error:
+        warn(str(error))
+        return {}
+    return notes
 
 
 def _digest(value: Any) -> str:

@@ -10,6 +10,7 @@ from types import GenericAlias
 from typing import Annotated, Any, Literal, get_args, get_type_hints
 
 from msgspec import Meta, Struct, convert, defstruct
+from msgspec.json import decode
 
 from dqn_jax.config import Config, HParams
 
@@ -90,6 +91,101 @@ class Provenance(Struct):
 
     devices: Devices
     started: str = ""
+
+
+class PlannedGroup(Struct):
+    """What plan.json says of one program, as far as anything is read from it."""
+
+    settings: dict[str, str | float | bool | list[int] | None] = {}
+    trials: int | None = None
+    lanes: int | None = None
+    waves: int | None = None
+    capacity: int | None = None
+    bytes_per_lane: int | None = None
+
+
+class Spell(Struct):
+    """Something that took time."""
+
+    seconds: float
+
+
+class Plan(Struct):
+    """plan.json of a sweep, as far as anything is read from it."""
+
+    devices: int | None = None
+    device_kind: str = ""
+    groups: list[PlannedGroup] = []
+    compiled: list[Spell] = []
+    sessions: list[Spell] = []
+
+
+class SweepProvenance(Struct):
+    """provenance.json of a sweep, as far as anything is read from it."""
+
+    dqn_jax: str | None = None
+    started: str | None = None
+    git_commit: str | None = None
+    seeds: list[int] = []
+    flags: list[str] = []
+    versions: dict[str, str | None] = {}
+    machine: dict[str, str | int | None] = {}
+    devices: dict[str, str | int] = {}
+
+
+class Budget(Struct):
+    """Of the settings of a sweep, what its records depend on."""
+
+    total_steps: Annotated[int, Meta(ge=1)]
+
+
+class Pruning(Struct):
+    """How a sweep prunes."""
+
+    rule: str
+    eta: Annotated[int, Meta(ge=2)]
+
+
+class Confirmation(Struct):
+    """How a sweep confirms."""
+
+    seeds: Seeds
+    best: Annotated[int, Meta(ge=1)]
+    by: Annotated[list[str], Meta(min_length=1)]
+
+
+class Definition(Struct):
+    """What was asked of a sweep."""
+
+    name: str
+    vary: Annotated[dict[str, str], Meta(min_length=1)]
+    seeds: Seeds
+    config: Budget
+    preset: str = ""
+    sampler: Literal["grid", "random", "sobol", "tpe", "cmaes"] = "grid"
+    samples: Annotated[int, Meta(ge=1)] | None = None
+    sample_seed: int = 0
+    batch: Annotated[int, Meta(ge=1)] | None = None
+    criteria: list[str] = []
+    stop: Literal["converged", "budget"] = "converged"
+    stability_steps: Annotated[int, Meta(ge=0)] = 0
+    prune: Pruning | None = None
+    confirm: Confirmation | None = None
+    hparams: dict[str, Any] = {}
+
+
+def definition_from(text: str) -> dict[str, Any]:
+    """What was asked of a sweep, from its JSON.
+
+    Raises:
+      ValueError: if it is not of that shape.
+    """
+    value: dict[str, Any] = decode(text)
+    convert(value, Definition)
+    if "hparams" in value:
+        config_from(value["config"])
+        hparams_from(value["hparams"])
+    return value
 
 
 def config_from(values: dict[str, Any]) -> Config:

@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from dqn_jax import devices, files, runs
+from dqn_jax import devices, files, runs, schemas
 from dqn_jax.config import ConfigError
 from dqn_jax.interrupt import Interrupt
 from dqn_jax.presets import Preset, resolve_preset, with_overrides
@@ -172,7 +172,9 @@ def sweep(
         worker = Worker(store, directory, on_progress, warn)
         if directory is not None:
             with files.clear_errors(directory):
-                if not (directory / "provenance.json").is_file():
+                if not files.read_notes(directory / "plan.json", schemas.Plan, warn):
+                    files.write_json(directory / "plan.json", {})  # else every report would say that it is damaged
+                if not files.read_notes(directory / "provenance.json", schemas.SweepProvenance, warn):
                     files.write_json(directory / "provenance.json", runs.provenance(definition["seeds"]))
         for line in store.reopen_lost() if resume else ():
             warn(line)
@@ -291,7 +293,7 @@ def _planned(worker: Worker, phase: str, trials: Sequence[int], seeds: Sequence[
     if worker.directory is not None and phase == "search":
         with files.clear_errors(worker.directory):
             path = worker.directory / "plan.json"
-            kept = files.read_json(path) if path.is_file() else {}
+            kept = files.read_notes(path, schemas.Plan, worker.warn)
             files.write_json(path, {**kept, **plan.as_json()})
     return True
 

@@ -31,8 +31,9 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 
+from dqn_jax import schemas
 from dqn_jax.config import ConfigError, RunError
-from dqn_jax.files import LOCK, atomic, clear_unfinished, lock, write_json
+from dqn_jax.files import LOCK, atomic, clear_unfinished, lock, read_notes, write_json
 from dqn_jax.redact import redact
 from dqn_jax.sweep.curves import Part, digest, in_order, read_parts, to_parquet
 from dqn_jax.sweep.results import CURVE_COLUMNS, LANE_COLUMNS, PHASES, SWEEP_FILES, SweepData
@@ -154,7 +155,7 @@ class Store:
             self._tables = database.find_tables(engine)
             with engine.connect() as connection:
                 row = database.find_sweep(connection, self._tables, self._where, name)
-            definition = json.loads(row.definition)
+            definition = schemas.definition_from(row.definition)
         self.name: str = row.study_name
         self.definition: dict[str, Any] = definition
         self.origin = None if row.origin is None else redact(row.origin)  # earlier versions kept passwords
@@ -415,17 +416,16 @@ class Store:
         Curves that are damaged or missing are left out, and `warn` is told.
         """
 
-        def read_json(name: str) -> dict[str, Any]:
-            path = directory / name if directory is not None else None
-            return json.loads(path.read_text()) if path is not None and path.is_file() else {}
+        def notes(name: str, kind: Any) -> dict[str, Any]:
+            return {} if directory is None else read_notes(directory / name, kind, warn)
 
         with self._read() as connection:
             points, lanes, parts = self._points(connection), self._lanes(connection), self._curve_parts(connection)
         return SweepData(
             name=self.name,
             settings=self.definition,
-            plan=read_json("plan.json"),
-            provenance=_redacted(read_json("provenance.json")),
+            plan=notes("plan.json", schemas.Plan),
+            provenance=_redacted(notes("provenance.json", schemas.SweepProvenance)),
             trials=self._trial_table(points),
             lanes=lanes,
             curves=self._read_curves(parts, lanes, warn),

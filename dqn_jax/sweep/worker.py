@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dqn_jax import devices, files, runs
+from dqn_jax import devices, files, runs, schemas
 from dqn_jax.checkpoint import Allowance
 from dqn_jax.envs import kind_of
 from dqn_jax.interrupt import Interrupt
@@ -117,7 +117,7 @@ class Worker:
             return
         path = self.directory / "plan.json"
         with files.clear_errors(self.directory):
-            plan = files.read_json(path) if path.is_file() else {}
+            plan = files.read_notes(path, schemas.Plan, self.warn)
             plan.setdefault(what, []).append(entry)
             files.write_json(path, plan)
 
