@@ -10,7 +10,20 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from dqn_jax import __version__, benchmark, best, catalogue, devices, files, going_on, interrupt, presets, report, runs
+from dqn_jax import (
+    __version__,
+    benchmark,
+    best,
+    catalogue,
+    devices,
+    files,
+    going_on,
+    interrupt,
+    memory,
+    presets,
+    report,
+    runs,
+)
 from dqn_jax.arguments import Typed, command_line, filled, flat, help_text, options_of, parse
 from dqn_jax.config import Config, ConfigError, HParams, RunError, suggest
 from dqn_jax.display import SweepDisplay, TrainDisplay, summary_tables, sweep_tables
@@ -39,13 +52,13 @@ def _main(arguments: list[str]) -> int:
                 f"command: there is no '{arguments[0]}'.{suggest(arguments[0], COMMANDS)} "
                 f"Commands: {', '.join(COMMANDS)}."
             )
-        return _HANDLERS[arguments[0]](arguments[1:])
+        with memory.clear_errors():
+            return _HANDLERS[arguments[0]](arguments[1:])
     except ConfigError as error:
         print(f"dqn-jax: {_one_line(error)}", file=sys.stderr)
         return 2
-    except (RunError, MemoryError) as error:
-        line = _one_line(error) or "out of memory: use fewer seeds or a smaller replay_capacity"
-        print(f"dqn-jax: {line}", file=sys.stderr)
+    except RunError as error:
+        print(f"dqn-jax: {_one_line(error)}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("dqn-jax: stopped", file=sys.stderr)

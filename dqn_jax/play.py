@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dqn_jax import best, convergence, devices, files, film, pool_film, runs
+from dqn_jax import best, convergence, devices, files, film, memory, pool_film, runs
 from dqn_jax import checkpoint as checkpoints
 from dqn_jax.config import ConfigError
 from dqn_jax.loop import Loop
@@ -127,6 +127,7 @@ def evaluate_run(
     settings, loop, params = agents.settings, agents.loop, agents.params
     if epsilon is None:
         epsilon = settings.config.eval_epsilon
+    memory.check_evaluation(loop, len(settings.seeds), episodes)
     result = play_agents(loop, params, episodes=episodes, epsilon=epsilon, eval_seed=eval_seed)
     returns = np.asarray(result.returns)
     means = returns.mean(axis=1)

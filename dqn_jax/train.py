@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dqn_jax import convergence, devices, files, going_on, play, runs
+from dqn_jax import convergence, devices, files, going_on, memory, play, runs
 from dqn_jax._import_time import import_seconds
 from dqn_jax.best import Best
 from dqn_jax.bounds import value_bound
@@ -138,7 +138,12 @@ def train(
     found = going_on.find(preset, out, root) if resume else None
     own = None if found is None else found[1]
     chosen = with_overrides(going_on.asked(preset, own), overrides)
-    lane_seeds = _seeds(seeds, seed, chosen.seeds if own is None else own.seeds)
+    validate(chosen.config, chosen.hparams)
+    default = chosen.seeds if own is None else own.seeds
+    wanted = default if seeds is None else seeds
+    lanes = wanted if isinstance(wanted, int) else len(wanted)
+    memory.check_run(chosen.config, chosen.hparams, lanes)  # before the seeds are counted up: there may be a billion
+    lane_seeds = _seeds(seeds, seed, default)
     parsed = [convergence.parse_criterion(text) for text in (chosen.criteria if criteria is None else criteria)]
     stop = stop or (own.stop if own else "budget")
     if stop == "converged" and not parsed:
@@ -148,7 +153,6 @@ def train(
     max_minutes = own.max_minutes if own and max_minutes is None else max_minutes
     save_episodes = bool(own and own.save_episodes) if save_episodes is None else save_episodes
     checkpoint = checkpoint or (own.checkpoint if own else "last")
-    validate(chosen.config, chosen.hparams)
     source = _weights_run(weights, own)
     settings = runs.RunSettings(
         chosen.name,

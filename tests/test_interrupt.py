@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import signal
 import subprocess
 import sys
@@ -14,7 +15,6 @@ import pytest
 import dqn_jax
 from dqn_jax import interrupt
 from dqn_jax.cli import main
-from dqn_jax.going_on import command
 from dqn_jax.interrupt import Interrupt
 from dqn_jax.pace import Pace
 
@@ -99,7 +99,8 @@ def test_a_second_stop_ends_it_at_once(tmp_path):
     asked = time.monotonic()
     out, err = child.communicate(timeout=60)
     assert time.monotonic() - asked < 1.0
-    assert (child.returncode, out, err) == (130, "", f"dqn-jax: stopped; go on with: {command('train', Path('run'))}\n")
+    line = f"dqn-jax: stopped; go on with: {shlex.quote(sys.executable)} -m dqn_jax train --resume --out run\n"
+    assert (child.returncode, out, err) == (130, "", line)
 
 
 def test_importing_the_library_installs_nothing():

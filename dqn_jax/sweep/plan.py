@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
-import math
 from collections.abc import Sequence
 from typing import Any
 
 import jax
-import numpy as np
 
 from dqn_jax.config import Config, ConfigError, HParams, show
 from dqn_jax.devices import free_memory, host_device, size_text
-from dqn_jax.loop import Loop
+from dqn_jax.memory import lane_bytes
 from dqn_jax.paths import loop_for
-from dqn_jax.population import stack_hparams
 from dqn_jax.presets import Preset
 from dqn_jax.sweep.space import Group, Space, compile_groups
 
@@ -160,30 +156,6 @@ def fitted_groups(
         Group(fitted(group.config), tuple(trial._replace(number=numbers[trial.number]) for trial in group.trials))
         for group in compile_groups(preset, space, drawn)
     ]
-
-
-def lane_bytes(config: Config, hparams: HParams) -> int:
-    """What one lane takes on its device: its state, and its readings on the device and on the host."""
-    return _lane_bytes(config, tuple(value is None for value in hparams))
-
-
-@functools.cache  # tracing takes half a second, and a sweep is planned more than once
-def _lane_bytes(config: Config, left_out: tuple[bool, ...]) -> int:
-    loop, hparams = loop_for(config), HParams(*[None if out else 0 for out in left_out])  # type: ignore[arg-type]
-    scalars = jax.tree.map(lambda x: x[0], stack_hparams(hparams, 1))
-    count = jax.ShapeDtypeStruct((), np.int32)
-    if not isinstance(loop, Loop):
-        return _bytes(jax.eval_shape(loop.start, count, scalars))  # beside it, the readings of a chunk are nothing
-    state, _ = jax.eval_shape(loop.start, count, scalars)
-    _, metrics = jax.eval_shape(loop.chunk, count, state, scalars)
-    return _bytes(state) + 2 * _bytes(metrics)
-
-
-def _bytes(tree: Any) -> int:
-    def size(x: Any) -> int:
-        return 8 if jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key) else x.dtype.itemsize
-
-    return sum(math.prod(x.shape) * size(x) for x in jax.tree.leaves(tree))
 
 
 def describe(plan: Plan, settings: dict[str, Any]) -> list[str]:
