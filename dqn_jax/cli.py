@@ -214,6 +214,7 @@ def _wandb_tracker(project: str, preset: presets.Preset) -> Callable[[Any], None
 
 def _sweep(arguments: Sequence[str]) -> int:
     from dqn_jax import sweep as sweeps
+    from dqn_jax.sweep import estimate
     from dqn_jax.sweep.plan import describe
     from dqn_jax.sweep.results import ranked
 
@@ -238,7 +239,10 @@ def _sweep(arguments: Sequence[str]) -> int:
     planned: list[str] = []
 
     def on_plan(plan: Any, definition: dict[str, Any]) -> bool:
-        planned.extend(describe(plan, definition))
+        speed = estimate.recorded(Path("sweeps"), definition, plan)
+        if speed is None and args.plan:
+            speed = estimate.measured(plan)
+        planned.extend([*describe(plan, definition), estimate.describe(plan, definition, speed)])
         display.name = definition["name"]
         return not args.plan
 

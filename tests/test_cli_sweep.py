@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 import shlex
 import signal
 import sqlite3
@@ -170,10 +171,12 @@ def test_plan_is_printed_and_nothing_is_written(tmp_path, monkeypatch, capsys, c
     assert main([*COMMAND, *varied, "--plan"]) == 0
     out, err = capsys.readouterr()
     assert err == ""
-    first, second, *groups = out.splitlines()
+    first, second, *groups, steps, seconds = out.splitlines()
     assert first.startswith("4 trials x 3 seeds = 12 lanes on 2 x cpu; 2 programs to compile; at most ")
     assert second.startswith("programs differ by: batch_size (2 values);")
     assert [line.partition(",")[0] for line in groups] == ["  batch_size=4: 2 trials", "  batch_size=8: 2 trials"]
+    assert steps.startswith("at most 4,992 environment steps over all lanes")
+    assert re.fullmatch(r"time: at most about .* \(estimated from one chunk of \d lanes of fresh agents, .*\)", seconds)
     assert all("6 lanes in 2 waves of up to 3" in line for line in groups)
     assert main([*COMMAND, *varied, "--plan", "--json"]) == 0
     out, err = capsys.readouterr()

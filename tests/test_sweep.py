@@ -47,7 +47,7 @@ from dqn_jax.loop import ChunkMetrics, Loop, WarmupMetrics, make_loop
 from dqn_jax.paths import play_agents
 from dqn_jax.population import make_layout, stack_hparams
 from dqn_jax.prng import key_data
-from dqn_jax.sweep import definition, runner, sweep, winners, worker
+from dqn_jax.sweep import definition, estimate, runner, sweep, winners, worker
 from dqn_jax.sweep import plan as plans
 from dqn_jax.sweep.checkpoint import WaveCheckpoint
 from dqn_jax.sweep.plan import describe, fitted, lane_bytes, make_plan
@@ -796,7 +796,7 @@ KILLED = """
 import sys, time
 sys.path.insert(0, sys.argv[2])
 from sweeping import ASKED
-from dqn_jax.sweep import definition, runner, sweep, winners, worker
+from dqn_jax.sweep import definition, estimate, runner, sweep, winners, worker
 from dqn_jax.sweep import plan as plans
 
 worker._CHECKPOINT_SHARE = 1e9
@@ -1201,12 +1201,54 @@ def test_the_plan_says_which_setting_makes_programs():
         "programs differ by: batch_size (3 values), dueling (2 values); everything else varies within a program"
     )
     assert lines[2].startswith("  batch_size=4, dueling=true: 2 trials, 6 lanes in 1 wave of up to 6, ")
-    assert len(lines) == 8
+    assert lines[8] == "at most 14,976 environment steps over all lanes; fewer, as lanes leave before their budget ends"
+    assert len(lines) == 9
     assert [line for line in describe(planned(), {"seeds": [0, 1, 2]}) if "differ" in line] == []
     listed = plan.as_json()
     assert listed["groups"][0]["settings"] == {"batch_size": 4, "dueling": True}
     assert (listed["programs"], len(listed["groups"])) == (6, 6)
     json.dumps(listed)
+
+
+def test_the_plan_tells_the_confirmation_and_all_steps():
+    asked = {"seeds": [0, 1, 2], "confirm": {"seeds": list(range(10)), "best": 2, "by": ["env_steps", "updates"]}}
+    plan = planned(("batch_size=4,8", "discount=0.5,0.9,0.99"), wave=6)
+    confirmation = plan.confirmation(asked)
+    # Four finalists of two programs: at worst two of each, in four waves of up to six.
+    assert confirmation == (4, 40, 2 * -(-20 // 6), 2, 40 * 416)
+    lines = describe(plan, asked)
+    assert lines[-2] == (
+        "then the best again on 10 held-out seeds: up to 4 trials, 40 lanes in 8 waves, 2 more programs"
+    )
+    assert lines[-1].startswith(f"at most {(6 * 3 + 40) * 416:,} environment steps over all lanes")
+    assert plan.confirmation({**asked, "samples": 3}).trials == 3
+    assert planned().confirmation({"seeds": [0], "confirm": None}).lanes == 0
+
+
+def test_time_is_estimated_from_what_ran_here_or_is_measured(tmp_path, compiled, whole):
+    plan, asked = planned(), {**whole.data.settings, "confirm": None}
+    assert estimate.recorded(tmp_path, asked, plan) is None
+    shutil.copytree(whole.directory, tmp_path / "tiny" / "1")
+    (session,) = json.loads((whole.directory / "plan.json").read_text())["sessions"]
+    rate = session["lane_steps"] / (session["seconds"] - session["compile_seconds"])
+    speed = estimate.recorded(tmp_path, asked, plan)
+    assert speed.lane_steps_per_second == pytest.approx((rate, rate))
+    assert speed.source == f"as in 1 earlier sweep of {ENV} in {tmp_path}"
+    elsewhere = {**asked, "config": {**asked["config"], "env": "CartPole-v1"}}
+    assert estimate.recorded(tmp_path, elsewhere, plan) is None
+    (tmp_path / "tiny" / "1" / "plan.json").write_text("{}")
+    assert estimate.recorded(tmp_path, asked, plan) is None
+    text = estimate.describe(plan, asked, estimate.Speed((10.0, 41.6), 30.0, "so"))
+    assert text == "time: at most about 2.5 min to 8.8 min (estimated so)"  # 4,992 steps and a program
+    assert "not known" in estimate.describe(plan, asked, None)
+
+
+def test_one_chunk_is_measured_where_nothing_has_run(monkeypatch):
+    monkeypatch.setattr(estimate, "make_programs", lambda config, hparams, lanes: programs_of(config, hparams, lanes))
+    slow, fast = estimate.measured(planned()).lane_steps_per_second
+    assert 0 < slow < fast
+    monkeypatch.setattr(estimate, "_MOST_WORK", 10.0)
+    assert estimate.measured(planned()) is None
 
 
 def test_a_replay_is_cut_to_what_it_can_hold():

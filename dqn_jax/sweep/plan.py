@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 
@@ -29,6 +29,17 @@ class GroupPlan:
     capacity: int  # lanes of a wave
     waves: tuple[tuple[tuple[int, int], ...], ...]  # (trial, seed) of the lanes of each
     bytes_per_lane: int
+    steps: int  # environment steps of a lane that spends its budget
+
+
+class Confirmation(NamedTuple):
+    """What comes after the search: which trials is not known yet, so these are the most that it may be."""
+
+    trials: int
+    lanes: int
+    waves: int
+    programs: int  # each from other evaluation starts, and so compiled anew
+    lane_steps: int
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,12 +50,31 @@ class Plan:
     devices: int
     device_kind: str
     memory: int  # bytes that lanes may take, over all devices
+    most: int  # lanes at once, however little they take
     programs_because_of: dict[str, int]  # static settings that vary, with how many values
 
     @property
     def lanes(self) -> int:
         """In all."""
         return sum(group.lanes for group in self.groups)
+
+    @property
+    def lane_steps(self) -> int:
+        """Of the search, if every lane spends its budget."""
+        return sum(group.lanes * group.steps for group in self.groups)
+
+    def confirmation(self, definition: dict[str, Any]) -> Confirmation:
+        """What confirming the best may take."""
+        confirm = definition.get("confirm")
+        if not confirm:
+            return Confirmation(0, 0, 0, 0, 0)
+        seeds, known = len(confirm["seeds"]), sum(len(group.group.trials) for group in self.groups)
+        trials = min(confirm["best"] * len(confirm["by"]), definition.get("samples") or known)
+        lanes, programs = trials * seeds, min(trials, len(self.groups))
+        most = max(1, min(self.most, *(int(self.memory // group.bytes_per_lane) for group in self.groups)))
+        whole = most - most % seeds if most >= seeds else most  # a trial's seeds stay together
+        waves = -(-lanes // whole) + programs - 1
+        return Confirmation(trials, lanes, waves, programs, lanes * max(group.steps for group in self.groups))
 
     @property
     def peak_bytes(self) -> int:
@@ -58,6 +88,7 @@ class Plan:
             "device_kind": self.device_kind,
             "memory_bytes": self.memory,
             "peak_bytes": self.peak_bytes,
+            "lane_steps": self.lane_steps,
             "programs": len(self.groups),
             "programs_because_of": self.programs_because_of,
             "groups": [
@@ -132,19 +163,26 @@ def make_plan(
                 capacity,
                 tuple(tuple(lanes[cut : cut + capacity]) for cut in cuts),
                 bytes_per_lane,
+                _steps(group.config),
             )
         )
     because = {name: len({trial.point[name] for g in groups for trial in g.trials}) for name in static}
     because |= {name: 2 for name in optional if name not in static}
     kind = devices[0].device_kind
-    return Plan(tuple(planned), len(devices), kind, limit, {k: v for k, v in because.items() if v > 1})
+    return Plan(tuple(planned), len(devices), kind, limit, most, {k: v for k, v in because.items() if v > 1})
 
 
 def fitted(config: Config) -> Config:
     """The same run with a replay no larger than it can ever fill: the numbers are the same, the memory is less."""
+    return dataclasses.replace(
+        config, replay_capacity=min(config.replay_capacity, max(_steps(config), config.batch_size))
+    )
+
+
+def _steps(config: Config) -> int:
+    """Environment steps that a lane takes at most."""
     loop = loop_for(config)
-    steps = loop.warmup_steps + loop.num_chunks * loop.steps_per_chunk
-    return dataclasses.replace(config, replay_capacity=min(config.replay_capacity, max(steps, config.batch_size)))
+    return loop.warmup_steps + loop.num_chunks * loop.steps_per_chunk
 
 
 def fitted_groups(
@@ -178,4 +216,12 @@ def describe(plan: Plan, settings: dict[str, Any]) -> list[str]:
         )
     if len(shown) < len(plan.groups):
         lines.append(f"  ... and {len(plan.groups) - len(shown)} more")
+    steps, confirmation = plan.lane_steps, plan.confirmation(settings)
+    if confirmation.lanes:
+        steps += confirmation.lane_steps
+        lines.append(
+            f"then the best again on {len(settings['confirm']['seeds'])} held-out seeds: up to {confirmation.trials} "
+            f"trials, {confirmation.lanes:,} lanes in {confirmation.waves} waves, {confirmation.programs} more programs"
+        )
+    lines.append(f"at most {steps:,} environment steps over all lanes; fewer, as lanes leave before their budget ends")
     return lines

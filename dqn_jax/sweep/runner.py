@@ -335,4 +335,5 @@ def _nothing_yet(definition: dict[str, Any], plan: Plan) -> SweepData:
 
     empty = pd.DataFrame(columns=list(LANE_COLUMNS)), pd.DataFrame(columns=list(CURVE_COLUMNS))
     trials = pd.DataFrame([t.point for g in plan.groups for t in g.group.trials])
-    return SweepData(definition["name"], definition, plan.as_json(), {}, trials, *empty)
+    planned = {**plan.as_json(), "confirmation": plan.confirmation(definition)._asdict()}
+    return SweepData(definition["name"], definition, planned, {}, trials, *empty)
