@@ -70,6 +70,9 @@ COMMAND = ["sweep", ENV, *FLAGS, "--seeds", "3", "--criteria", *CRITERIA]
                 "total_episodes",
             )
         ),
+        ("--vary discount=0.9,0.99 --discount 0.9", ["discount", "varies too", "--vary discount"]),
+        ("--vary learning_rate=1,2 --prune-eta 4", ["prune_eta", "without --prune"]),
+        ("--vary learning_rate=1,2 --confirm-best 4", ["confirm_best", "without --confirm"]),
         ("--vary learning_rate=1,2 --samples 100000000", ["samples", "100,000 or fewer"]),
         ("--vary learning_rate=log(1,2) --samples 100000000 --sampler tpe", ["samples", "100,000 or fewer"]),
         ("--vary learning_rate=1,2 --seeds 1000000000", ["seeds", "too many"]),
@@ -82,7 +85,7 @@ COMMAND = ["sweep", ENV, *FLAGS, "--seeds", "3", "--criteria", *CRITERIA]
         ("--vary learning_rate=1,2 --name [/red]x", ["name", "letters, digits"]),
         ("--vary learning_rate=1,2 --eval-seed 2", ["eval_seed", "seed of a lane"]),
         ("--vary huber_delta=1,2", ["huber_delta", "--loss"]),
-        ("--vary replay_capacity=4,40", ["batch_size", "replay_capacity 4", "at the point replay_capacity=4"]),
+        ("--vary minibatch_size=3,8", ["minibatch_size: 3", "divisor", "at the point minibatch_size=3"]),
         ("--vary learning_rate=1,2 --samples 0", ["samples", "--samples"]),
         ("--vary learning_rate=log(1e-4,1e-2)", ["samples", "--samples 64"]),
         ("--vary learning_rate=log(1e-4,1e-2) --sampler grid", ["learning_rate", "grid"]),
@@ -167,20 +170,20 @@ def test_what_cannot_be_reached_is_one_line(arguments, code, names, tmp_path, mo
 
 def test_plan_is_printed_and_nothing_is_written(tmp_path, monkeypatch, capsys, compiled):
     monkeypatch.chdir(tmp_path)
-    varied = ["--vary", "batch_size=4,8", "--vary", "learning_rate=1e-3,1e-2", "--wave", "3"]
+    varied = ["--vary", "loss=squared,huber", "--vary", "learning_rate=1e-3,1e-2", "--wave", "3"]
     assert main([*COMMAND, *varied, "--plan"]) == 0
     out, err = capsys.readouterr()
     assert err == ""
     first, second, *groups, steps, seconds = out.splitlines()
     assert first.startswith("4 trials x 3 seeds = 12 lanes on 2 x cpu; 2 programs to compile; at most ")
-    assert second.startswith("programs differ by: batch_size (2 values);")
-    assert [line.partition(",")[0] for line in groups] == ["  batch_size=4: 2 trials", "  batch_size=8: 2 trials"]
+    assert second.startswith("programs differ by: loss (2 values);")
+    assert [line.partition(",")[0] for line in groups] == ["  loss=squared: 2 trials", "  loss=huber: 2 trials"]
     assert steps.startswith("at most 4,992 environment steps over all lanes")
     assert re.fullmatch(r"time: at most about .* \(estimated from one chunk of \d lanes of fresh agents, .*\)", seconds)
     assert all("6 lanes in 2 waves of up to 3" in line for line in groups)
     assert main([*COMMAND, *varied, "--plan", "--json"]) == 0
     out, err = capsys.readouterr()
-    assert json.loads(out)["programs_because_of"] == {"batch_size": 2}
+    assert json.loads(out)["programs_because_of"] == {"loss": 2}
     assert err == ""
     assert list(tmp_path.iterdir()) == []
     assert compiled == []

@@ -95,12 +95,13 @@ def define(
     }
 
 
-def check_new(definition: dict[str, Any], fixed: Collection[str] = ()) -> None:
+def check_new(definition: dict[str, Any], fixed: Collection[str] = (), given: Collection[str] = ()) -> None:
     """What only a sweep that begins today must keep to; older ones go on as they were asked.
 
     Args:
       definition: of the sweep.
       fixed: settings that were given a value for all its points.
+      given: arguments of `define` that were given, not left to their defaults.
 
     Raises:
       ConfigError: one line naming the field and the remedy.
@@ -114,6 +115,16 @@ def check_new(definition: dict[str, Any], fixed: Collection[str] = ()) -> None:
         if field in fixed:
             flag = field.replace("_", "-")
             raise ConfigError(f"{field}: it is given one value and varies too; leave out --{flag}, or --vary {field}.")
+    if definition["stability_steps"] and definition["stop"] == "budget":
+        raise ConfigError("stability_steps: with --stop budget lanes stay to the end anyway; leave out one of the two.")
+    for field, matters, where in (
+        ("prune_eta", definition["prune"], "--prune"),
+        ("confirm_best", definition["confirm"], "--confirm"),
+        ("confirm_by", definition["confirm"], "--confirm"),
+        ("batch", definition["batch"], "--sampler tpe or cmaes"),
+    ):
+        if field in given and not matters:
+            raise ConfigError(f"{field}: it has no effect without {where}; give that too, or leave it out.")
     eval_seed = definition["config"]["eval_seed"]
     held_out = (definition["confirm"] or {"seeds": ()})["seeds"]
     if eval_seed in definition["seeds"] or eval_seed in held_out:
@@ -220,10 +231,6 @@ def _check_rules(
         raise ConfigError("criteria: a sweep measures convergence; give a criterion, e.g. --criteria eval:475x3.")
     if stability_steps < 0:
         raise ConfigError(f"stability_steps: {stability_steps} is not possible; use 0 or more environment steps.")
-    if stability_steps and stop == "budget":
-        raise ConfigError(
-            "stability_steps: with --stop budget all lanes stay to the end anyway; leave out one of the two."
-        )
     if confirm and not confirm_by:
         raise ConfigError(f"confirm_by: say what is best, one or more of {', '.join(RANKINGS)}.")
     unknown = [by for by in confirm_by if by not in RANKINGS]

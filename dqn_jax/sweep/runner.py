@@ -145,7 +145,7 @@ def sweep(
     samples, batch, draw_seed = definition["samples"], definition["batch"] or 1, definition["sample_seed"]
     more = None if found is None else going_on.amended(found[0], definition)
     if found is None:
-        check_new(definition, overrides)
+        check_new(definition, overrides, {field for field, value in given.items() if value is not None})
     space, drawing = parse_space(definition["vary"]), definition["sampler"]
     # Before anything is written: what is drawn first must be possible, as must both ends of a range, and fit.
     sample = points(space, "random", min(samples or 1, batch), draw_seed) if drawing in ADAPTIVE else None

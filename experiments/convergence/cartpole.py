@@ -18,6 +18,7 @@ import numpy as np
 import pandas as pd
 
 from dqn_jax import convergence, files
+from dqn_jax.presets import resolve_preset, with_overrides
 from dqn_jax.report import sweep_figures
 from dqn_jax.report.values import estimate, number, percent
 from dqn_jax.report.view import View
@@ -60,7 +61,8 @@ AGAIN = (358, 390)  # confirmed anew: the cheapest by solved seed, and what had 
 def main() -> None:
     """Run it and write results/cartpole."""
     asked = {"samples": 1024, "seeds": 5, "confirm": HELD_OUT, "confirm_best": FINALISTS}
-    data = common.run("cartpole", "cartpole", VARY, **asked, confirm_by=("env_steps", "seconds"), **FIXED).data
+    preset = with_overrides(resolve_preset("cartpole"), FIXED)
+    data = common.run("cartpole", preset, VARY, **asked, confirm_by=("env_steps", "seconds")).data
     by_steps, by_seconds = View.of(data), View.of(data, "seconds")
     figures = {
         **common.FIGURES,
