@@ -88,7 +88,7 @@ def command(kind: str, folder: Path | None, also: Sequence[str] = ()) -> str:
 def _program() -> str:
     """How this program is called here."""
     called = Path(sys.argv[0])
-    if called.name == "__main__.py":
+    if called == Path(__file__).parent / "__main__.py":
         return f"{shlex.quote(sys.executable)} -m dqn_jax"
     if called.name == "dqn-jax" and shutil.which("dqn-jax") is None:
         return shlex.quote(str(called))

@@ -176,23 +176,19 @@ class Store:
 
         With more seeds its trials wait for these and then get their values anew.
         """
-        tables, trials = self._tables, self._tables.trials
+        from dqn_jax.sweep.database import sweep_digest
+
         definition = {"format": self.definition["format"], **definition}
+        row = {"study_name": self.name, "format": definition["format"], "origin": self.origin}
+        row["definition"] = json.dumps(definition)
+        sweeps = self._tables.sweeps
         with self._write() as connection:
+            digests = {"digest": sweep_digest(row)} if self._has_digests else {}
             connection.execute(
-                tables.sweeps.update()
-                .where(tables.sweeps.c.study_id == self._study)
-                .values(definition=json.dumps(definition))
+                sweeps.update().where(sweeps.c.study_id == self._study).values(definition=row["definition"], **digests)
             )
             if frozenset(definition["seeds"]) != self._seeds:
-                theirs = _select(trials.c.trial_id).where(trials.c.study_id == self._study)
-                for table in (tables.trial_values, tables.trial_user_attributes):
-                    connection.execute(table.delete().where(table.c.trial_id.in_(theirs)))
-                connection.execute(
-                    trials.update()
-                    .where(trials.c.study_id == self._study)
-                    .values(state="WAITING", datetime_complete=None)
-                )
+                self._reset_trials(connection, list(self._trial_ids(connection).values()))
         self.definition, self._seeds = definition, frozenset(definition["seeds"])
         if self.directory is not None:
             write_json(self.directory / "sweep.json", definition)
@@ -501,16 +497,7 @@ class Store:
             self._note_digest(connection, lanes_recorded=t.sweeps.c.lanes_recorded - lanes.rowcount)
         if phase == PHASES[0]:
             ids = [trial_id for number, trial_id in self._trial_ids(connection).items() if number in trials]
-            constraints = t.trial_system_attributes
-            connection.execute(
-                constraints.delete().where(constraints.c.trial_id.in_(ids), constraints.c.key == _CONSTRAINTS)
-            )
-            for table in (t.trial_values, t.trial_user_attributes):
-                connection.execute(table.delete().where(table.c.trial_id.in_(ids)))
-            reset = (
-                t.trials.update().where(t.trials.c.trial_id.in_(ids)).values(state="WAITING", datetime_complete=None)
-            )
-            connection.execute(reset)
+            self._reset_trials(connection, ids)
 
     # -- running
 
@@ -778,6 +765,18 @@ class Store:
                 value = None if pruned else sum(self._restricted(lane) for lane in lanes) / len(lanes)
                 ended[number] = ("PRUNED" if pruned else "COMPLETE", value, lanes)
         return ended
+
+    def _reset_trials(self, connection: sa.Connection, ids: Sequence[int]) -> None:
+        """Trials wait for lanes again, and have no value until these are there."""
+        t = self._tables
+        constraints = t.trial_system_attributes
+        connection.execute(
+            constraints.delete().where(constraints.c.trial_id.in_(ids), constraints.c.key == _CONSTRAINTS)
+        )
+        for table in (t.trial_values, t.trial_user_attributes):
+            connection.execute(table.delete().where(table.c.trial_id.in_(ids)))
+        waiting = {"state": "WAITING", "datetime_complete": None}
+        connection.execute(t.trials.update().where(t.trials.c.trial_id.in_(ids)).values(waiting))
 
     def _restricted(self, lane: Any) -> float:
         return min(lane.converged_env_steps, self._horizon) if lane.converged else self._horizon
