@@ -836,7 +836,7 @@ def test_kill_9_costs_nothing(tmp_path, monkeypatch, whole, moment):
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_stops_after_the_chunk_and_the_sweep_goes_on_from_there(tmp_path, compiled, whole, number):
+def test_a_signal_stops_after_the_chunk_and_the_sweep_goes_on_from_there(tmp_path, compiled, whole, number, capsys):
     handlers = [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)]
     steps = []
 
@@ -849,6 +849,7 @@ def test_a_signal_stops_after_the_chunk_and_the_sweep_goes_on_from_there(tmp_pat
     stopped = sweep(**ASKED, out=tmp_path / "sweep", on_progress=on_progress)
     assert not stopped.finished
     assert steps == [56, 96]
+    assert "stopping after this chunk" in capsys.readouterr().err
     assert [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)] == handlers
     assert [state for _, state in open_store(tmp_path / "sweep").units()] == ["waiting"]
     again = sweep(**ASKED, out=tmp_path / "sweep", resume=True, on_progress=lambda p: steps.append(p.env_steps))

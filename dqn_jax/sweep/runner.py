@@ -178,7 +178,7 @@ def sweep(
                     files.write_json(directory / "provenance.json", runs.provenance(definition["seeds"]))
         for line in store.reopen_lost() if resume else ():
             warn(line)
-        worker.interrupt = interrupt
+        worker.interrupt, interrupt.answer = interrupt, worker.answer
         if engine == "ray":
             from dqn_jax.sweep.cluster import run_units
 
@@ -219,7 +219,7 @@ def join(
     store = stores.open_store(url, name)
     worker = Worker(store, None, on_progress, warn)
     with Interrupt() as interrupt:
-        worker.interrupt = interrupt
+        worker.interrupt, interrupt.answer = interrupt, worker.answer
         idle_since = time.monotonic()
         while not interrupt.requested and time.monotonic() - idle_since < _PATIENCE_SECONDS:
             done, began = worker.tally.waves, time.monotonic()

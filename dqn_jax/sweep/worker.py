@@ -54,6 +54,7 @@ class Worker:
         self.rules = rules_of(store.definition)
         self.owner = f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
         self.interrupt: Interrupt | None = None
+        self.chunk_seconds = self.chunk_began = float("nan")  # of the last chunk, and of the one at work
         self.tally = Tally()
         self.allowance = Allowance(_CHECKPOINT_SHARE)
         self._programs: tuple[Any, Programs] | None = None
@@ -63,6 +64,12 @@ class Worker:
     def stopping(self) -> bool:
         """Whether somebody asked it to."""
         return self.interrupt is not None and self.interrupt.requested
+
+    def answer(self) -> str:
+        """To somebody who asks to stop."""
+        left = self.chunk_seconds - (time.monotonic() - self.chunk_began)
+        about = f" (about {max(left, 1):.0f} s)" if left == left else ""
+        return f"stopping after this chunk{about}, and saving; Ctrl-C again stops now and loses what is not saved"
 
     def programs(self, group: Group, unit: Unit) -> Programs:
         """The programs of a group for a unit's lanes; those of the last one are kept."""
@@ -197,6 +204,7 @@ def run_unit(worker: Worker, unit: Unit) -> bool:
 
     def on_progress(progress: WaveProgress) -> bool:
         meter.chunk(progress)
+        worker.chunk_seconds, worker.chunk_began = progress.seconds, time.monotonic()
         return not worker.stopping
 
     def resumed(env_steps: int) -> None:
@@ -212,6 +220,8 @@ def run_unit(worker: Worker, unit: Unit) -> bool:
     with _lease(store, unit, worker.owner) as held:
         meter.show("compile")
         programs = worker.programs(group, unit)
+        if worker.stopping:  # compiling takes long
+            return False
         checkpoint = None
         if worker.directory is not None:
             folder = worker.directory / "units" / f"{unit.id:05d}"
