@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import html.parser
 import io
 import json
@@ -499,6 +500,15 @@ def test_without_a_criterion_the_page_says_how_to_give_one_and_shows_returns(fol
     assert "Last evaluation of 3 seeds: mean 100, worst seed 0, best 200" in page.text
     assert "ranked by" not in page.text
     assert "fell" not in page.text
+
+
+def test_one_evaluation_is_a_point_in_every_figure_over_time():
+    data = sweep_of([lane(0, s, final_return=100.0 * s) for s in range(3)], {}, criteria=[])
+    view = View.of(dataclasses.replace(data, curves=data.curves[data.curves["env_steps"] == END]))
+    for chart in (sweep_figures.learning_curves([view]), sweep_figures.values(view)):
+        marked = [line.get_marker() for line in chart.axes[0].lines if len(line.get_xdata()) == 1]
+        assert len(marked) == 4  # three seeds and their mean
+        assert set(marked) <= {".", "o"}
 
 
 def test_settings_that_did_not_vary_are_those_of_this_kind_of_environment():

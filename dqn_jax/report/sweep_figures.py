@@ -121,7 +121,8 @@ def values(view: View, width: float = WIDE) -> Chart | None:
     figure, (axis,) = _axes(1, width, 3.6)
     for label, colour, trial, own in drawn:
         for seed, curve in own.groupby("seed"):
-            axis.plot(curve[view.clock], curve["q_mean"], color=colour, lw=0.6, alpha=0.4, zorder=2)
+            point = "." if len(curve) == 1 else ""  # one evaluation is no line
+            axis.plot(curve[view.clock], curve["q_mean"], color=colour, lw=0.6, alpha=0.4, zorder=2, marker=point)
             who = f"trial {trial}, seed {seed}" if view.space else f"seed {seed}"
             text = (
                 f"{who}: mean Q {number(curve['q_mean'].iloc[-1])} at the end, {number(curve['q_mean'].max())} at most"
@@ -129,7 +130,8 @@ def values(view: View, width: float = WIDE) -> Chart | None:
             figure.tell(text, axis, curve[view.clock], curve["q_mean"], line=len(curve) > 1)
         mean = own.groupby("env_steps").agg(x=(view.clock, "mean"), y=("q_mean", "mean"), seeds=("seed", "size"))
         mean = mean[mean["seeds"] == own["seed"].nunique()]  # while all are there
-        axis.plot(mean["x"], mean["y"], color=colour, lw=2, zorder=4, label=literal(label))
+        point = "o" if len(mean) == 1 else ""
+        axis.plot(mean["x"], mean["y"], color=colour, lw=2, zorder=4, marker=point, ms=5, label=literal(label))
         figure.tell(f"mean Q of {view.trial_text(trial)}", axis, mean["x"], mean["y"], line=len(mean) > 1)
         bounds = lanes["bound"][lanes["trial"] == trial]
         for bound in np.unique(bounds[np.isfinite(bounds)]):
