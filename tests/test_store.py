@@ -209,6 +209,22 @@ def test_a_trial_has_the_restricted_mean_of_its_seeds(place):
     assert study.best_trial.number == 0
 
 
+def test_what_never_converged_is_never_optunas_best(folder):
+    new = folder.create(trials=2, units=1)
+    unit = new.claim("me", 60)
+    record(new, unit, lanes=[(0, 0), (0, 1)])
+    trial = study_of(new).trials[0]
+    assert (trial.value, trial.user_attrs["converged"], trial.user_attrs["censored"]) == (HORIZON, 0, True)
+    with pytest.raises(ValueError, match="feasible"):
+        _ = study_of(new).best_trial
+    record(new, unit, lanes=[(1, 0)], converged_env_steps=HORIZON + 1.0)
+    record(new, unit, lanes=[(1, 1)])
+    study = study_of(new)
+    assert [trial.value for trial in study.trials] == [HORIZON, HORIZON]
+    assert study.best_trial.number == 1
+    assert len(new.ask(2, "tpe", seed=0)) == 2
+
+
 def test_seeds_that_confirm_play_no_part_in_a_trials_value(place):
     new = place.create(trials=1, units=1, seeds=[0])
     new.add_units([Unit(1, "confirm", ((0, 7),))])
