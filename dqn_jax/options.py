@@ -42,7 +42,8 @@ class Train:
     stop: Literal["budget", "converged"] = "budget"
     """'converged' ends the run once every seed has met the first criterion; total_steps is the cap."""
     max_minutes: float | None = None
-    """Minutes of running after which the run ends, with the evaluation that is due; a resumed run counts on."""
+    """Minutes of running, evaluations included, that bound the run (on a device by whole evaluations, at least one); a
+    resumed run counts on."""
     save_episodes: bool = False
     """Also write episodes.csv, one row per finished training episode."""
     wandb: str | None = None
