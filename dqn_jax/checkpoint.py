@@ -184,7 +184,7 @@ def tree_from(arrays: dict[str, np.ndarray], template: Any, prefix: str = "lane"
 
 
 def write_arrays(path: Path, arrays: dict[str, np.ndarray]) -> None:
-    """Write an .npz, whole or not at all, and read it back before it takes its name; eight booleans to a byte.
+    """Write an .npz, whole or not at all, and read it back before it takes its name.
 
     Raises:
       OSError: if it cannot be written, or cannot be read back.
@@ -218,21 +218,23 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
     return unpacked
 
 
-_BITS = "-bits-"  # then the shape
+_BITS = "-bits-"  # then the type and the shape
 
 
 def _pack(name: str, value: np.ndarray) -> tuple[str, np.ndarray]:
-    if value.dtype != bool or not value.ndim:
+    """An array of bytes that are all 0 or 1, as flags and the planes of MinAtar are, as bits."""
+    if value.dtype.name not in ("bool", "uint8", "int8") or not value.size or value.max() > 1 or value.min() < 0:
         return name, value
-    return name + _BITS + "x".join(map(str, value.shape)), np.packbits(value)
+    return f"{name}{_BITS}{value.dtype.name}-{'x'.join(map(str, value.shape))}", np.packbits(value.astype(bool))
 
 
 def _unpack(name: str, value: np.ndarray) -> tuple[str, np.ndarray]:
-    name, packed, sizes = name.partition(_BITS)
+    name, packed, form = name.partition(_BITS)
     if not packed:
         return name, value
-    shape = tuple(int(size) for size in sizes.split("x"))
-    return name, np.unpackbits(value, count=math.prod(shape)).view(bool).reshape(shape)
+    kind, sizes = form.split("-")
+    shape = tuple(int(size) for size in sizes.split("x") if size)
+    return name, np.unpackbits(value, count=math.prod(shape)).view(kind).reshape(shape)
 
 
 def _is_key(x: Any) -> bool:

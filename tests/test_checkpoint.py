@@ -116,13 +116,18 @@ def test_a_newer_format_is_skipped(tmp_path):
     assert "newer dqn_jax" in warned[0]
 
 
-def test_booleans_take_a_bit_each(tmp_path):
-    flags = np.random.default_rng(0).random((64, 1000)) < 0.5
-    checkpoint.write_arrays(tmp_path / "a.npz", {"flags": flags, "one": np.array(True)})
-    assert os.path.getsize(tmp_path / "a.npz") < flags.size / 8 + 2000
+@pytest.mark.parametrize("kind", ["bool", "uint8", "int8"])
+def test_bytes_that_are_all_0_or_1_take_a_bit_each(tmp_path, kind):
+    flags = (np.random.default_rng(0).random((64, 999)) < 0.5).astype(kind)
+    more = {"one": np.array(True), "none": np.zeros((0, 3), bool), "frames": np.array([[0, 1, 255]], np.uint8)}
+    written = {"flags": flags, "signs": np.array([-1, 0, 1], np.int8), **more}
+    checkpoint.write_arrays(tmp_path / "a.npz", written)
+    assert os.path.getsize(tmp_path / "a.npz") < flags.size / 8 + 2500
     got = checkpoint.read_arrays(tmp_path / "a.npz")
-    np.testing.assert_array_equal(got["flags"], flags)
-    assert got["one"].dtype == bool
+    assert got.keys() == written.keys()
+    for name, value in written.items():
+        assert got[name].dtype == value.dtype
+        np.testing.assert_array_equal(got[name], value)
 
 
 def test_networks_alone(tmp_path):
