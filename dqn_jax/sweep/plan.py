@@ -221,7 +221,8 @@ def describe(plan: Plan, settings: dict[str, Any]) -> list[str]:
         steps += confirmation.lane_steps
         lines.append(
             f"then the best again on {len(settings['confirm']['seeds'])} held-out seeds: up to {confirmation.trials} "
-            f"trials, {confirmation.lanes:,} lanes in {confirmation.waves} waves, {confirmation.programs} more programs"
+            f"trials, {confirmation.lanes:,} lanes in {confirmation.waves} wave{'s' * (confirmation.waves > 1)}, "
+            f"{confirmation.programs} more program{'s' * (confirmation.programs > 1)}"
         )
     lines.append(f"at most {steps:,} environment steps over all lanes; fewer, as lanes leave before their budget ends")
     return lines
