@@ -189,6 +189,7 @@ class PoolPopulation:
         records = Records(len(lanes), self.layout.block_size, iterations, envs_per_step(self.loop.config))
         self.advance(0, records, lanes, placed, range(len(lanes)), learning=False)
         if records.taken < iterations:
+            self.close()
             raise RunError(
                 f"max_minutes: they were over within the {self.loop.warmup_steps:,} environment steps before learning; "
                 "allow more, or lower min_replay."
