@@ -10,9 +10,11 @@ from __future__ import annotations
 import dataclasses
 import decimal
 import difflib
+import functools
 import inspect
 import math
-from collections.abc import Iterable
+import typing
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -20,12 +22,19 @@ import optax
 
 from dqn_jax import optimizers
 from dqn_jax.elsewhere import meant_by
+from dqn_jax.field_types import INT_MAX, UnfitError, as_type, check_float, fits, numbers
 from dqn_jax.networks import ACTIVATIONS
 from dqn_jax.replay import Sampling
 
 
 class ConfigError(ValueError):
     """A wrong or impossible setting. The message is one line that names the field and the remedy."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(_one_line(message))
+
+
+MOST_SEEDS = 1_000_000  # at once
 
 
 class UnknownEnvError(ConfigError):
@@ -39,6 +48,56 @@ class UnknownEnvError(ConfigError):
 
 class RunError(RuntimeError):
     """Something went wrong while running, not in the settings. One line; exit code 1."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(_one_line(message))
+
+
+def _one_line(message: str) -> str:
+    """The message with line ends and other characters that move the cursor written out, as `\\n`."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(message))
+
+
+def seeds_from(seeds: int | Sequence[int], first: int = 0) -> tuple[int, ...]:
+    """The seeds of lanes: so many, counted up from `first`, or those given.
+
+    Raises:
+      ConfigError: if they are no seeds, too many, or two are the same.
+    """
+    try:
+        first = as_type(int, first)
+    except UnfitError as unfit:
+        raise ConfigError(f"seed: {first!r} is not possible; {unfit}.") from None
+    try:
+        if isinstance(seeds, str | bytes) or (np.ndim(seeds) == 0 and not isinstance(seeds, Iterable)):
+            seeds = as_type(int, seeds)
+        if isinstance(seeds, int):
+            if seeds > MOST_SEEDS:
+                raise UnfitError(f"that is too many: use {MOST_SEEDS} or fewer")
+            if seeds < 1:
+                raise UnfitError("use 1 or more")
+            chosen = tuple(range(first, first + seeds))
+        else:
+            chosen = tuple(as_type(int, seed) for seed in seeds)
+    except UnfitError as unfit:
+        raise ConfigError(f"seeds: {seeds!r} is not possible; {unfit}.") from None
+    if not chosen:
+        raise ConfigError("seeds: at least one seed is needed; use 1 or more.")
+    if min(chosen) < 0 or max(chosen) > INT_MAX:
+        raise ConfigError(f"seed: seeds must lie between 0 and {INT_MAX}.")
+    if len(set(chosen)) < len(chosen):
+        raise ConfigError("seeds: a seed is given twice; two equal seeds are one sample.")
+    return chosen
+
+
+def check_seed(field: str, seed: Any) -> None:
+    """Raises a ConfigError that names `field` unless `seed` is an integer that seeds something."""
+    try:
+        possible = as_type(int, seed) >= 0
+    except UnfitError:
+        possible = False
+    if not possible:
+        raise ConfigError(f"{field}: {seed!r} is not possible; use 0 to {INT_MAX}.")
 
 
 def suggest(name: str, choices: Iterable[str]) -> str:
@@ -262,6 +321,17 @@ class HParams(NamedTuple):
 INTEGER_HPARAMS = frozenset({"learning_rate_decay_updates", "epsilon_decay_steps", "target_period"})
 """Hyperparameters that count something and are traced as int32; all others are float32."""
 
+ONLY_WHERE: dict[str, tuple[str, Callable[[Any], bool], str]] = {
+    "huber_delta": ("loss", lambda value: value == "huber", "huber"),
+    "target_period": ("target_network", bool, "on"),
+    "target_mixing": ("target_network", bool, "on"),
+    "epsilon_decay": ("epsilon_schedule", lambda value: value == "multiplicative", "multiplicative"),
+    "epsilon_decay_steps": ("epsilon_schedule", lambda value: value == "linear", "linear"),
+    "epsilon_end": ("epsilon_schedule", lambda value: value != "constant", "linear or multiplicative"),
+    "learning_rate_decay_updates": ("learning_rate_end", lambda value: value is not None, "given"),
+}
+"""A setting that matters only where another has a certain value: the other, the test, and that in words."""
+
 OPTIMIZER_HPARAMS = {
     "optimizer_eps": "eps",
     "b1": "b1",
@@ -325,6 +395,15 @@ def validate(config: Config, hparams: HParams) -> None:
       ConfigError: one line naming the field and the remedy.
     """
 
+    for field, wanted in field_types(Config).items():
+        value = getattr(config, field)
+        try:
+            fitting = fits(wanted, value)
+        except UnfitError as unfit:
+            raise ConfigError(f"{field}: {value!r} is not possible; {unfit}.") from None
+        if not fitting:
+            raise ConfigError(f"{field}: {value!r} is not possible; use {as_type(wanted, value)!r}.")
+
     def require(condition: bool, field: str, remedy: str, value: Any = None) -> None:
         if not condition:
             value = getattr(config, field) if value is None else value
@@ -352,9 +431,6 @@ def validate(config: Config, hparams: HParams) -> None:
         "minibatch_size",
         f"use a divisor of batch_size {config.batch_size}, or leave it out",
     )
-    for field in ("terminal_reward", "reward_scale"):
-        value = getattr(config, field)
-        require(value is None or math.isfinite(value), field, "use a finite number")
     require(config.action_bins is None or config.action_bins >= 2, "action_bins", "use at least 2 bins")
     require(config.reward_clip is None or config.reward_clip > 0, "reward_clip", "use a positive bound")
     for field in ("sticky_actions", "eval_epsilon"):
@@ -384,20 +460,17 @@ def validate(config: Config, hparams: HParams) -> None:
         "activation",
         f"choose one of {', '.join(ACTIVATIONS)}",
     )
-    for field in (
-        "torso",
-        "weight_init",
-        "compute_dtype",
-        "life_loss",
-        "loss",
-        "replay_memory",
-        "sampling",
-        "train_unit",
-        "epsilon_schedule",
-        "epsilon_unit",
-    ):
-        choices = _choices(field)
-        require(getattr(config, field) in choices, field, f"choose one of {', '.join(choices)}")
+    require(config.eval_seed >= 0, "eval_seed", f"use 0 to {INT_MAX}")
+    require(
+        config.target_network or not config.double,
+        "double",
+        "without a target network there is no second opinion: use target_network too, or leave double out",
+    )
+    require(
+        config.total_steps + config.eval_every + config.num_envs <= INT_MAX,
+        "total_steps",
+        f"with eval_every and num_envs it must stay below {INT_MAX}, for steps are counted in 32 bits",
+    )
     require(
         config.lane_block >= 0 and (config.lane_block <= 1 or not own_rhythm(config)),
         "lane_block",
@@ -411,11 +484,19 @@ def validate(config: Config, hparams: HParams) -> None:
             require(HParams._field_defaults[field] is None, field, "give a number", "None")
             continue
         low, high, open_low = _HPARAM_RANGES[field]
-        for x in _values(value):
+        try:
+            lanes = numbers(value)
+        except UnfitError as unfit:
+            raise ConfigError(f"{field}: {value!r} is not possible; {unfit}.") from None
+        for x in lanes:
             inside = math.isfinite(x) and (x > low if open_low else x >= low) and x <= high
             bound = f"{'greater than' if open_low else 'at least'} {low:g}"
             bound += f" and at most {high:g}" if math.isfinite(high) else ""
             require(inside, field, f"use a number {bound}", x)
+            try:
+                check_float(x)
+            except UnfitError as unfit:
+                require(False, field, str(unfit), x)
             require(
                 field not in INTEGER_HPARAMS or float(x).is_integer(), field, "it counts something: use an integer", x
             )
@@ -446,10 +527,7 @@ _HPARAM_RANGES: dict[str, tuple[float, float, bool]] = {
 }
 
 
-def _values(value: Any) -> list[float]:
-    return [float(x) for x in np.ravel(value)]
-
-
-def _choices(field: str) -> tuple[str, ...]:
-    annotation = {f.name: f.type for f in dataclasses.fields(Config)}[field]
-    return eval(str(annotation)).__args__
+@functools.cache
+def field_types(settings: type) -> dict[str, Any]:
+    """The types of the fields of `Config`, or of any other such class, by name."""
+    return {name: kind for name, kind in typing.get_type_hints(settings).items() if not name.startswith("_")}

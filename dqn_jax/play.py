@@ -13,7 +13,7 @@ import numpy as np
 
 from dqn_jax import best, convergence, devices, files, film, memory, pool_film, runs
 from dqn_jax import checkpoint as checkpoints
-from dqn_jax.config import ConfigError
+from dqn_jax.config import ConfigError, check_seed
 from dqn_jax.loop import Loop
 from dqn_jax.paths import AnyLoop, lane_shapes, loop_for, play_agents, rows_apart
 from dqn_jax.pool_loop import PoolLoop
@@ -119,6 +119,7 @@ def evaluate_run(
     trial: int | None = None,
 ) -> dict[str, Any]:
     """Returns of `episodes` new episodes for every seed of a run, or of a sweep's winner."""
+    check_seed("eval_seed", eval_seed)
     if episodes < 1:
         raise ConfigError(f"episodes: {episodes} is not possible; use 1 or more.")
     if epsilon is not None and not 0.0 <= epsilon <= 1.0:
@@ -182,6 +183,7 @@ def record_run(
 
     Gives its return, the number of frames, and who.
     """
+    check_seed("start", start)
     film.check_suffix(output)
     files.check_writable(output, "output")
     if q_values and random:

@@ -5,9 +5,12 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-from dqn_jax.config import Config, ConfigError, HParams, UnknownEnvError, suggest
+import numpy as np
+
+from dqn_jax.config import ONLY_WHERE, Config, ConfigError, HParams, UnknownEnvError, field_types, suggest
 from dqn_jax.envs import kind_of, resolve_env
 from dqn_jax.envs.pool import gives_pixels, is_atari
+from dqn_jax.field_types import UnfitError, as_type
 from dqn_jax.protocols import PROTOCOLS
 from dqn_jax.thresholds import ATARI_SCORES, criteria_of
 
@@ -352,14 +355,16 @@ PRESETS: dict[str, Preset] = {
 }
 
 
-def resolve_preset(name: str) -> Preset:
-    """The preset called `name`, or settings that suit the kind of the environment of that name.
+def resolve_preset(name: str | Preset) -> Preset:
+    """The preset called `name`, or settings that suit the kind of the environment of that name; a preset is itself.
 
     Raises:
       ConfigError: if it is neither; the message suggests the nearest.
     """
+    if isinstance(name, Preset):
+        return name
     if not isinstance(name, str):
-        raise ConfigError(f"preset: {name!r} is no name; give a preset's or an environment's, e.g. 'cartpole'.")
+        raise ConfigError(f"preset: {name!r} is no name; give that of a preset or an environment, e.g. 'cartpole'.")
     if name.lower() in PRESETS:
         preset = PRESETS[name.lower()]
         return preset if preset.criteria else dataclasses.replace(preset, criteria=criteria_of(preset.config.env))
@@ -451,19 +456,41 @@ def with_overrides(preset: Preset, overrides: dict[str, Any]) -> Preset:
     """The preset with Config or HParams fields changed by name; on another environment, with that one's criteria.
 
     Raises:
-      ConfigError: for a name that is neither.
+      ConfigError: for a name that is neither, a value of another type, or one that has no effect beside the others.
     """
-    config_fields = {field.name for field in dataclasses.fields(Config)}
-    unknown = [name for name in overrides if name not in config_fields and name not in HParams._fields]
+    types = field_types(Config)
+    unknown = [name for name in overrides if name not in types and name not in HParams._fields]
     if unknown:
-        nearest = suggest(unknown[0], [*config_fields, *HParams._fields])
+        nearest = suggest(unknown[0], [*types, *HParams._fields])
         raise ConfigError(f"{unknown[0]}: there is no such setting.{nearest} 'dqn-jax train --help' shows all.")
-    env = overrides.get("env", preset.config.env)
+    static: dict[str, Any] = {}
+    for name, value in overrides.items():
+        try:
+            static |= {name: as_type(types[name], value)} if name in types else {}
+        except UnfitError as unfit:
+            raise ConfigError(f"{name}: {value!r} is not possible; {unfit}.") from None
+    env = static.get("env", preset.config.env)
     another = env != preset.config.env and resolve_env(env) != resolve_env(preset.config.env)
-    return dataclasses.replace(
+    changed = dataclasses.replace(
         preset,
         criteria=criteria_of(resolve_env(env)) if another else preset.criteria,
-        config=dataclasses.replace(preset.config, **{k: v for k, v in overrides.items() if k in config_fields}),
+        config=dataclasses.replace(preset.config, **static),
         hparams=preset.hparams._replace(**{k: v for k, v in overrides.items() if k in HParams._fields}),
         note="" if another else preset.note,
     )
+    check_changes(preset, changed)
+    return changed
+
+
+def check_changes(before: Preset, after: Preset) -> None:
+    """Refuse what somebody changed to no effect. What a preset has of it is left alone: nobody asked for that.
+
+    Raises:
+      ConfigError: naming the setting, and the one that it would need.
+    """
+    old, new = ({**vars(preset.config), **preset.hparams._asdict()} for preset in (before, after))
+    for name, (other, holds, words) in ONLY_WHERE.items():
+        if not holds(new[other]) and not np.array_equal(old[name], new[name]):
+            raise ConfigError(
+                f"{name}: it has no effect unless {other} is {words}; change that too, or leave {name} out."
+            )

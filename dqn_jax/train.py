@@ -19,7 +19,7 @@ from dqn_jax._import_time import import_seconds
 from dqn_jax.best import Best
 from dqn_jax.bounds import value_bound
 from dqn_jax.checkpoint import Allowance
-from dqn_jax.config import Config, ConfigError, HParams, envs_per_step, validate
+from dqn_jax.config import Config, ConfigError, HParams, envs_per_step, seeds_from, validate
 from dqn_jax.history import History
 from dqn_jax.interrupt import Interrupt
 from dqn_jax.pace import Pace
@@ -141,10 +141,10 @@ def train(
     validate(chosen.config, chosen.hparams)
     default = chosen.seeds if own is None else own.seeds
     wanted = default if seeds is None else seeds
-    lanes = wanted if isinstance(wanted, int) else len(wanted)
+    lanes = wanted if isinstance(wanted, int) else np.size(wanted)
     memory.check_run(chosen.config, chosen.hparams, lanes)  # before the seeds are counted up: there may be a billion
     lane_seeds = _seeds(seeds, seed, default)
-    parsed = [convergence.parse_criterion(text) for text in (chosen.criteria if criteria is None else criteria)]
+    parsed = convergence.parse_criteria(chosen.criteria if criteria is None else criteria)
     stop = stop or (own.stop if own else "budget")
     if stop == "converged" and not parsed:
         raise ConfigError("stop: 'converged' needs a criterion; add one, e.g. --criteria eval:475x3.")
@@ -344,14 +344,7 @@ def _seeds(seeds: int | Sequence[int] | None, first: int | None, default: int | 
     if isinstance(default, tuple) and (first is not None or isinstance(seeds, int)):
         first, default = default[0] if first is None else first, len(default)
     seeds, first = default if seeds is None else seeds, first or 0
-    chosen = tuple(range(first, first + seeds)) if isinstance(seeds, int) else tuple(int(s) for s in seeds)
-    if not chosen:
-        raise ConfigError("seeds: at least one seed is needed; use 1 or more.")
-    if min(chosen) < 0 or max(chosen) >= 2**31:
-        raise ConfigError("seed: seeds must lie between 0 and 2147483647.")
-    if len(set(chosen)) < len(chosen):
-        raise ConfigError("seeds: a seed is given twice; two equal seeds are one sample.")
-    return chosen
+    return seeds_from(seeds, first)
 
 
 def _new_run(name: str, out: str | Path | None, root: str | Path | None) -> Path | None:

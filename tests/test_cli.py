@@ -64,7 +64,7 @@ def run(tmp_path_factory):
         ("train cartpole --max-minutes 0", ["max_minutes", "positive"]),
         ("train cartpole --max-minutes nan", ["max_minutes", "positive"]),
         ("train cartpole --action-bins 5", ["action_bins", "discrete actions"]),
-        ("train Pendulum-v1", ["action_bins", "continuous"]),
+        ("train cartpole --env Pendulum-v1", ["action_bins", "continuous"]),
         ("train Pendulum-v1 --action-bins 1", ["action_bins", "at least 2"]),
         ("train cartpole --env-params gravty 9", ["env_params", "Did you mean 'gravity'"]),
         ("train cartpole --torso minatar", ["torso", "minatar"]),

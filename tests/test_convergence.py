@@ -30,7 +30,8 @@ from dqn_jax.convergence import (
     time_to_convergence,
     trailing_mean,
 )
-from dqn_jax.presets import GAMES, resolve_preset
+from dqn_jax.presets import resolve_preset
+from dqn_jax.thresholds import ATARI_SCORES
 
 NAN = float("nan")
 
@@ -64,7 +65,7 @@ def test_a_criterion_keeps_every_digit(kind, threshold, window):
 
 
 def test_games_are_measured_by_the_scores_as_published():
-    for env, random, human in GAMES.values():
+    for env, (random, human) in ATARI_SCORES.items():
         levels = [parse_criterion(text).threshold for text in resolve_preset(env).criteria]
         np.testing.assert_allclose(
             levels, [random + share * (human - random) for share in (0.5, 0.25, 1.0)], rtol=1e-12

@@ -18,6 +18,7 @@ they leave alone: at least for returns (`eval:475x3`, `train100:195`), at most f
 from __future__ import annotations
 
 import dataclasses
+import math
 import operator
 import re
 from collections.abc import Callable, Sequence
@@ -42,6 +43,7 @@ _COMPARISONS: dict[str, Callable[[Any, Any], Any]] = {
 }
 _EXAMPLES = "e.g. eval:475x3, train100:195, epsilon:0.01, or in quotes 'eval>=475x3'"
 _AT_MOST = ("epsilon", "loss", "td_error")  # what ':' means for them; for the others it is at least
+_LONGEST_WINDOW = 1_000_000
 _PATTERN = re.compile(r"\s*([a-z_]+?)(\d+)?\s*(>=|<=|>|<|:)\s*([-+0-9.eE]+?)(?:\s*x\s*(\d+))?\s*")
 
 
@@ -118,8 +120,8 @@ def parse_criterion(text: str) -> Criterion:
     Raises:
       ConfigError: saying what is wrong and how a criterion is written.
     """
-    match = _PATTERN.fullmatch(text)
-    if match is None and re.fullmatch(rf"({'|'.join(KINDS)})\d*", text.strip()):
+    match = _PATTERN.fullmatch(text) if isinstance(text, str) else None
+    if match is None and isinstance(text, str) and re.fullmatch(rf"({'|'.join(KINDS)})\d*", text.strip()):
         raise ConfigError(
             f"criteria: '{text}' says no threshold: unquoted, the shell took > or < as a redirection to or from "
             f"a file; write {text.strip()}:THRESHOLD or quote it, e.g. eval:475x3 or 'eval>=475x3'."
@@ -135,14 +137,27 @@ def parse_criterion(text: str) -> Criterion:
         threshold = float(number)
     except ValueError:
         raise ConfigError(f"criteria: '{number}' in '{text}' is not a number.") from None
+    if not math.isfinite(threshold):
+        raise ConfigError(f"criteria: '{number}' in '{text}' is too large; use a finite number.")
     if (kind == "train") != (episodes is not None) or (kind == "train" and repeats is not None):
         raise ConfigError(f"criteria: '{text}': episodes go with train (train100>=195), repeats with the others (x3).")
     if comparison == ":":
         comparison = "<=" if kind in _AT_MOST else ">="
     window = int(episodes or repeats or 1)
-    if window < 1:
-        raise ConfigError(f"criteria: the count in '{text}' must be at least 1.")
+    if not 1 <= window <= _LONGEST_WINDOW:
+        raise ConfigError(f"criteria: the count in '{text}' must be at least 1, and at most {_LONGEST_WINDOW}.")
     return Criterion(kind, comparison, threshold, window)
+
+
+def parse_criteria(texts: str | Sequence[str]) -> list[Criterion]:
+    """Criteria from their text forms: several, or one text with blanks between them.
+
+    Raises:
+      ConfigError: as `parse_criterion`.
+    """
+    if not isinstance(texts, str | Sequence):
+        raise ConfigError(f"criteria: {texts!r} is no list of criteria; write e.g. ('eval>=475x3', 'train100>=195').")
+    return [parse_criterion(text) for text in (texts.split() if isinstance(texts, str) else texts)]
 
 
 def first_run(holds: np.ndarray, length: int) -> int | None:

@@ -29,6 +29,17 @@ _REFUSED = {"MNISTBandit-bsuite": "it downloads its images, and nothing is fetch
 _BINARY_PLANES = ("-MinAtar", "Pong-misc")  # observations of 0.0 and 1.0 that a byte holds without loss
 
 
+# Masses, lengths, times and limits without which the equations have no numbers, or nothing moves.
+_POSITIVE = frozenset(
+    "masscart masspole total_mass length polemass_length tau theta_threshold_radians x_threshold m l dt link_length_1 "
+    "link_length_2 link_mass_1 link_mass_2 link_com_pos_1 link_com_pos_2 link_moi max_vel_1 max_vel_2 max_speed "
+    "max_torque max_force circle_radius goal_radius sigma_p sigma_l ramp_interval init_spawn_speed init_move_interval "
+    "enemy_move_interval enemy_shot_interval diver_move_interval diver_spawn_speed max_oxygen memory_length "
+    "chain_length size".split()
+)
+_PROBABILITIES = frozenset({"fail_prob", "reward_prob", "slip_prob"})
+
+
 class DeviceEnvState(NamedTuple):
     """State of one environment and of the episode it is in."""
 
@@ -199,8 +210,12 @@ def _make_gymnax(name: str, changes: tuple[tuple[str, float], ...]) -> tuple[Any
     arguments: dict[str, Any] = {}
     replaced: dict[str, Any] = {}
     for field, value in changes:
-        if not math.isfinite(value):
-            raise ConfigError(f"env_params: {field} is {value}; use a finite number.")
+        if field in _POSITIVE and not value > 0:
+            raise ConfigError(f"env_params: {field} is {value:g}, which nothing in the world is; use more than 0.")
+        if field in _PROBABILITIES and not 0 <= value <= 1:
+            raise ConfigError(f"env_params: {field} is {value:g}; use a probability between 0 and 1.")
+        if not value.is_integer() and isinstance(fields.get(field, options.get(field)), int):
+            raise ConfigError(f"env_params: {field} is {value:g}; use an integer.")
         if field == "max_steps_in_episode":
             raise ConfigError("env_params: use max_episode_steps for the episode cap.")
         if field in fields:

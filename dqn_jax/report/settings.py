@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from dqn_jax.config import Config, ConfigError, HParams, show
+from dqn_jax.config import ONLY_WHERE, Config, ConfigError, HParams, show
 from dqn_jax.envs import kind_of
 from dqn_jax.loop import POOL_ONLY
 from dqn_jax.pool_loop import DEVICE_ONLY
 from dqn_jax.report.page import Cell, Paragraph, Table
-from dqn_jax.sweep.space import ONLY_WHERE
 
 
 def fixed_settings(settings: dict[str, Any]) -> list[Paragraph | Table]:

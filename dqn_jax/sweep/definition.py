@@ -8,8 +8,8 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Literal
 
 from dqn_jax import files, runs
-from dqn_jax.config import ConfigError
-from dqn_jax.convergence import parse_criterion
+from dqn_jax.config import ConfigError, seeds_from
+from dqn_jax.convergence import parse_criteria, parse_criterion
 from dqn_jax.presets import Preset
 from dqn_jax.sweep import ruler
 from dqn_jax.sweep.pruning import Prune
@@ -61,10 +61,12 @@ def define(
     drawing = _sampler(space, sampler, samples)
     if not 0 <= sample_seed < 2**63:
         raise ConfigError(f"sample_seed: {sample_seed} is not possible; use 0 or more, below 2**63.")
-    _check_size(space, drawing, samples, seeds)
-    lane_seeds = list(range(seed, seed + seeds)) if isinstance(seeds, int) else [int(s) for s in seeds]
+    lane_seeds = list(seeds_from(seeds, seed))
+    _check_size(space, drawing, samples, lane_seeds)
     _check_seeds(lane_seeds, confirm)
-    chosen_criteria = [parse_criterion(text).name for text in (preset.criteria if criteria is None else criteria)]
+    chosen_criteria = [
+        criterion.name for criterion in parse_criteria(preset.criteria if criteria is None else criteria)
+    ]
     _check_rules(chosen_criteria, stop, stability_steps, prune, confirm, confirm_best, confirm_by, batch)
     held_out = list(range(_CONFIRM_SEED, _CONFIRM_SEED + confirm))
     finalists = confirm_best > 1 or len(confirm_by) > 1
@@ -189,10 +191,10 @@ def _sampler(space: Space, sampler: str | None, samples: int | None) -> str:
     return sampler
 
 
-def _check_size(space: Space, sampler: str, samples: int | None, seeds: int | Sequence[int]) -> None:
+def _check_size(space: Space, sampler: str, samples: int | None, seeds: Sequence[int]) -> None:
     """Refuse what would take hours only to be listed."""
     count = grid_size(space) if sampler == "grid" else samples or 0
-    each = seeds if isinstance(seeds, int) else len(seeds)
+    each = len(seeds)
     if count > _MOST_POINTS:
         field = "vary" if sampler == "grid" else "samples"
         raise ConfigError(f"{field}: {count:,} points are too many; use {_MOST_POINTS:,} or fewer.")
@@ -201,12 +203,6 @@ def _check_size(space: Space, sampler: str, samples: int | None, seeds: int | Se
 
 
 def _check_seeds(seeds: Sequence[int], confirm: int) -> None:
-    if not seeds:
-        raise ConfigError("seeds: at least one seed is needed; use 1 or more.")
-    if len(set(seeds)) < len(seeds):
-        raise ConfigError("seeds: a seed is given twice; two equal seeds are one sample.")
-    if min(seeds) < 0 or max(seeds) >= 2**31:
-        raise ConfigError("seed: seeds must lie between 0 and 2147483647.")
     if confirm < 0:
         raise ConfigError(f"confirm: {confirm} is not possible; use 0 or more held-out seeds.")
     if confirm > _MOST_CONFIRM:

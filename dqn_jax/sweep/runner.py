@@ -122,7 +122,7 @@ def sweep(
     own = None if found is None else found[0].definition
     if own is not None and not isinstance(preset, Preset):
         preset = preset_of(own)
-    preset = resolve_preset(preset or "cartpole") if not isinstance(preset, Preset) else preset
+    preset = resolve_preset("cartpole" if preset is None else preset)
     chosen = with_overrides(preset, overrides)
     given = dict(
         name=name,

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 
-from dqn_jax.config import INTEGER_HPARAMS, Config, ConfigError, HParams, show, suggest, validate
+from dqn_jax.config import INTEGER_HPARAMS, ONLY_WHERE, Config, ConfigError, HParams, show, suggest, validate
 from dqn_jax.presets import Preset, with_overrides
 
 if TYPE_CHECKING:
@@ -111,16 +111,6 @@ _FIELDS: dict[str, Any] = {
 _FIXED = {
     "env_params": "an environment's own parameters stay the same throughout a sweep; set them with --env-params",
     "eval_seed": "trials are compared on the same evaluation starts; set it once with --eval-seed",
-}
-# A setting that matters only where another has a certain value: (the other, the test, in words).
-ONLY_WHERE: dict[str, tuple[str, Any, str]] = {
-    "huber_delta": ("loss", lambda value: value == "huber", "huber"),
-    "target_period": ("target_network", bool, "on"),
-    "target_mixing": ("target_network", bool, "on"),
-    "epsilon_decay": ("epsilon_schedule", lambda value: value == "multiplicative", "multiplicative"),
-    "epsilon_decay_steps": ("epsilon_schedule", lambda value: value == "linear", "linear"),
-    "epsilon_end": ("epsilon_schedule", lambda value: value != "constant", "linear or multiplicative"),
-    "learning_rate_decay_updates": ("learning_rate_end", lambda value: value is not None, "given"),
 }
 
 
