@@ -30,6 +30,7 @@ from dqn_jax.display import SweepDisplay, TrainDisplay, summary_tables, sweep_ta
 from dqn_jax.options import COMMANDS, TOPICS, Benchmark, Evaluate, Join, Plot, Record, Report, Sweep, Train
 from dqn_jax.play import evaluate_run, record_run
 from dqn_jax.protocols import apply_protocol, describe_protocol
+from dqn_jax.redact import redact
 from dqn_jax.train import train
 
 
@@ -263,12 +264,10 @@ def _sweep(arguments: Sequence[str]) -> int:
     elif len(result.data.lanes):
         sweep_tables(result)
     if not result.finished:
-        also = [
-            word
-            for name in _HOW_IT_RUNS
-            if name in typed.values
-            for word in command_line({name: typed.values[name]}, Sweep)
-        ]
+        how = {name: typed.values[name] for name in _HOW_IT_RUNS if name in typed.values}
+        if args.store is not None:
+            how["store"] = redact(args.store)
+        also = command_line(how, Sweep)
         print(f"dqn-jax: stopped; go on with\n{going_on.command('sweep', result.directory, also)}", file=sys.stderr)
         return 130
     return 0

@@ -143,6 +143,12 @@ def test_names_of_other_code_bases_suggest_ours_everywhere(name):
         parse_space([f"{name}=1,2"])
 
 
+def test_a_whole_float_is_a_number_of_steps_from_python_too():
+    config = presets.with_overrides(presets.PRESETS["cartpole"], {"total_steps": 1e6, "discount": 1.0}).config
+    assert type(config.total_steps) is int
+    assert config.total_steps == 1_000_000
+
+
 def test_several_meanings_of_a_name_are_all_suggested():
     with pytest.raises(ConfigError, match="Did you mean --epsilon-start or --epsilon-end or --epsilon-decay-steps"):
         parse(Sweep, "sweep", ["--epsilon", "0.1"])
