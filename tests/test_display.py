@@ -118,6 +118,7 @@ def test_the_summary_of_a_run_shows_no_time_and_no_interval_that_it_does_not_hav
     summary = {
         "preset": "p", "env": "e", "seeds": list(range(5)), "criteria": criteria, "env_steps": 1000, "diverged": [],
         "final_eval": {"mean": 9.0, "interval95": [None, None], "worst": 9.0, "worst_seed": 0},
+        "best_eval_return": [9.0] * 5, "best_env_steps": [500] * 5, "final_eval_return": [9.0] * 5,
         "throughput": {"env_steps_per_second": 1.0, "updates_per_second": 1.0}, "fell_back": [], "above_bound": [],
         "seconds": {"import": 1.0, "compile": 1.0, "run": 1.0},
     }  # fmt: skip
