@@ -167,7 +167,7 @@ def test_seeds_of_any_kind():
     assert seeds_from(np.arange(2)) == seeds_from(np.int64(2)) == seeds_from(2.0) == (0, 1)
 
 
-@pytest.mark.parametrize("preset", [5, None, ["cartpole"], "cart\npole"])
+@pytest.mark.parametrize("preset", [5, ["cartpole"], "cart\npole"])
 def test_what_is_no_preset(preset):
     with pytest.raises(ConfigError, match="preset: ") as error:
         dqn_jax.train(preset)
