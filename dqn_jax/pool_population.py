@@ -66,7 +66,8 @@ class _Programs(NamedTuple):
 class PoolPopulation:
     """The compiled programs for up to L lanes, and their pools; used as `population.Population` is.
 
-    A lane does not depend on its neighbours. A block in which no lane is at work any more costs nothing.
+    A lane does not depend on its neighbours: on CPU to the last bit, on an accelerator for blocks of one size (they
+    follow the number of lanes, but for `lane_block`). A block in which no lane is at work any more costs nothing.
     """
 
     def __init__(

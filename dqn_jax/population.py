@@ -5,7 +5,7 @@ one another. On CPU, networks whose arithmetic fills a core run lane by lane, wh
 replay in its cache (64 lanes in one batch ran at 0.7 times that speed); tiny ones, bound by XLA's cost per
 operation, gain 1.5 times from blocks of four. The size of a block follows from the configuration alone, so
 that a lane gets the same bits whatever the population's size. On an accelerator blocks are large, up to a
-thousand lanes (not measured yet, nor whether bits depend on it there; `lane_block` sets one size for all).
+thousand lanes, and follow their number: bits may depend on it there (`lane_block` sets one size for all).
 
 Which lanes a program advances, and so how many blocks it runs, is an input. Lanes that have finished leave
 the blocks and cost nothing, without another program and without moving anybody's memory.

@@ -8,7 +8,8 @@ A criterion is written as text, `kind comparison threshold`, which shells need i
 they leave alone: at least for returns (`eval:475x3`, `train100:195`), at most for the others (`epsilon:0.01`).
 
     eval>=475x3       evaluation mean at least 475 in 3 evaluations in a row
-    train100>=195     mean of the last 100 training episodes at least 195
+    train100>=195     mean of the last 100 training episodes at least 195, in the order in which they ended. Of several
+                      environments side by side short episodes end first, and count more often than long ones
     train5>195        mean of the last 5 training episodes above 195
     epsilon<=0.01     exploration has come down to 0.01 at the end of an episode
     loss<=0.1x5       mean loss of a chunk at most 0.1 in 5 readings in a row
@@ -30,7 +31,7 @@ from dqn_jax.config import ConfigError, exact, suggest
 
 KINDS = {
     "eval": "evaluation mean over its episodes, compared in N evaluations in a row (eval>=475x3)",
-    "train": "mean of the last N training episodes (train100>=195)",
+    "train": "mean of the last N training episodes, as they ended: side by side, short ones end first (train100>=195)",
     "epsilon": "exploration, read at the end of each episode (epsilon<=0.01)",
     "loss": "mean loss between evaluations, in N readings in a row (loss<=0.1x5)",
     "td_error": "mean absolute TD error between evaluations, in N readings in a row (td_error<=0.5x5)",
