@@ -253,6 +253,8 @@ class Config:
     """linear (over epsilon_decay_steps), multiplicative (times epsilon_decay), or constant (epsilon_start)."""
     epsilon_unit: Literal["env_steps", "updates", "trainings", "episodes"] = "env_steps"
     """What the schedule counts; 'trainings' are the times of training, each updates_per_train updates."""
+    epsilon_from: Literal["start", "learning"] = "start"
+    """Where environment steps are counted from: the first of all, or the first after min_replay."""
 
     # -- budget and evaluation
     total_steps: int = 200_000
@@ -325,6 +327,7 @@ ONLY_WHERE: dict[str, tuple[str, Callable[[Any], bool], str]] = {
     "huber_delta": ("loss", lambda value: value == "huber", "huber"),
     "target_period": ("target_network", bool, "on"),
     "target_mixing": ("target_network", bool, "on"),
+    "epsilon_from": ("epsilon_unit", lambda value: value == "env_steps", "env_steps"),
     "epsilon_decay": ("epsilon_schedule", lambda value: value == "multiplicative", "multiplicative"),
     "epsilon_decay_steps": ("epsilon_schedule", lambda value: value == "linear", "linear"),
     "epsilon_end": ("epsilon_schedule", lambda value: value != "constant", "linear or multiplicative"),

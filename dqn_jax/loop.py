@@ -275,6 +275,8 @@ def _freeze(criterion: Criterion | None, lane: LaneState, out: EnvOutput) -> Lan
 
 def exploration(config: Config, hparams: HParams, env_steps: jax.Array, lane: Any) -> jax.Array:
     """Epsilon of a lane (of either loop) after `env_steps`, `[]` float32."""
+    if config.epsilon_from == "learning":
+        env_steps = jnp.maximum(env_steps - config.min_replay, 0)
     counts = {
         "env_steps": env_steps,
         "updates": lane.agent.updates,

@@ -259,7 +259,9 @@ _SETTINGS = {
         "replay_capacity batch_size minibatch_size replay_memory sampling clear_replay min_replay train_unit "
         "train_every updates_per_train freeze_when"
     ),
-    "exploration": "epsilon_schedule epsilon_unit epsilon_start epsilon_end epsilon_decay_steps epsilon_decay",
+    "exploration": (
+        "epsilon_schedule epsilon_unit epsilon_from epsilon_start epsilon_end epsilon_decay_steps epsilon_decay"
+    ),
     "budget and evaluation": (
         "total_steps total_episodes max_minutes stop criteria eval_every eval_episodes eval_epsilon eval_seed"
     ),

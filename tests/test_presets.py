@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import re
+import types
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -13,6 +15,7 @@ import dqn_jax
 from dqn_jax.config import validate
 from dqn_jax.convergence import parse_criterion
 from dqn_jax.envs import pool_names
+from dqn_jax.loop import exploration
 from dqn_jax.presets import GAMES, PRESETS, resolve_preset, with_overrides
 from dqn_jax.thresholds import ATARI_SCORES
 
@@ -135,3 +138,14 @@ def test_games_have_scores_and_no_other_names_do():
     assert len(ATARI_SCORES) == 57
     assert set(ATARI_SCORES) | set(GAMES.values()) <= set(pool_names())
     assert all(random < human for random, human in ATARI_SCORES.values())
+
+
+def test_the_papers_exploration_decays_from_where_learning_begins():
+    """As dqn_zoo's (`begin_t` is where the replay is filled) and Dopamine's (its `warmup_steps`)."""
+    for name in ("nature-dqn", "double-dqn", "pong", "breakout", "Asterix-v5", "Breakout-MinAtar"):
+        config, hparams = resolve_preset(name).config, resolve_preset(name).hparams
+        lane = types.SimpleNamespace(agent=types.SimpleNamespace(updates=0), trainings=0, episodes=0)
+        half = hparams.epsilon_decay_steps // 2
+        explored = [exploration(config, hparams, jnp.int32(config.min_replay + n), lane) for n in (-100, 0, half)]
+        np.testing.assert_allclose(explored, [1.0, 1.0, (1.0 + hparams.epsilon_end) / 2], rtol=1e-6)
+    assert resolve_preset("pong-fast").config.epsilon_from == dqn_jax.Config().epsilon_from == "start"  # as measured
