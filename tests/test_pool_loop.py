@@ -321,7 +321,7 @@ def test_a_run_is_trained_saved_resumed_and_evaluated(tmp_path, monkeypatch, cap
     monkeypatch.setattr(sys.modules["dqn_jax.train"], "_CHECKPOINT_SHARE", 1e9)  # after every chunk
 
     def stop_after_two(progress):
-        if progress.phase != "step":
+        if progress.phase in ("compile", "train"):
             calls.append(progress)
         if len(calls) == 3:
             raise KeyboardInterrupt
@@ -414,7 +414,7 @@ KILLED = """
 import sys
 import dqn_jax
 def on_progress(progress):
-    if progress.phase != "step":
+    if progress.phase in ("compile", "train"):
         print(progress.env_steps, flush=True)
 sys.modules["dqn_jax.train"]._CHECKPOINT_SHARE = 1e9
 dqn_jax.train("Pong-v5", seeds=1, out={out!r}, criteria=(), on_progress=on_progress, **{asked!r})
