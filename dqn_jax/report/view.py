@@ -86,7 +86,7 @@ class View:
         """`[lanes]`, what their mean Q-values cannot pass; NaN where nothing bounds them or it cannot be known here."""
         try:
             return results.value_bounds(self.data)
-        except ConfigError:  # an environment of another machine's
+        except (ConfigError, TypeError):  # an environment of another machine's, settings of another version
             return np.full(len(self.data.lanes), np.nan)
 
     @functools.cached_property
