@@ -153,5 +153,7 @@ def test_the_answer_tells_what_is_left_of_a_chunk_and_what_is_not_saved(monkeypa
     pace.saved()
     now[0] += 15
     pace.end()
-    assert pace.over()  # 40 of 60 seconds have passed, and a chunk takes 20
+    assert not pace.over()  # 40 of 60 seconds have passed, and a chunk takes 20
+    now[0] += 1
+    assert pace.over()
     assert Pace(1.0, earlier=[10.0, 30.0]).chunk == 20.0
