@@ -64,7 +64,7 @@ class TrainDisplay:
         if progress.diverged.any():
             state += f" | diverged {progress.diverged.sum()}"
         if progress.above_bound.any():
-            state += f" | Q above its bound: {_seeds(progress.above_bound.sum())}"
+            state += f" | Q above its bound: {_seeds(int(progress.above_bound.sum()))}"
         left = progress.seconds * (1 / progress.share_done - 1) if progress.share_done else float("nan")
         if self._enabled:
             self._state, self._share, self._ends_at = state, progress.share_done, time.monotonic() + left

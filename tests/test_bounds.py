@@ -14,8 +14,8 @@ from dqn_jax.config import Config, HParams
 from dqn_jax.display import _in_short
 from dqn_jax.history import History
 from dqn_jax.presets import resolve_preset
+from dqn_jax.sweep.curves import Part, read_part, to_parquet
 from dqn_jax.sweep.results import above_bound
-from dqn_jax.sweep.store import _from_parquet, _to_parquet
 from tests.synthetic import lane, sweep_of
 
 
@@ -95,8 +95,6 @@ def test_lanes_of_a_sweep_beyond_their_trials_bound():
 
 def test_curves_from_before_there_were_q_values_are_read(tmp_path):
     curves = sweep_of([lane(0, 0)]).curves
-    pd.testing.assert_frame_equal(_from_parquet(_to_parquet(curves)), curves, check_dtype=False)
     curves.drop(columns="q_mean").to_parquet(tmp_path / "old.parquet")
-    pd.testing.assert_frame_equal(
-        _from_parquet(tmp_path / "old.parquet"), curves.assign(q_mean=np.nan), check_dtype=False
-    )
+    for source, wanted in ((to_parquet(curves), curves), (tmp_path / "old.parquet", curves.assign(q_mean=np.nan))):
+        pd.testing.assert_frame_equal(read_part(Part(0, source, None)), wanted, check_dtype=False)

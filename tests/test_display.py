@@ -62,6 +62,14 @@ def test_where_nothing_says_what_converged_means_no_share_is_told():
     assert "converged" not in " ".join(shown(display._screen(), 80))
 
 
+@pytest.mark.parametrize(("above", "words"), [([True, False], "1 seed"), ([True, True], "2 seeds")])
+def test_progress_says_in_how_many_seeds_mean_q_is_above_its_bound(above, words):
+    display = TrainDisplay("cartpole", 2, enabled=True)
+    display.update(progress(above_bound=np.array(above)))
+    text = " ".join(" ".join(shown(display._screen(), 80)).split())
+    assert text.endswith(f"Q above its bound: {words}")
+
+
 @pytest.mark.parametrize("name", ["lr", "a-sweep-with-a-name-that-is-far-too-long-" * 3])
 @pytest.mark.parametrize("width", [80, 60])
 def test_bar_percentage_and_time_left_of_a_sweep_stay_on_the_screen(name, width):
