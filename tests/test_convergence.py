@@ -77,7 +77,7 @@ def test_games_are_measured_by_the_scores_as_published():
     ("text", "message"),
     [
         ("", "not a criterion"),
-        ("eval", "not a criterion"),
+        ("eval", "says no threshold"),
         ("eval>=", "not a criterion"),
         ("eval=475", "not a criterion"),
         ("eval=>475", "not a criterion"),
