@@ -112,7 +112,7 @@ def test_a_run_starts_from_the_best_networks_of_another(finished, tmp_path):
         np.testing.assert_allclose(got, given, rtol=0, atol=1e-20)
     assert json.loads((tmp_path / "new" / "config.json").read_text())["checkpoint"] == "best"
     with pytest.raises(ConfigError, match=r"^checkpoint: the run in"):
-        dqn_jax.train("cartpole", out=tmp_path / "new", weights=finished.run, resume=True, **still)
+        dqn_jax.train("cartpole", out=tmp_path / "new", checkpoint="last", resume=True, **still)
 
 
 @pytest.mark.parametrize("damage", ["gone", "flipped", "foreign"])

@@ -57,6 +57,7 @@ def without_seconds(table: pd.DataFrame) -> pd.DataFrame:
 def test_run_folder_holds_every_promised_file(finished):
     names = {path.name for path in finished.run.iterdir()}
     promised = "config.json provenance.json metrics.csv summary.json curve.png film.gif checkpoints tensorboard".split()
+    promised.append("best.npz")
     assert names == {*promised, "episodes.csv"}
     assert not list(finished.run.rglob("*.pkl"))
     assert len(list((finished.run / "checkpoints").iterdir())) <= 2
@@ -260,7 +261,7 @@ def test_a_run_ends_within_its_minutes_and_counts_on_when_resumed(tmp_path, monk
         """The minutes at which each chunk ended."""
         said = []
         result = dqn_jax.train("cartpole", max_minutes=allowed, out=tmp_path / "run", warn=said.append, **arguments)
-        assert said == list(warnings)
+        assert [line for line in said if not line.startswith("no film")] == list(warnings)
         assert result.summary["complete"]
         assert not result.interrupted
         return [seconds / 60 for seconds in result.history.seconds]
@@ -271,7 +272,7 @@ def test_a_run_ends_within_its_minutes_and_counts_on_when_resumed(tmp_path, monk
     assert shares == [0, pytest.approx(1 / 2.5), pytest.approx(2 / 2.5)]
     assert minutes(2.5, too_few, resume=True, **long) == [1, 2]
     assert minutes(3, resume=True, **long) == [1, 2, 3]
-    assert minutes(None, resume=True, **long) == [1, 2, 3, 4, 5]
+    assert minutes(np.inf, resume=True, **long) == [1, 2, 3, 4, 5]
 
 
 def test_a_run_is_saved_and_goes_on_before_any_episode_has_ended(tmp_path, monkeypatch):
