@@ -8,6 +8,7 @@ import dataclasses
 import itertools
 import re
 import shlex
+import textwrap
 from typing import Any
 
 from rich.console import Console
@@ -59,24 +60,29 @@ def show_all(word: str | None) -> None:
         console.print(Text(("\n" if found else "") + text, "bold"))
         found = True
 
+    def lines(head: str, text: str) -> None:
+        """A text in what is left of the terminal's width beside its head."""
+        body = textwrap.wrap(text, max(console.width - len(head), 30), break_on_hyphens=False, break_long_words=False)
+        console.print(Text("\n".join([head + body[0], *(" " * len(head) + line for line in body[1:])])))
+
     for kind, group in itertools.groupby(presets.PRESETS.values(), _kind):
         matching = [p for p in group if has(p.name, p.config.env, p.summary)]
         if matching:
             heading(f"Presets: {kind}  (dqn-jax train NAME)")
         for preset in matching:
-            console.print(Text(f"  {preset.name:<23}{preset.config.env:<20}{preset.summary}"))
+            lines(f"  {preset.name:<23}{preset.config.env:<17}", preset.summary)
     for family, names in environments().items():
         if matching_names := [name for name in names if has(name)]:
             heading(f"Environments: {family}  (dqn-jax train NAME)")
-            console.print(Text("  " + "  ".join(matching_names)))
+            lines("  ", "  ".join(matching_names))
     if protocols := {name: p for name, p in PROTOCOLS.items() if has(name, p.summary)}:
         heading("Atari protocols  (dqn-jax train pong --protocol NAME)")
         for name, protocol in protocols.items():
-            console.print(Text(f"  {name:<11}{protocol.summary}"))
+            lines(f"  {name:<11}", protocol.summary)
     if kinds := {kind: meaning for kind, meaning in KINDS.items() if has(kind, meaning)}:
         heading("Criteria  (dqn-jax train NAME --criteria CRITERION ...)")
         for kind, meaning in kinds.items():
-            console.print(Text(f"  {kind:<11}{meaning}"))
+            lines(f"  {kind:<11}", meaning)
     if word is not None:
         try:
             preset = resolve_preset(word)
