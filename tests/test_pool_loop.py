@@ -359,6 +359,10 @@ def test_progress_is_told_within_chunks_too(monkeypatch):
     asked = {name: value for name, value in vars(CARTPOLE).items() if name != "env"} | {"total_steps": 230}
     told = []
     dqn_jax.train(CARTPOLE.env, seeds=2, criteria=(), on_progress=told.append, **asked)
+    games = [progress.games for progress in told if progress.phase == "evaluate"]
+    assert {total for _, total in games} == {6}  # of two seeds
+    assert [ended for ended, _ in games] == sorted(ended for ended, _ in games)
+    told = [progress for progress in told if progress.phase != "evaluate"]
     assert [progress.env_steps for progress in told] == [0, *range(4, 56, 4), *range(56, 236, 4), 232]
     assert [progress.phase for progress in told] == ["compile", *["step"] * 58, "train"]
     assert all(progress.seconds > 0 and progress.lane_steps_per_second > 0 for progress in told[1:])
