@@ -266,10 +266,8 @@ def summary_tables(result: TrainResult) -> None:
         stable = [s for s in criterion["stability"] if s is not None]
         table.add_row(
             criterion["name"],
-            f"{round(criterion['converged'] * seeds)} of {seeds}",
-            f"{steps:,.0f}"
-            if steps is not None
-            else f"> {summary['env_steps']:,}" + (" (none converged)" if not criterion["converged"] else ""),
+            f"{round(criterion['converged'] * seeds) or 'none'} of {seeds}",
+            f"> {summary['env_steps']:,}" if steps is None else f"{steps:,.0f}",
             *["-" if m is None else f"{m:,.0f}" for m in others],
             f"{np.mean(stable):.0%}" if stable else "-",
         )

@@ -144,14 +144,14 @@ def test_training_returns_stand_beside_published_ones_at_the_frames_both_have(re
     assert list(table.frames) == [1_000_000, 2_000_000, 1_000_000]
     assert list(table.seeds) == [2, 2, 1]
     np.testing.assert_allclose(table.ours, [3, 8, -20])
-    # A mean of two resampled seeds is one of them (a quarter of the times each) or half-way.
-    np.testing.assert_allclose(table.low, [2, 7, np.nan])
-    np.testing.assert_allclose(table.high, [4, 9, np.nan])
+    # Two seeds, each 1 from their mean: with one degree of freedom Student's t is 12.706 standard errors.
+    np.testing.assert_allclose(table.low, [3 - 12.7062, 8 - 12.7062, np.nan], atol=1e-4)
+    np.testing.assert_allclose(table.high, [3 + 12.7062, 8 + 12.7062, np.nan], atol=1e-4)
     # As Dopamine published: Breakout 1.81 and 7.11, Pong -20.19.
     np.testing.assert_allclose(table.published, [1.81, 7.11, -20.19])
     np.testing.assert_allclose(table.difference, [1.19, 0.89, 0.19])
     page = (results / "comparison" / "README.md").read_text()
-    assert "| Breakout | two-seeds | 2M | 8 [7, 9] | 7.11 ± 0.93 | +0.89 | no |" in page
+    assert "| Breakout | two-seeds | 2M | 8 [-4.706, 20.71] | 7.11 ± 0.93 | +0.89 | no |" in page
     assert "| Pong | one-seed | 1M | -20 (one seed) | -20.19 ± 0.09 | +0.19 | yes |" in page
     assert (
         "| two-seeds | sticky actions 0, a lost life ends the bootstrap, exploration to 0.02 over 0.4M frames |" in page

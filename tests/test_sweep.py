@@ -512,6 +512,15 @@ def test_a_sweep_that_an_older_version_pruned_is_not_gone_on_with(tmp_path, comp
         sweep(**PRUNED, out=tmp_path / "sweep", resume=True)
 
 
+def test_a_sweep_from_before_a_setting_goes_on_with_its_default(whole):
+    asked = json.loads((whole.directory / "sweep.json").read_text())
+    older = {**asked, "config": {k: v for k, v in asked["config"].items() if k != "epsilon_from"}}
+    assert definition.as_begun(asked, asked) == asked
+    assert definition.as_begun(asked, older) == older
+    changed = {**asked, "config": {**asked["config"], "epsilon_from": "learning"}}
+    assert definition.as_begun(changed, older) == changed
+
+
 # -- checkpoints of a wave
 
 

@@ -210,11 +210,13 @@ def _make_gymnax(name: str, changes: tuple[tuple[str, float], ...]) -> tuple[Any
     arguments: dict[str, Any] = {}
     replaced: dict[str, Any] = {}
     for field, value in changes:
+        if not math.isfinite(value):
+            raise ConfigError(f"env_params: {field} is {value}; use a finite number.")
         if field in _POSITIVE and not value > 0:
             raise ConfigError(f"env_params: {field} is {value:g}, which nothing in the world is; use more than 0.")
         if field in _PROBABILITIES and not 0 <= value <= 1:
             raise ConfigError(f"env_params: {field} is {value:g}; use a probability between 0 and 1.")
-        if not value.is_integer() and isinstance(fields.get(field, options.get(field)), int):
+        if value != int(value) and isinstance(fields.get(field, options.get(field)), int):
             raise ConfigError(f"env_params: {field} is {value:g}; use an integer.")
         if field == "max_steps_in_episode":
             raise ConfigError("env_params: use max_episode_steps for the episode cap.")

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import re
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Literal
 
 from dqn_jax import files, runs
-from dqn_jax.config import ConfigError, seeds_from
+from dqn_jax.config import Config, ConfigError, HParams, seeds_from
 from dqn_jax.convergence import parse_criteria, parse_criterion
 from dqn_jax.presets import Preset
 from dqn_jax.sweep import ruler
@@ -142,7 +143,12 @@ def check_new(definition: dict[str, Any], fixed: Collection[str] = (), given: Co
 
 
 def as_begun(wanted: dict[str, Any], saved: dict[str, Any]) -> dict[str, Any]:
-    """What is asked, in the form in which `saved` was asked: older sweeps go on as they began."""
+    """What is asked (as JSON), in the form in which `saved` was asked: older sweeps go on as they began."""
+    # Settings that there were not yet had no other value than what is now their default.
+    for part, defaults in (("config", dataclasses.asdict(Config())), ("hparams", HParams()._asdict())):
+        usual = json.loads(json.dumps(defaults))
+        known = {name: value for name, value in wanted[part].items() if name in saved[part] or value != usual[name]}
+        wanted = {**wanted, part: known}
     confirm = wanted["confirm"]
     if confirm is not None and saved.get("confirm") and "choosing" not in saved["confirm"]:
         seeds = list(range(1_000_000, 1_000_000 + len(confirm["seeds"])))
