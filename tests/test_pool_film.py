@@ -173,24 +173,24 @@ def test_frames_of_a_game(game, monkeypatch):
 
 
 def test_the_panel_shows_the_values_and_the_choice():
-    panel = pool_film._Panel(["NOOP", "LEFT"], np.array([1]), np.array([[-1.0, 3.0]], np.float32))
+    panel = film.QPanel(["NOOP", "LEFT"], np.array([1]), np.array([[-1.0, 3.0]], np.float32))
     picture = Image.new("RGB", (100, 60))
 
     def count(t, colour, action):
         shown = np.asarray(panel.beside(picture, t))[26 * action : 26 * (action + 1)]
         return np.count_nonzero((shown == colour).all(axis=-1))
 
-    assert count(0, pool_film._CHOSEN, 1) > 90 * 10  # the highest of all: the whole width
-    assert count(0, pool_film._CHOSEN, 0) == 0
-    assert 0 < count(0, pool_film._BAR, 0) < 30  # the lowest
-    assert count(0, pool_film._BAR, 1) == 0
-    assert [count(1, colour, 1) for colour in (pool_film._CHOSEN, pool_film._BAR)] == [0, 0]  # nothing left to choose
+    assert count(0, film._CHOSEN, 1) > 90 * 10  # the highest of all: the whole width
+    assert count(0, film._CHOSEN, 0) == 0
+    assert 0 < count(0, film._BAR, 0) < 30  # the lowest
+    assert count(0, film._BAR, 1) == 0
+    assert [count(1, colour, 1) for colour in (film._CHOSEN, film._BAR)] == [0, 0]  # nothing left to choose
 
 
 def test_the_values_of_a_diverged_agent_have_no_bars():
-    panel = pool_film._Panel(["NOOP", "LEFT"], np.array([0]), np.full((1, 2), np.nan, np.float32))
+    panel = film.QPanel(["NOOP", "LEFT"], np.array([0]), np.full((1, 2), np.nan, np.float32))
     shown = np.asarray(panel.beside(Image.new("RGB", (100, 60)), 0))
-    assert not (shown == pool_film._BAR).all(axis=-1).any()
+    assert not (shown == film._BAR).all(axis=-1).any()
 
 
 def test_q_values_stand_beside_the_picture(game):
@@ -277,7 +277,8 @@ def test_a_run_over_a_pool_is_filmed(tmp_path, monkeypatch, capsys):
     made = {}
     for name, extra in (("a.mp4", ""), ("q.mp4", "--q-values"), ("r.gif", "--random --start 1")):
         assert main(["record", "run", "-o", name, *extra.split()]) == 0
-        assert capsys.readouterr().out == f"{name}: return 0, 21 frames\n"
+        who = "random policy, " if "--random" in extra else "seed 0, last checkpoint, after 60 environment steps, "
+        assert capsys.readouterr().out == f"{name}: {who}return 0, 21 frames\n"
         made[name] = (tmp_path / name).read_bytes()
     assert made["a.mp4"] == (tmp_path / "run" / "film.mp4").read_bytes()
     assert made["q.mp4"] != made["a.mp4"]
