@@ -76,7 +76,7 @@ def test_a_folder_that_cannot_be_written_to_is_one_line_when_a_run_goes_on(tmp_p
     dqn_jax.train("cartpole", out=tmp_path / "run", **TINY)
 
     def read_only(path, mode="r", *others, **keywords):
-        if mode != "r":
+        if mode not in ("r", "rb"):
             raise OSError(30, "Read-only file system", str(path))
         return opened(path, mode, *others, **keywords)
 

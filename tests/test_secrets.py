@@ -101,7 +101,7 @@ def test_a_sweep_by_url_keeps_and_shows_no_password(tmp_path, monkeypatch, capfd
     (tmp_path / "mirror" / "provenance.json").write_text(json.dumps({"flags": ["dqn-jax", f"--store={url}"]}))
     assert "hunter2" not in str(load_data(tmp_path / "mirror").provenance)
     with sqlite3.connect(tmp_path / "mirror" / "store.sqlite") as connection:
-        connection.execute("UPDATE dqn_jax_sweeps SET origin = ?", [str(url)])
+        connection.execute("UPDATE dqn_jax_sweeps SET origin = ?, format = 1, digest = NULL", [str(url)])
     connection.close()
     with pytest.raises(ConfigError, match="mirrors") as error:
         open_store(tmp_path / "mirror")
