@@ -323,7 +323,7 @@ def test_unknown_setting_suggests_the_nearest():
 # -- starting from saved networks
 
 # The same program as above, with steps that are zero in float32 and a target network that stays.
-STILL = {**TINY, "learning_rate": 1e-46, "learning_rate_end": 0.0, "target_period": 1_000_000, "total_steps": 250}
+STILL = {**TINY, "learning_rate": 1e-37, "learning_rate_end": 0.0, "target_period": 1_000_000, "total_steps": 250}
 
 
 def newest_checkpoint(run):
