@@ -385,7 +385,7 @@ def ranked(data: SweepData, by: str = "env_steps", phase: str = "search") -> pd.
         }
         score = own["score"].to_numpy(np.float64)
         score = np.full(len(score), np.nan) if np.isnan(score).any() else score  # none of these over some seeds only
-        row |= _mean("stability", own["stability"].dropna())
+        row |= {end: min(max(x, 0.0), 1.0) for end, x in _mean("stability", own["stability"].dropna()).items()}
         row |= _estimate("final", convergence.interquartile_mean(score), convergence.interquartile_mean_interval(score))
         row |= _estimate("worst", float(np.quantile(score, _WORST)), _quantile_interval(score))
         row |= _mean("area", own["area"]) | _mean("lane_seconds", own["device_seconds"])
