@@ -132,7 +132,8 @@ def from_records() -> None:
         f"trial {PUBLISHED}, once published as the fastest, takes {number(published['reported'])} and "
         f"{published['converged']} are solved.",
         "## The leaders of the search, confirmed anew: held-out seeds, other evaluation starts",
-        f"Measured {machine()} (a slower processor than that of the search: compare seconds within a table). The three of the search with the fewest steps, the three with the fewest seconds per "
+        f"Measured {machine()} (a slower processor than that of the search: compare seconds within a table). "
+        f"The three of the search with the fewest steps, the three with the fewest seconds per "
         f"solved seed, and {PUBLISHED}. 50 seeds choose, the other 50 are shown with their intervals. By steps:",
         _confirmed(steps),
         "By CPU seconds per solved seed:",
