@@ -176,8 +176,9 @@ def train(
         warn(chosen.note)
     run = _new_run(settings.name, out, root) if found is None else found[0]
     with Interrupt() as interrupt, _alone(run, resume):
+        begun = found is not None and own is not None
         if run is not None:
-            interrupt.remedy = f"go on with: {going_on.command('train', run)}"
+            interrupt.remedy = _remedy(run) if begun else "nothing was begun: the same command begins it"
         return _run(
             settings,
             parsed,
@@ -190,6 +191,10 @@ def train(
             warn=warn,
             trackers=trackers,
         )
+
+
+def _remedy(run: Path) -> str:
+    return f"go on with: {going_on.command('train', run)}"
 
 
 def _run(
@@ -239,6 +244,7 @@ def _run(
     if recorder:  # only now: a run that is refused keeps its own, and a new one leaves its folder empty
         runs.save_settings(recorder.run, settings)  # of one that goes on the budget or the criteria may have changed
         recorder.provenance(warn)
+        interrupt.remedy = _remedy(recorder.run)
     new_games = run if resumed is not None and isinstance(loop, PoolLoop) else None  # where to note them
     interrupt.check()  # compiling takes long, and was not stopped
     pace = Pace(max_minutes)

@@ -72,6 +72,16 @@ def test_a_stop_while_it_imports_is_one_line(tmp_path, moment):
     assert "Traceback" not in err
 
 
+def test_a_stop_before_anything_is_there_says_how_to_begin_again(tmp_path):
+    child = begin(tmp_path, *RUN, "--out", "run")
+    wait_for(child, "compiling")
+    child.send_signal(signal.SIGINT)
+    _, err = child.communicate(timeout=20)
+    assert child.returncode == 130
+    if not (tmp_path / "run" / "config.json").exists():
+        assert err.splitlines()[-1] == "dqn-jax: stopped; nothing was begun: the same command begins it"
+
+
 def test_a_stop_is_answered_at_once_and_obeyed_after_the_chunk(tmp_path):
     child = begin(tmp_path, *RUN, "--out", "run")
     wait_for(child, "% ")
