@@ -137,10 +137,10 @@ class Recorder:
                     warn(str(error))
 
     def _tables(self, history: History) -> None:
-        with files.atomic(self.run / "metrics.csv") as path:
+        with files.atomic(self.run / "metrics.csv", durable=False) as path:
             history.metrics_table().to_csv(path, index=False, float_format="%.7g")
         if self.save_episodes:
-            with files.atomic(self.run / "episodes.csv") as path:
+            with files.atomic(self.run / "episodes.csv", durable=False) as path:
                 history.episodes_table().to_csv(path, index=False, float_format="%.7g")
 
     def _events(self, history: History) -> None:
