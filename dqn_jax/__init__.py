@@ -11,16 +11,15 @@ from dqn_jax import _import_time  # isort: skip - it takes the time of all that 
 import importlib.metadata
 
 from dqn_jax.agent import Agent, AgentState, UpdateInfo, make_agent
-from dqn_jax.config import Config, ConfigError, HParams
+from dqn_jax.agent.schedules import epsilon_at
+from dqn_jax.config import Config, ConfigError, HParams, RunError
 from dqn_jax.envs import Env, make_env
-from dqn_jax.evaluate import Evaluation, evaluate
-from dqn_jax.loop import Loop, make_loop
+from dqn_jax.lanes.device import Loop, make_loop
+from dqn_jax.lanes.evaluation import Evaluation, evaluate
 from dqn_jax.presets import PRESETS, Preset
 from dqn_jax.prng import make_key
 from dqn_jax.replay import Replay, ReplayState, make_replay
-from dqn_jax.runs import RunError
-from dqn_jax.schedules import epsilon_at
-from dqn_jax.train import TrainResult, train
+from dqn_jax.training import TrainResult, train
 from dqn_jax.types import EnvOutput, EnvSpec, Transition, to_transition
 
 try:

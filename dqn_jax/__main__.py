@@ -2,6 +2,6 @@
 
 import sys
 
-from dqn_jax.cli import main
+from dqn_jax.cli.main import main
 
 sys.exit(main())

@@ -116,7 +116,7 @@ def ended(code: int) -> int:
 def _is_program() -> bool:
     given = getattr(sys, "argv", None) or [""]
     if given[0] == "-m":  # while a package is found that python -m is to run
-        return any(a == "-m" and b in ("dqn_jax", "dqn_jax.cli") for a, b in zip(sys.orig_argv, sys.orig_argv[1:]))  # noqa: B905
+        return any(a == "-m" and b in ("dqn_jax", "dqn_jax.cli.main") for a, b in zip(sys.orig_argv, sys.orig_argv[1:]))  # noqa: B905
     return Path(given[0]).name in ("dqn-jax", "dqn-jax.exe")
 
 

@@ -33,7 +33,7 @@ def markdown_table(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
 
 def machine() -> str:
     """Date, machine kind and versions of a measurement."""
-    where = runs.provenance(())
+    where = runs.provenance_of(())
     return (
         f"{datetime.date.today().isoformat()}, {where['machine']['cores']} CPU cores ({where['devices']['platform']}), "
         f"jax {where['versions']['jax']}, Python {where['versions']['python']}"

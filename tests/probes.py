@@ -15,6 +15,8 @@ import jax.numpy as jnp
 from flax import struct
 from gymnax.environments import environment, spaces
 
+from dqn_jax.lanes.population import stack_hparams
+
 
 @struct.dataclass
 class ProbeState(environment.EnvState):
@@ -138,3 +140,8 @@ def _register(name: str, functions: dict[str, Callable[..., Any]]) -> None:
 
 for _name, _functions in PROBES.items():
     _register(_name, _functions)
+
+
+def scalars(hparams):
+    """The hyperparameters of one lane, traced: scalars."""
+    return jax.tree.map(lambda leaf: jnp.asarray(leaf[0]), stack_hparams(hparams, 1))

@@ -14,7 +14,7 @@ import pytest
 
 from dqn_jax.config import Config, HParams
 from dqn_jax.sweep import SweepProgress, worker
-from dqn_jax.sweep.results import SweepData
+from dqn_jax.sweep.tables import SweepData
 from dqn_jax.sweep.wave import Programs, make_programs
 
 # A network this small runs in blocks of four. 208 rows go through a ring of 20; ten evaluations.

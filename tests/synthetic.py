@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from dqn_jax.sweep.results import CURVE_COLUMNS, LANE_COLUMNS, SweepData
+from dqn_jax.sweep.tables import CURVE_COLUMNS, LANE_COLUMNS, SweepData
 
 TOTAL_STEPS = 100_000
 EVAL_EVERY = 5_000

@@ -10,7 +10,8 @@ import pandas as pd
 import pytest
 
 import dqn_jax
-from dqn_jax import cli, files, runs
+from dqn_jax import files, runs
+from dqn_jax.cli import main as cli
 from dqn_jax.config import ConfigError
 from dqn_jax.presets import GAMES, resolve_preset, with_overrides
 from experiments.atari import compare, train
@@ -33,7 +34,9 @@ def test_training_games_count_in_the_bin_they_ended_in():
 def test_a_run_on_another_game_is_recorded_with_its_score_and_what_was_changed(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(train, "RESULTS", tmp_path / "results")
-    monkeypatch.setattr("dqn_jax.recorder.can_draw", lambda env: False)  # a film of CartPole takes longer than all else
+    monkeypatch.setattr(
+        "dqn_jax.runs.recorder.can_draw", lambda env: False
+    )  # a film of CartPole takes longer than all else
     asked = []
 
     def trained(arguments):

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from dqn_jax import cli, runs
+from dqn_jax import runs
+from dqn_jax.cli import main as cli
 from dqn_jax.config import Config, HParams, validate
 from dqn_jax.convergence import parse_criterion
 from dqn_jax.envs import resolve_env

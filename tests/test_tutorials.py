@@ -15,10 +15,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from test_loop import scalars
+from probes import scalars
 
-import dqn_jax.loop
-from dqn_jax.loop import make_loop
+import dqn_jax.lanes.device
+from dqn_jax.lanes.device import make_loop
 from dqn_jax.presets import PRESETS
 from dqn_jax.replay import ReplayState
 
@@ -144,7 +144,7 @@ class Run(NamedTuple):
 
 def run_watched(monkeypatch, config, hparams, chunks, max_steps=4_000, max_updates=40_000, seed=0):
     """Run a lane with an agent that notes what it is fitted on, and a replay that notes what goes in."""
-    make_agent, make_replay = dqn_jax.loop.make_agent, dqn_jax.loop.make_replay
+    make_agent, make_replay = dqn_jax.lanes.device.make_agent, dqn_jax.lanes.device.make_replay
     minibatch = config.minibatch_size or config.batch_size
 
     def watched_agent(config, spec):
@@ -186,8 +186,8 @@ def run_watched(monkeypatch, config, hparams, chunks, max_steps=4_000, max_updat
 
         return replay._replace(init=init, add=add, sample=lambda s, key: replay.sample(s.state, key), clear=clear)
 
-    monkeypatch.setattr(dqn_jax.loop, "make_agent", watched_agent)
-    monkeypatch.setattr(dqn_jax.loop, "make_replay", watched_replay)
+    monkeypatch.setattr("dqn_jax.lanes.device.make_agent", watched_agent)
+    monkeypatch.setattr("dqn_jax.lanes.device.make_replay", watched_replay)
     loop, quick = make_loop(config), {"xla_backend_optimization_level": 0}
     start, chunk = (jax.jit(f, compiler_options=quick) for f in (loop.start, loop.chunk))
     hparams = scalars(hparams)

@@ -12,8 +12,8 @@ import numpy as np
 from dqn_jax import devices
 from dqn_jax.benchmark.measure import Row, row_of, seconds_of
 from dqn_jax.config import Config, HParams
-from dqn_jax.loop import trainings_due
-from dqn_jax.population import stack_hparams
+from dqn_jax.lanes.device import trainings_due
+from dqn_jax.lanes.population import stack_hparams
 from dqn_jax.presets import resolve_preset
 from dqn_jax.prng import make_key
 
@@ -63,8 +63,8 @@ def atari_rows(repeats: int) -> list[Row]:
 
 def _times(train_every: int, repeats: int) -> tuple[dict[str, np.ndarray], dict[str, float], Config, int]:
     """Seconds of a vector step and of its parts (`[repeats]` each), and the shares of the full loop's timeline."""
-    from dqn_jax.pool_loop import make_pool_loop
-    from dqn_jax.pool_population import PoolPopulation, Records, Timeline
+    from dqn_jax.lanes.pool import make_pool_loop
+    from dqn_jax.lanes.pool_population import PoolPopulation, Records, Timeline
 
     config = dataclasses.replace(
         resolve_preset("pong").config, num_envs=16, train_every=train_every, replay_capacity=20_000, min_replay=1_600
@@ -113,7 +113,7 @@ def _times(train_every: int, repeats: int) -> tuple[dict[str, np.ndarray], dict[
 
 def _frame_replay(repeats: int) -> list[Row]:
     """A Nature replay: its size at a million transitions, and what sampling costs in small and large ones."""
-    from dqn_jax.frame_replay import make_frame_replay
+    from dqn_jax.replay.frames import make_frame_replay
     from dqn_jax.types import FrameRow
 
     envs = 16

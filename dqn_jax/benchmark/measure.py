@@ -14,7 +14,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from dqn_jax.runs import RunError
+from dqn_jax.config import RunError
 
 
 @dataclasses.dataclass(frozen=True)

@@ -3,9 +3,10 @@
 from typing import Literal
 
 from dqn_jax.config import ConfigError, UnknownEnvError
-from dqn_jax.envs import device, pool
+from dqn_jax.envs import device, pool_tasks
 from dqn_jax.envs.device import DeviceEnvState, Env, env_names, make_env
-from dqn_jax.envs.pool import Pool, PoolOutput, make_pool, pool_names
+from dqn_jax.envs.pool import Pool, PoolOutput, make_pool
+from dqn_jax.envs.pool_tasks import pool_names
 
 
 def resolve_env(name: str) -> str:
@@ -32,15 +33,15 @@ def kind_of(name: str) -> Literal["device", "pool"]:
 
 def _resolve(name: str) -> tuple[Literal["device", "pool"], str]:
     # Importing either library takes seconds, so the other one is asked only where it may have the name.
-    if name.lower().startswith(pool.PREFIX) or name.lower().endswith("-v5"):  # no name of gymnax does
-        return "pool", pool.resolve_pool_env(name)
+    if name.lower().startswith(pool_tasks.PREFIX) or name.lower().endswith("-v5"):  # no name of gymnax does
+        return "pool", pool_tasks.resolve_pool_env(name)
     try:
         return "device", device.resolve_env(name)
     except UnknownEnvError as unknown:
-        if not pool.installed():
+        if not pool_tasks.installed():
             raise ConfigError(f"{unknown} EnvPool, which has Atari, is not installed.") from None
         try:
-            return "pool", pool.resolve_pool_env(name)
+            return "pool", pool_tasks.resolve_pool_env(name)
         except UnknownEnvError as unknown_too:
             raise UnknownEnvError(name, [*unknown.choices, *unknown_too.choices]) from None
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from dqn_jax.envs.pool import is_atari
+from dqn_jax.envs.pool_tasks import is_atari
 from dqn_jax.types import EnvSpec
 
 _DIRECTIONS = "UP RIGHT LEFT DOWN UPRIGHT UPLEFT DOWNRIGHT DOWNLEFT"

@@ -8,72 +8,32 @@ work in between. Asynchronously, `recv` waits for the first few environments tha
 
 from __future__ import annotations
 
-import ast
 import contextlib
 import functools
-import importlib
-import importlib.util
-import re
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
 
-from dqn_jax.config import Config, ConfigError, RunError, UnknownEnvError, asynchronous, suggest
+from dqn_jax.config import Config, ConfigError, RunError, asynchronous
 from dqn_jax.devices import cpu_cores
+from dqn_jax.envs.pool_options import _FOR_EYES, _options
+from dqn_jax.envs.pool_tasks import (
+    _ATARI,
+    PREFIX,
+    _defaults,
+    _envpool,
+    _families,
+    _first_line,
+    _spaces,
+    is_atari,
+    resolve_pool_env,
+)
 from dqn_jax.types import EnvSpec
 
-PREFIX = "envpool:"
-_ATARI = "envpool.atari"
 _CHANNELS_FIRST = (_ATARI, "envpool.vizdoom")  # as which these give images; others have an option or need none
-_PICTURES = ("envpool.vizdoom", "envpool.procgen", "envpool.gfootball")
-_IN_GYMNAX_TOO = "envpool.classic_control"  # these keep the prefix in their full names
-_ATARI_FRAMES = 108_000  # half an hour of play, the cap of most papers
-_NO_LIMIT = 2**31 - 1  # EnvPool's max_episode_steps for tasks whose code knows no limit
 _USUAL_KEY = "image"  # of several arrays: what MiniGrid's agent sees, codes of objects, colours and states
-_OWN_LIMIT = "envpool.procgen"  # its games end by a clock of their own, whatever max_episode_steps says
-
-# EnvPool's options that fields of Config set, where the task has them.
-_FIELDS = {
-    "frame_skip": "action_repeat",
-    "repeat_action_probability": "sticky_actions",
-    "episodic_life": "life_loss",
-    "noop_max": "noop_max",
-    "use_fire_reset": "fire_reset",
-    "full_action_space": "full_action_space",
-    "img_height": "frame_size",
-    "img_width": "frame_size",
-    "gray_scale": "grayscale",
-}
-# Those that hold for every pool: frames come alone and with channels last, rewards are raw, actions discrete.
-_FIXED = {"stack_num": 1, "reward_clip": False, "channel_first": False, "use_combined_action": True}
-# Those that `pool_options` may not set besides, and what sets them.
-_SET_BY = {
-    **_FIELDS,
-    "zero_discount_on_life_loss": "life_loss",
-    "stack_num": "frame_stack",
-    "reward_clip": "reward_clip",
-    "max_episode_steps": "max_episode_steps",
-    "num_envs": "num_envs",
-    "batch_size": "pool_batch",
-    "num_threads": "pool_threads",
-    "seed": "seed",
-    "env_seed": "seed",
-    "task": "env",
-    "env_name": "env",
-}
-# And those that cannot be otherwise, and why.
-_NOT_FREE = {
-    "channel_first": "channels come last here",
-    "use_combined_action": "DQN chooses one of several actions",
-    "max_num_players": "one agent plays each environment",
-    "gym_reset_return_info": "the rows are made of what it returns",
-    "base_path": "EnvPool finds its own files",
-}
-# Of a game that a person looks at: as the emulator draws it.
-_FOR_EYES = {"gray_scale": False, "img_height": 210, "img_width": 160}
 
 
 class PoolOutput(NamedTuple):
@@ -91,122 +51,6 @@ class PoolOutput(NamedTuple):
     episode_return: np.ndarray  # [N], float32, raw score of the whole game so far, this row included
     episode_length: np.ndarray  # [N], int32, frames of the whole game so far: agent steps times action_repeat
     env_id: np.ndarray  # [N], int32, the environments: 0, 1, ... but asynchronously
-
-
-def installed() -> bool:
-    """Whether there is an EnvPool to import, found out without importing it."""
-    return importlib.util.find_spec("envpool") is not None
-
-
-def _envpool() -> Any:
-    """The envpool module. Importing it takes more than a second, so it waits until a pool is asked for."""
-    try:
-        import envpool
-    except ImportError as error:
-        raise ConfigError(
-            f"env: EnvPool is not installed or does not load ({_first_line(error)}); 'pip install envpool', "
-            "or use an environment of gymnax."
-        ) from None
-    return envpool
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
-
-
-def _families() -> dict[str, str]:
-    """Every EnvPool task, with the module that it comes from, such as `envpool.atari`."""
-    return {task: entry[0] for task, entry in _envpool().registration.registry.specs.items()}
-
-
-def _full_name(task: str, family: str) -> str:
-    return PREFIX + task if family == _IN_GYMNAX_TOO else task
-
-
-def pool_names() -> list[str]:
-    """Names that `make_pool` takes: tasks with one discrete action. Some need an `obs_key`."""
-    return sorted(_full_name(task, family) for task, family in _families().items() if _refusal(task, family) is None)
-
-
-def known_names() -> list[str]:
-    """Names to suggest to somebody who mistyped one: full names, and Atari games without their version."""
-    names = []
-    for task, family in _families().items():
-        if not _continuous(family):
-            names += [_full_name(task, family)] + [task.removesuffix("-v5")] * (family == _ATARI)
-    return names
-
-
-def resolve_pool_env(name: str) -> str:
-    """The full name for `name`: an Atari game however it is spelt, or another EnvPool task by its id.
-
-    `pong`, `Pong-v5`, `ms-pacman` and `MsPacman` are games. Any name may have the prefix `envpool:`, and those that
-    gymnax has too keep it in their full names.
-
-    Raises:
-      UnknownEnvError: if there is no such task.
-      ConfigError: if it cannot be used here, or EnvPool is not installed.
-    """
-    families = _families()
-    wanted = name[len(PREFIX) :] if name.lower().startswith(PREFIX) else name
-    games = {_spelling(task): task for task, family in families.items() if family == _ATARI}
-    ids = {task.lower(): task for task in families} | {wanted: wanted for wanted in families}
-    task = ids.get(wanted) or ids.get(wanted.lower()) or games.get(_spelling(wanted))
-    if task is None:
-        raise UnknownEnvError(name, known_names())
-    full_name = _full_name(task, families[task])
-    if (reason := _refusal(task, families[task])) is not None:
-        raise ConfigError(f"env: '{full_name}' cannot be used here: {reason}.")
-    return full_name
-
-
-def is_atari(name: str) -> bool:
-    """Whether the full name `name` is an Atari game. EnvPool is asked only about names like theirs."""
-    return name.endswith("-v5") and _families().get(name) == _ATARI
-
-
-def gives_pixels(name: str) -> bool:
-    """Whether the full name `name`, which is no Atari game, is a task that is seen as a picture."""
-    return _families()[name.removeprefix(PREFIX)] in _PICTURES
-
-
-def _spelling(name: str) -> str:
-    return re.sub("[^a-z0-9]", "", name.lower().removesuffix("-v5"))
-
-
-def _continuous(family: str) -> bool:
-    return family.startswith("envpool.mujoco")  # 1,300 tasks, which need not be asked one by one
-
-
-@functools.cache
-def _refusal(task: str, family: str) -> str | None:
-    """Why a Q-network cannot learn `task`, or None. Its specification is read where the family does not tell."""
-    from gymnasium import spaces
-
-    if family == _ATARI:
-        return None
-    continuous = "it has continuous actions; DQN chooses among discrete ones"
-    if _continuous(family):
-        return continuous
-    try:
-        spec = _envpool().make_spec(task, **_fixed(_defaults(task)))
-    except Exception as error:
-        return f"EnvPool cannot describe it ({_first_line(error)})"
-    actions, _ = _spaces(spec)
-    if spec.config.max_num_players > 1:
-        return "it is a game of several players"
-    if isinstance(actions, spaces.Box) and np.issubdtype(actions.dtype, np.floating):
-        return continuous
-    if not isinstance(actions, spaces.Discrete):
-        return "each step takes several actions; DQN chooses one"
-    return None
-
-
-def _spaces(source: Any) -> tuple[Any, Any]:
-    """gymnasium's spaces of actions and observations, from a specification or a pool of EnvPool's."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # gymnasium's, about bounds given in a higher precision
-        return source.action_space, source.observation_space
 
 
 def pool_seeds(seed: int, num_envs: int) -> list[int]:
@@ -257,74 +101,6 @@ def make_pool(
     except Exception as error:
         raise ConfigError(f"pool_options: EnvPool cannot make {name} so: {_first_line(error)}.") from error
     return Pool(env, name, config, evaluation=evaluation)
-
-
-def _defaults(task: str) -> dict[str, Any]:
-    """All options of `task`, as registered. EnvPool's own `make_spec` would load the ROM of a game to say so."""
-    module, spec_class, registered = _envpool().registration.registry.specs[task]
-    return getattr(importlib.import_module(module), spec_class).gen_config(**registered)._asdict()
-
-
-def _fixed(defaults: dict[str, Any]) -> dict[str, Any]:
-    return {option: value for option, value in _FIXED.items() if option in defaults}
-
-
-def _options(config: Config, name: str, defaults: dict[str, Any]) -> dict[str, Any]:
-    """EnvPool's options as `config` has them; `defaults` are all that the task has."""
-    for field in ("env_params", "action_bins"):
-        if getattr(config, field) != getattr(Config, field):
-            raise ConfigError(f"{field}: {name} is an EnvPool environment and has none; see pool_options.")
-    options = _fixed(defaults)
-    for option, field in _FIELDS.items():
-        if option in defaults and (field != "life_loss" or is_atari(name)):  # lives are known of Atari alone
-            options[option] = getattr(config, field)
-        elif getattr(config, field) != getattr(Config, field):
-            raise ConfigError(f"{field}: EnvPool has nothing of the kind for {name}; leave it out.")
-    if "episodic_life" in options:
-        options["episodic_life"] = config.life_loss == "episode"
-    options["max_episode_steps"] = _step_limit(config, name, defaults["max_episode_steps"])
-    free = sorted(defaults.keys() - _SET_BY.keys() - _NOT_FREE.keys())
-    for option, text in config.pool_options:
-        if option in _SET_BY:
-            raise ConfigError(f"pool_options: {option} is what the setting {_SET_BY[option]} says; use that.")
-        if option in _NOT_FREE:
-            raise ConfigError(f"pool_options: {option} is fixed, for {_NOT_FREE[option]}; leave it out.")
-        if option not in defaults:
-            raise ConfigError(
-                f"pool_options: {name} has no option '{option}'.{suggest(option, free)} It has: {', '.join(free)}."
-            )
-        options[option] = _parse(option, text, type(defaults[option]))
-    return options
-
-
-def _step_limit(config: Config, name: str, default: int) -> int:
-    """The episode cap in agent steps, which is what EnvPool counts."""
-    frames, repeat = config.max_episode_steps, config.action_repeat
-    if frames is None:
-        return _ATARI_FRAMES // repeat if is_atari(name) else default
-    if default == _NO_LIMIT or _families()[name.removeprefix(PREFIX)] == _OWN_LIMIT:
-        raise ConfigError(f"max_episode_steps: EnvPool cannot cap the episodes of {name}; leave it out.")
-    if frames % repeat:
-        raise ConfigError(
-            f"max_episode_steps: {frames} frames are no whole number of steps of action_repeat {repeat}; "
-            f"use {max(frames // repeat, 1) * repeat}."
-        )
-    return frames // repeat
-
-
-def _parse(option: str, text: str, kind: type) -> Any:
-    """The value that `text` is for an option of type `kind`."""
-    forms: dict[type, tuple[Callable[[str], Any], str]] = {
-        bool: ({"true": True, "1": True, "false": False, "0": False}.__getitem__, "true or false"),
-        int: (int, "an integer"),
-        float: (float, "a number"),
-        str: (str, "text"),
-    }
-    parse, form = forms.get(kind, (lambda text: kind(ast.literal_eval(text)), f"a {kind.__name__} as Python writes it"))
-    try:
-        return parse(text.lower() if kind is bool else text)
-    except (KeyError, ValueError, TypeError, SyntaxError):
-        raise ConfigError(f"pool_options: {option} is '{text}'; use {form}.") from None
 
 
 def _observed(space: Any, config: Config, name: str) -> tuple[tuple[str, ...], Any]:

@@ -13,7 +13,7 @@ from markupsafe import Markup
 from matplotlib.figure import Figure
 from PIL import Image
 
-from dqn_jax.report.figures import without_warnings_of_glyphs
+from dqn_jax.runs.figures import without_warnings_of_glyphs
 
 WIDE, NARROW = 9.0, 4.4  # inches: a figure on a screen, and on a telephone
 _DENSE_DPI = 100  # of the layers that are pixels

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from dqn_jax import files
 from dqn_jax.config import ConfigError, show
-from dqn_jax.report.labels import ranges, telling_labels
 from dqn_jax.report.page import write_page
-from dqn_jax.sweep import results
+from dqn_jax.runs.labels import ranges, telling_labels
+from dqn_jax.sweep import results, tables
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -72,7 +72,7 @@ def report_command(
     return as_json(views) if json else str(page)
 
 
-def _settings(data: results.SweepData) -> dict[str, Any]:
+def _settings(data: tables.SweepData) -> dict[str, Any]:
     """What may set a sweep apart from another of its name."""
     asked = data.settings
     varied = {f"over {name}": values for name, values in asked["vary"].items()}

@@ -13,12 +13,12 @@ from dqn_jax import convergence
 from dqn_jax.config import show
 from dqn_jax.report import sweep_figures as figures
 from dqn_jax.report.caveats import caveats
-from dqn_jax.report.figures import X_AXES
 from dqn_jax.report.page import Cell, Content, Paragraph, Points, Section, Table
 from dqn_jax.report.sections import pictures, provenance
 from dqn_jax.report.values import converged_text, estimate, first_row, median_text, number, percent, time_text
 from dqn_jax.report.view import View
-from dqn_jax.sweep import results, ruler
+from dqn_jax.runs.figures import X_AXES
+from dqn_jax.sweep import results, ruler, tables
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,7 +49,7 @@ def comparisons(a: View, b: View) -> list[Comparison]:
         found.append(Comparison(measure, probability, low, high, paired))
 
     if a.criterion is not None and not _why_no_times(a, b):
-        for clock in results.CLOCKS:
+        for clock in tables.CLOCKS:
             x, y = (
                 -np.nan_to_num(lanes[f"converged_{clock}"].to_numpy(np.float64), nan=np.inf)
                 for lanes in (first, second)

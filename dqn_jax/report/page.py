@@ -12,7 +12,7 @@ import numpy as np
 
 from dqn_jax import files
 from dqn_jax.config import show
-from dqn_jax.report.figures import without_warnings_of_glyphs
+from dqn_jax.runs.figures import without_warnings_of_glyphs
 
 if TYPE_CHECKING:
     from dqn_jax.report.charts import Chart

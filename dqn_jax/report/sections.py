@@ -10,15 +10,16 @@ import numpy as np
 
 from dqn_jax import convergence
 from dqn_jax.config import show
+from dqn_jax.report import space_figures
 from dqn_jax.report import sweep_figures as figures
 from dqn_jax.report.caveats import caveats
-from dqn_jax.report.figures import X_AXES
-from dqn_jax.report.labels import ranges
 from dqn_jax.report.page import Cell, Content, Paragraph, Picture, Points, Section, Table
 from dqn_jax.report.settings import fixed_settings
 from dqn_jax.report.short import in_short
 from dqn_jax.report.values import converged_text, estimate, first_row, median_text, number, percent, time_text
 from dqn_jax.report.view import View
+from dqn_jax.runs.figures import X_AXES
+from dqn_jax.runs.labels import ranges
 from dqn_jax.sweep import results
 
 if TYPE_CHECKING:
@@ -225,7 +226,7 @@ def _hyperparameters(view: View) -> Section:
     items: list[Any] = [
         *pictures(
             "slices",
-            partial(figures.slices, view),
+            partial(space_figures.slices, view),
             "Each point is a trial"
             + (
                 "; the dotted line is the budget, where trials lie of which no seed converged. "
@@ -238,7 +239,7 @@ def _hyperparameters(view: View) -> Section:
         ),
         *pictures(
             "parallel",
-            partial(figures.parallel_coordinates, view),
+            partial(space_figures.parallel_coordinates, view),
             "Each line is a trial; dark is fast. The best few are in colour"
             + (" (by their held-out seeds; heights are of the search)." if not view.confirmed.empty else "."),
             "Parallel coordinates of the trials",
@@ -249,7 +250,7 @@ def _hyperparameters(view: View) -> Section:
     else:
         items += pictures(
             "importance",
-            partial(figures.importances, view.importance),
+            partial(space_figures.importances, view.importance),
             f"PED-ANOVA: how much each hyperparameter alone sets the best {percent(view.importance.top)} of the "
             "trials apart. Whiskers: the middle 95 % over random halves of the trials.",
             "Importance of hyperparameters",

@@ -6,8 +6,8 @@ from typing import Any
 
 from dqn_jax.config import ONLY_WHERE, Config, ConfigError, HParams, show
 from dqn_jax.envs import kind_of
-from dqn_jax.loop import POOL_ONLY
-from dqn_jax.pool_loop import DEVICE_ONLY
+from dqn_jax.lanes.device import POOL_ONLY
+from dqn_jax.lanes.pool import DEVICE_ONLY
 from dqn_jax.report.page import Cell, Paragraph, Table
 
 

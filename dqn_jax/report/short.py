@@ -8,9 +8,9 @@ import numpy as np
 
 from dqn_jax import convergence
 from dqn_jax.config import show
-from dqn_jax.report.figures import X_AXES
 from dqn_jax.report.values import estimate, first_row, median_text, number, percent, time_text
 from dqn_jax.report.view import View
+from dqn_jax.runs.figures import X_AXES
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from dqn_jax.config import ConfigError, show
-from dqn_jax.report.figures import X_AXES
 from dqn_jax.report.importance import Importance, importance
 from dqn_jax.report.values import converged_text, estimate, first_row, number, time_text
-from dqn_jax.sweep import results
-from dqn_jax.sweep.results import SweepData
+from dqn_jax.runs.figures import X_AXES
+from dqn_jax.sweep import results, tables
 from dqn_jax.sweep.space import Space, parse_space
+from dqn_jax.sweep.tables import SweepData
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -53,7 +53,7 @@ class View:
         varied = data.settings["vary"]
         space = parse_space(varied) if varied else {}
         table = results.ranked(whole, by)
-        losses = -table["final"] if by == "final_return" else table[results.MEASURES[by]]  # smaller is better
+        losses = -table["final"] if by == "final_return" else table[tables.MEASURES[by]]  # smaller is better
         if np.isfinite(losses).any():  # without any solved seed the cost of one is infinite
             losses = losses.replace(np.inf, 2 * losses[np.isfinite(losses)].max())
         known = losses.notna().to_numpy()
@@ -138,7 +138,7 @@ class View:
     @property
     def measure(self) -> str:
         """The column of the table that it is ranked by."""
-        return results.MEASURES[self.by]
+        return tables.MEASURES[self.by]
 
     @property
     def measure_words(self) -> str:

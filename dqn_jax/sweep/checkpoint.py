@@ -14,11 +14,11 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from dqn_jax.checkpoint import Allowance, read_arrays, tree_arrays, tree_from, write_arrays
 from dqn_jax.config import Config
 from dqn_jax.files import clear_errors, clear_unfinished
-from dqn_jax.paths import AnyPopulation
-from dqn_jax.rows import RowFiles, appended, without_rows
+from dqn_jax.lanes.driver import AnyPopulation
+from dqn_jax.runs.checkpoint import Allowance, read_arrays, tree_arrays, tree_from, write_arrays
+from dqn_jax.runs.rows import RowFiles, appended, without_rows
 
 
 class Saved(NamedTuple):

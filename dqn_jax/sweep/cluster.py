@@ -12,8 +12,7 @@ import time
 import uuid
 from typing import Any
 
-from dqn_jax.config import ConfigError
-from dqn_jax.runs import RunError
+from dqn_jax.config import ConfigError, RunError
 from dqn_jax.sweep.store import Store
 
 _POLL_SECONDS = 1.0

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from dqn_jax.config import RunError
-from dqn_jax.sweep.results import CURVE_COLUMNS, PHASES
+from dqn_jax.sweep.tables import CURVE_COLUMNS, PHASES
 
 if TYPE_CHECKING:
     import pandas as pd

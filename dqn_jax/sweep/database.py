@@ -18,11 +18,10 @@ from urllib.parse import quote, quote_plus
 
 import sqlalchemy as sa
 
-from dqn_jax.config import ConfigError, suggest
-from dqn_jax.redact import HIDDEN, names_secret
-from dqn_jax.runs import RunError
+from dqn_jax.config import ConfigError, RunError, suggest
+from dqn_jax.runs.redact import HIDDEN, names_secret
 from dqn_jax.sweep.curves import DamagedError, digest
-from dqn_jax.sweep.results import LANE_COLUMNS
+from dqn_jax.sweep.tables import LANE_COLUMNS
 
 FORMAT = 2  # of sweep.json, our tables and the curves; a newer one is refused
 DIGESTS_SINCE = 2  # the format from which on rows and files have digests

@@ -14,8 +14,8 @@ from dqn_jax.convergence import parse_criteria, parse_criterion
 from dqn_jax.presets import Preset
 from dqn_jax.sweep import ruler
 from dqn_jax.sweep.pruning import Prune
-from dqn_jax.sweep.results import RANKINGS
 from dqn_jax.sweep.space import Choice, Range, Space, grid_size, parse_space
+from dqn_jax.sweep.tables import RANKINGS
 from dqn_jax.sweep.wave import Rules
 
 ADAPTIVE = ("tpe", "cmaes")

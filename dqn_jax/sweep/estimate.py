@@ -13,9 +13,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from dqn_jax.config import HParams
-from dqn_jax.loop import Loop
-from dqn_jax.paths import loop_for
-from dqn_jax.population import count_weights, stack_hparams
+from dqn_jax.lanes.device import Loop
+from dqn_jax.lanes.driver import loop_for
+from dqn_jax.lanes.population import count_weights, stack_hparams
 from dqn_jax.sweep.plan import Plan
 from dqn_jax.sweep.wave import make_programs
 

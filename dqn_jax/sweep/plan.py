@@ -10,8 +10,8 @@ import jax
 
 from dqn_jax.config import Config, ConfigError, HParams, show
 from dqn_jax.devices import free_memory, host_device, size_text
-from dqn_jax.memory import lane_bytes
-from dqn_jax.paths import loop_for
+from dqn_jax.lanes.driver import loop_for
+from dqn_jax.lanes.memory import lane_bytes
 from dqn_jax.presets import Preset
 from dqn_jax.sweep.space import Group, Space, compile_groups
 

@@ -16,18 +16,20 @@ from typing import Any, Literal
 
 import numpy as np
 
-from dqn_jax import devices, files, runs, schemas
+from dqn_jax import devices, files, runs
 from dqn_jax.config import ConfigError
 from dqn_jax.interrupt import Interrupt
 from dqn_jax.presets import Preset, resolve_preset, with_overrides
+from dqn_jax.runs import schemas
 from dqn_jax.sweep import going_on
 from dqn_jax.sweep import store as stores
 from dqn_jax.sweep.definition import ADAPTIVE, Sampler, check_new, define, preset_of
 from dqn_jax.sweep.plan import Plan, fitted_groups, make_plan
 from dqn_jax.sweep.progress import OnProgress, Watch
-from dqn_jax.sweep.results import SweepData, ranked
+from dqn_jax.sweep.results import ranked
 from dqn_jax.sweep.space import Range, parse_space, points
 from dqn_jax.sweep.store import Store
+from dqn_jax.sweep.tables import SweepData
 from dqn_jax.sweep.worker import Worker, work
 
 _POLL_SECONDS = 2.0
@@ -175,7 +177,7 @@ def sweep(
                 if not files.read_notes(directory / "plan.json", schemas.Plan, warn):
                     files.write_json(directory / "plan.json", {})  # else every report would say that it is damaged
                 if not files.read_notes(directory / "provenance.json", schemas.SweepProvenance, warn):
-                    files.write_json(directory / "provenance.json", runs.provenance(definition["seeds"]))
+                    files.write_json(directory / "provenance.json", runs.provenance_of(definition["seeds"]))
         for line in store.reopen_lost() if resume else ():
             warn(line)
         worker.interrupt, interrupt.answer = interrupt, worker.answer
@@ -331,7 +333,7 @@ def _is_finished(store: Store) -> bool:
 def _nothing_yet(definition: dict[str, Any], plan: Plan) -> SweepData:
     import pandas as pd
 
-    from dqn_jax.sweep.results import CURVE_COLUMNS, LANE_COLUMNS
+    from dqn_jax.sweep.tables import CURVE_COLUMNS, LANE_COLUMNS
 
     empty = pd.DataFrame(columns=list(LANE_COLUMNS)), pd.DataFrame(columns=list(CURVE_COLUMNS))
     trials = pd.DataFrame([t.point for g in plan.groups for t in g.group.trials])

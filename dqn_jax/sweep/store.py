@@ -31,13 +31,13 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 
-from dqn_jax import schemas
 from dqn_jax.config import ConfigError, RunError
 from dqn_jax.files import LOCK, atomic, clear_unfinished, lock, read_notes, write_json
-from dqn_jax.redact import redact
+from dqn_jax.runs import schemas
+from dqn_jax.runs.redact import redact
 from dqn_jax.sweep.curves import Part, digest, in_order, read_parts, to_parquet
-from dqn_jax.sweep.results import CURVE_COLUMNS, LANE_COLUMNS, PHASES, SWEEP_FILES, SweepData
 from dqn_jax.sweep.space import Space, distribution, parse_space
+from dqn_jax.sweep.tables import CURVE_COLUMNS, LANE_COLUMNS, PHASES, SWEEP_FILES, SweepData
 
 if TYPE_CHECKING:  # slow to import, as pandas, SQLAlchemy and Optuna are wherever they are needed here
     import pandas as pd

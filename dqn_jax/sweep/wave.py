@@ -17,13 +17,13 @@ import numpy as np
 
 from dqn_jax.config import Config, HParams, envs_per_step
 from dqn_jax.convergence import Criterion, Curve, Moment, stability, time_to
-from dqn_jax.history import READINGS, History
-from dqn_jax.paths import AnyLoop, AnyPopulation, loop_for, networks_of, population_for
-from dqn_jax.pool_loop import PoolLoop
-from dqn_jax.population import stack_hparams
+from dqn_jax.lanes.driver import AnyLoop, AnyPopulation, loop_for, networks_of, population_for
+from dqn_jax.lanes.history import READINGS, History
+from dqn_jax.lanes.pool import PoolLoop
+from dqn_jax.lanes.population import stack_hparams
 from dqn_jax.sweep.checkpoint import WaveCheckpoint
 from dqn_jax.sweep.pruning import Prune, Rung, score
-from dqn_jax.sweep.results import CURVE_COLUMNS
+from dqn_jax.sweep.tables import CURVE_COLUMNS
 from dqn_jax.types import Params
 
 if TYPE_CHECKING:

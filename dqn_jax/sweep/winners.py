@@ -15,12 +15,12 @@ import jax
 import numpy as np
 
 from dqn_jax import files
-from dqn_jax.checkpoint import load_networks, save_networks
 from dqn_jax.config import ConfigError
-from dqn_jax.paths import AnyLoop, lane_shapes, loop_for
+from dqn_jax.lanes.driver import AnyLoop, lane_shapes, loop_for
 from dqn_jax.presets import with_overrides
 from dqn_jax.runs import RunSettings
-from dqn_jax.sweep import results
+from dqn_jax.runs.checkpoint import load_networks, save_networks
+from dqn_jax.sweep import results, tables
 from dqn_jax.sweep.definition import preset_of
 from dqn_jax.sweep.store import load_data
 from dqn_jax.types import Params
@@ -116,6 +116,6 @@ def load(folder: Path, trial: int | None = None) -> Winner:
     )
 
 
-def _point(data: results.SweepData, trial: int) -> dict[str, object]:
+def _point(data: tables.SweepData, trial: int) -> dict[str, object]:
     values = {str(name): data.trials[name][trial] for name in data.trials}
     return {name: value.item() if isinstance(value, np.generic) else value for name, value in values.items()}

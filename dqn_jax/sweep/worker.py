@@ -14,10 +14,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dqn_jax import devices, files, runs, schemas
-from dqn_jax.checkpoint import Allowance
+from dqn_jax import devices, files, runs
+from dqn_jax.config import RunError
 from dqn_jax.envs import kind_of
 from dqn_jax.interrupt import Interrupt
+from dqn_jax.runs import schemas
+from dqn_jax.runs.checkpoint import Allowance
 from dqn_jax.sweep import store as stores
 from dqn_jax.sweep import winners
 from dqn_jax.sweep.checkpoint import WaveCheckpoint
@@ -104,7 +106,7 @@ class Worker:
         if prune is None or unit.phase != "search":
             return {}
         if "among" not in self.store.definition["prune"]:
-            raise runs.RunError(
+            raise RunError(
                 "prune: an older dqn_jax began this sweep and pruned by other rules; go on with that one "
                 "(provenance.json says which), or start a new sweep."
             )
@@ -193,7 +195,7 @@ def run_unit(worker: Worker, unit: Unit) -> bool:
     preset = preset_of(store.definition, unit.phase)
     group, *others = fitted_groups(preset, store.space, [all_points[t] for t in numbers], numbers)
     if others:
-        raise runs.RunError(f"unit {unit.id} holds trials of several programs; it was planned by another version.")
+        raise RunError(f"unit {unit.id} holds trials of several programs; it was planned by another version.")
     trials = {trial.number: trial for trial in group.trials}
     lanes = [WaveLane(trial, seed, trials[trial].hparams) for trial, seed in unit.lanes]
     meter = Meter(store, worker.tally, worker.on_progress, unit, all_points)
@@ -260,7 +262,7 @@ def _lease(store: Store, unit: Unit, owner: str) -> Iterator[Callable[[], bool]]
                 if not store.renew(unit.id, owner, _LEASE_SECONDS):
                     lost.set()
                     return
-            except runs.RunError:
+            except RunError:
                 continue  # the next record says so, if the database stays away
 
     thread = threading.Thread(target=keep, daemon=True)

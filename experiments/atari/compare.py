@@ -22,7 +22,7 @@ from dqn_jax import convergence, files, runs
 from dqn_jax.config import ConfigError
 from dqn_jax.envs import resolve_env
 from dqn_jax.presets import resolve_preset
-from dqn_jax.protocols import apply_protocol
+from dqn_jax.presets.protocols import apply_protocol
 from experiments.atari.train import RESULTS, rules, training_returns
 from experiments.common import COLOURS, markdown_table, save_figure
 

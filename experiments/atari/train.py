@@ -19,11 +19,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from dqn_jax import cli, files, report, runs
+from dqn_jax import files, report, runs
+from dqn_jax.cli import main as cli
 from dqn_jax.config import Config, HParams, show
 from dqn_jax.envs import resolve_env
 from dqn_jax.presets import resolve_preset
-from dqn_jax.thresholds import ATARI_SCORES
+from dqn_jax.presets.thresholds import ATARI_SCORES
 from experiments.common import machine, markdown_table
 
 RESULTS = Path(__file__).parent / "results"

@@ -19,7 +19,7 @@ import pandas as pd
 
 from dqn_jax import convergence, files
 from dqn_jax.presets import resolve_preset, with_overrides
-from dqn_jax.report import sweep_figures
+from dqn_jax.report import space_figures, sweep_figures
 from dqn_jax.report.values import estimate, number, percent
 from dqn_jax.report.view import View
 from dqn_jax.sweep.results import ranked
@@ -66,7 +66,7 @@ def main() -> None:
     by_steps, by_seconds = View.of(data), View.of(data, "seconds")
     figures = {
         **common.FIGURES,
-        "parallel": sweep_figures.parallel_coordinates,
+        "parallel": space_figures.parallel_coordinates,
         "cost": sweep_figures.cost,
     }
     drawn = common.write_results("cartpole", by_steps, figures)

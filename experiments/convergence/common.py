@@ -12,9 +12,9 @@ from matplotlib.figure import Figure
 
 import dqn_jax
 from dqn_jax import files
+from dqn_jax.cli.display import SweepDisplay
 from dqn_jax.config import show
-from dqn_jax.display import SweepDisplay
-from dqn_jax.report import sweep_figures
+from dqn_jax.report import space_figures, sweep_figures
 from dqn_jax.report.command import as_csv
 from dqn_jax.report.values import estimate, number, percent
 from dqn_jax.report.view import View
@@ -68,11 +68,11 @@ def write_results(name: str, view: View, draw: Mapping[str, Callable[[View], Fig
 
 def importances(view: View) -> Figure | None:
     """How much each hyperparameter matters, if that can be told."""
-    return None if isinstance(view.importance, str) else sweep_figures.importances(view.importance)
+    return None if isinstance(view.importance, str) else space_figures.importances(view.importance)
 
 
 FIGURES: dict[str, Callable[[View], Figure | None]] = {
-    "slices": sweep_figures.slices,
+    "slices": space_figures.slices,
     "survival": lambda view: sweep_figures.survival([view]),
     "importance": importances,
 }

@@ -14,10 +14,10 @@ import pandas as pd
 
 import dqn_jax
 from dqn_jax import files
-from dqn_jax.report import sweep_figures
+from dqn_jax.report import space_figures, sweep_figures
 from dqn_jax.report.values import number, percent
 from dqn_jax.report.view import View
-from dqn_jax.sweep.results import CURVE_COLUMNS, LANE_COLUMNS, SweepData
+from dqn_jax.sweep.tables import CURVE_COLUMNS, LANE_COLUMNS, SweepData
 from experiments.common import machine
 from experiments.convergence import common
 
@@ -116,7 +116,7 @@ def write(data: SweepData, cost: str, when: str) -> None:
     """Write the page, figures and trials.csv."""
     view = View.of(data, "final_return")
     figures = {
-        "slices": sweep_figures.slices,
+        "slices": space_figures.slices,
         "importance": common.importances,
         "profile": lambda view: sweep_figures.profile([view]),
     }

@@ -16,8 +16,8 @@ import pandas as pd
 
 import dqn_jax
 from dqn_jax import convergence, files
-from dqn_jax.loop import Loop, make_loop
-from dqn_jax.play import film_policy, play_agents
+from dqn_jax.lanes.device import Loop, make_loop
+from dqn_jax.runs.play import film_policy, play_agents
 from experiments.common import COLOURS, machine, markdown_table, save_figure
 
 __all__ = ["COLOURS", "machine", "markdown_table", "save_figure"]  # with the rest of what is here

@@ -18,8 +18,8 @@ import numpy as np
 
 import dqn_jax
 from dqn_jax import convergence
-from dqn_jax.play import median_lane
 from dqn_jax.prng import make_key
+from dqn_jax.runs.play import median_lane
 from experiments.tutorials import common
 
 NAME = "pendulum"

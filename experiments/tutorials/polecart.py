@@ -14,7 +14,7 @@ import numpy as np
 
 import dqn_jax
 from dqn_jax import convergence
-from dqn_jax.play import median_lane
+from dqn_jax.runs.play import median_lane
 from experiments.tutorials import common
 
 NAME = "polecart"

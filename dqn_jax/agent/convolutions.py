@@ -1,0 +1,113 @@
+"""Convolutions and pooling in the forms that XLA compiles well and whose bits do not depend on neighbours."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+Convolution = Callable[[jax.Array, jax.Array, int, int], jax.Array]
+
+
+def plain_convolution(x: jax.Array, kernel: jax.Array, stride: int, padding: int) -> jax.Array:
+    """XLA's convolution of `[B, H, W, C]`, zeros around it, by `[k, k, C, F]`: `[B, h, w, F]`.
+
+    `h = (H + 2 padding - k) // stride + 1`, and `w` likewise.
+    """
+    return jax.lax.conv_general_dilated(
+        x, kernel, (stride, stride), [(padding, padding)] * 2, dimension_numbers=("NHWC", "HWIO", "NHWC")
+    )
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
+def ordered_convolution(x: jax.Array, kernel: jax.Array, stride: int, padding: int) -> jax.Array:
+    """The same, with gradients written as convolutions in the order (NHWC, HWIO) that XLA computes fast on CPU.
+
+    XLA brings the gradients that jax writes into that order, but not inside a loop, where training runs: there
+    they took 20 times as long (https://github.com/jax-ml/jax/issues/12868). Lanes batched by `vmap` become grouped
+    convolutions, 3 to 6 times slower than lane after lane, which is what populations do on CPU.
+    """
+    return plain_convolution(x, kernel, stride, padding)
+
+
+def _convolution_forward(x: jax.Array, kernel: jax.Array, stride: int, padding: int) -> tuple[jax.Array, Any]:
+    return plain_convolution(x, kernel, stride, padding), (x, kernel)
+
+
+def _convolution_backward(stride: int, padding: int, saved: Any, g: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Gradients of x and kernel, from the gradient `g` (`[B, h, w, F]`) of the result."""
+    x, kernel = saved
+    size = kernel.shape[0]
+    convolve = functools.partial(
+        jax.lax.conv_general_dilated, window_strides=(1, 1), dimension_numbers=("NHWC", "HWIO", "NHWC")
+    )
+    # A weight sums, over batch and positions, g times the pixel it met there: a convolution of images `[C, H, W, B]`
+    # by g as a kernel `[h, w, B, F]` whose taps lie `stride` apart. Pixels that no window reached add offsets to cut.
+    kernel_grad = convolve(
+        x.transpose(3, 1, 2, 0),
+        g.transpose(1, 2, 0, 3),
+        padding=[(padding, padding)] * 2,
+        rhs_dilation=(stride, stride),
+    )[:, :size, :size].transpose(1, 2, 0, 3)
+    # A pixel sums g times the weight that took it there: the turned kernel over g, `stride` apart.
+    before = size - 1 - padding
+    after = [n - 1 + padding - (m - 1) * stride for n, m in zip(x.shape[1:3], g.shape[1:3], strict=True)]
+    x_grad = convolve(
+        g,
+        kernel[::-1, ::-1].swapaxes(2, 3),
+        padding=[(before, after[0]), (before, after[1])],
+        lhs_dilation=(stride, stride),
+    )
+    return x_grad, kernel_grad
+
+
+ordered_convolution.defvjp(_convolution_forward, _convolution_backward)
+
+
+def fastest_convolution(backend: str) -> Convolution:
+    """The convolution for `backend`, a name as `jax.default_backend` gives it."""
+    return ordered_convolution if backend == "cpu" else plain_convolution
+
+
+class Conv(nn.Module):
+    """A square convolution of `[B, H, W, C]` with the weights of `nn.Conv`: the same names, shapes and first values.
+
+    They start as flax has it: normal with variance one over fan-in (lecun_normal), biases 0. Dopamine draws DQN's from
+    a uniform distribution with Glorot's variance, DQN Zoo weights and biases uniformly with variance 1 / (3 fan-in).
+    """
+
+    features: int
+    size: int
+    stride: int = 1
+    padding: int = 0
+    dtype: Any = jnp.float32  # computed in; weights are float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """`[B, H, W, C]` to `[B, h, w, features]` with `h = (H + 2 padding - size) // stride + 1`."""
+        kernel = self.param("kernel", nn.initializers.lecun_normal(), (self.size, self.size, x.shape[3], self.features))
+        bias = self.param("bias", nn.initializers.zeros_init(), (self.features,))
+        x, kernel, bias = (value.astype(self.dtype) for value in (x, kernel, bias))
+        convolve = fastest_convolution(jax.default_backend())
+        return convolve(x, kernel, self.stride, self.padding) + bias[None, None, None]
+
+
+def max_pool(x: jax.Array) -> jax.Array:
+    """Maxima over windows of 3x3 every 2 pixels, `[B, H, W, C]` to `[B, ceil(H / 2), ceil(W / 2), C]`.
+
+    `nn.max_pool` with padding 'SAME', as maxima of slices, whose gradient is fast on CPU: it saves a quarter of the
+    gradient of the IMPALA torso.
+    """
+    for axis in (1, 2):
+        outputs = -(-x.shape[axis] // 2)
+        missing = 2 * outputs + 1 - x.shape[axis]  # 1 or 2 pixels
+        around = [(0, 0, 0)] * x.ndim
+        around[axis] = (missing // 2, missing - missing // 2, 0)
+        x = jax.lax.pad(x, jnp.array(-jnp.inf, x.dtype), around)
+        slices = [jax.lax.slice_in_dim(x, i, i + 2 * outputs - 1, 2, axis) for i in range(3)]
+        x = functools.reduce(jnp.maximum, slices)
+    return x

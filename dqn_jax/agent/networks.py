@@ -1,0 +1,132 @@
+"""Torsos and heads. A network is a flax Linen module used only through its pure `init` and `apply`."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from dqn_jax.agent.convolutions import Conv, max_pool
+
+Activation = Callable[[jax.Array], jax.Array]
+
+ACTIVATIONS: dict[str, Activation] = {
+    "relu": nn.relu,
+    "tanh": nn.tanh,
+    "gelu": nn.gelu,
+    "silu": nn.silu,
+}
+
+INITIALIZERS: dict[str, Callable[..., jax.Array]] = {
+    "lecun_normal": nn.initializers.lecun_normal(),
+    "glorot_uniform": nn.initializers.glorot_uniform(),
+    "he_normal": nn.initializers.he_normal(),
+}
+
+CONVOLUTIONS: dict[str, tuple[tuple[int, int, int], ...]] = {
+    "minatar": ((16, 3, 1),),
+    "dqn2013": ((16, 8, 4), (32, 4, 2)),
+    "nature": ((32, 8, 4), (64, 4, 2), (64, 3, 1)),
+}
+"""Torsos that are convolutions one after another: features, size and stride of each."""
+
+IMPALA_STAGES = (16, 32, 32)
+"""Features of the stages of the residual torso."""
+
+PIXEL_TORSOS = ("dqn2013", "nature", "impala")
+"""Torsos for camera images: bytes are scaled to 0..1. MinAtar's planes are 0 or 1 already."""
+
+
+def smallest_image(torso: str) -> int:
+    """The least height and width of an image from which all of the torso's convolutions give something."""
+    least = 1
+    for _, size, stride in reversed(CONVOLUTIONS.get(torso, ())):
+        least = (least - 1) * stride + size
+    return least
+
+
+def choose_torso(obs_shape: tuple[int, ...], obs_dtype: Any) -> str:
+    """What 'auto' stands for: nature for images of bytes large enough, minatar for others, else mlp.
+
+    Images are `[H, W, C]`, or `[H, W, C, frame_stack]`.
+    """
+    if len(obs_shape) not in (3, 4):
+        return "mlp"
+    pixels = jnp.dtype(obs_dtype) == jnp.uint8 and min(obs_shape[:2]) >= smallest_image("nature")
+    return "nature" if pixels else "minatar"
+
+
+class ImpalaStage(nn.Module):
+    """Convolution, max pool and two residual blocks: `[B, H, W, C]` to `[B, ceil(H / 2), ceil(W / 2), features]`."""
+
+    features: int
+    activate: Activation
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        conv = functools.partial(Conv, self.features, size=3, padding=1, dtype=self.dtype)
+        x = max_pool(conv()(x))
+        for _ in range(2):
+            block = conv()(self.activate(x))
+            x = x + conv()(self.activate(block))
+        return x
+
+
+class QNetwork(nn.Module):
+    """Observations to Q-values: `[B, *obs_shape]` to `[B, num_actions]`, float32.
+
+    torso "mlp" flattens the observation; the others are convolutions of `[H, W, C]` observations, or of
+    `[H, W, C, frame_stack]`, all frames' channels taken together: "minatar" of Young & Tian 2019 (arXiv 1903.03176),
+    "dqn2013" of Mnih et al. 2013 (arXiv 1312.5602), "nature" of Mnih et al. 2015 (Nature 518:529), "impala" the
+    residual one of Espeholt et al. 2018 (arXiv 1802.01561, figure 3, without the LSTM). `hidden` are the dense
+    layers behind any of them.
+    `dueling` splits the head into a value and an advantage stream, each with a last hidden layer of its
+    own: Wang et al. 2016 (arXiv 1511.06581), equation 9. `weight_init` is that of the dense layers.
+    `compute_dtype` is what all layers compute in; weights are float32.
+    """
+
+    num_actions: int
+    torso: str = "mlp"
+    hidden: tuple[int, ...] = (120, 84)
+    activation: str = "relu"
+    dueling: bool = False
+    weight_init: str = "lecun_normal"
+    compute_dtype: str = "float32"
+
+    @nn.compact
+    def __call__(self, obs: jax.Array) -> jax.Array:
+        """`[B, *obs_shape]` to `[B, num_actions]`."""
+        activate = ACTIVATIONS[self.activation]
+        dtype = jnp.dtype(self.compute_dtype)
+        dense = functools.partial(nn.Dense, kernel_init=INITIALIZERS[self.weight_init], dtype=dtype)
+        x = obs.astype(jnp.float32)
+        if self.torso in PIXEL_TORSOS and obs.dtype == jnp.uint8:
+            x = x / 255.0
+        x = x.astype(dtype)
+        if self.torso != "mlp":
+            x = x.reshape(*x.shape[:3], -1)
+        for features, size, stride in CONVOLUTIONS.get(self.torso, ()):
+            x = activate(Conv(features, size, stride, dtype=dtype)(x))
+        if self.torso == "impala":
+            for features in IMPALA_STAGES:
+                x = ImpalaStage(features, activate, dtype)(x)
+            x = activate(x)
+        x = x.reshape(x.shape[0], -1)
+        shared, last = (self.hidden[:-1], self.hidden[-1:]) if self.dueling else (self.hidden, ())
+        for width in shared:
+            x = activate(dense(width)(x))
+        if not self.dueling:
+            return dense(self.num_actions)(x).astype(jnp.float32)
+        streams = []
+        for outputs in (1, self.num_actions):
+            stream = x
+            for width in last:
+                stream = activate(dense(width)(stream))
+            streams.append(dense(outputs)(stream).astype(jnp.float32))
+        value, advantage = streams
+        return value + advantage - jnp.mean(advantage, axis=-1, keepdims=True)

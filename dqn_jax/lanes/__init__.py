@@ -1,0 +1,1 @@
+"""Agents at work: the loops of a lane, populations of lanes, evaluation."""

@@ -1,0 +1,248 @@
+"""Use what a run has learnt: evaluate it on new episodes, and film it."""
+
+from __future__ import annotations
+
+import functools
+import sys
+from pathlib import Path
+from typing import Any, Literal, NamedTuple, get_args
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from dqn_jax import convergence, devices, files, runs
+from dqn_jax.runs import (best)
+from dqn_jax.films import device as film
+from dqn_jax.films import write
+from dqn_jax.lanes import memory
+from dqn_jax.films import pool as pool_film
+from dqn_jax.runs import (checkpoint as checkpoints)
+from dqn_jax.config import ConfigError, check_seed
+from dqn_jax.lanes.device import Loop
+from dqn_jax.lanes.driver import AnyLoop, lane_shapes, loop_for, play_agents, rows_apart
+from dqn_jax.lanes.pool import PoolLoop
+from dqn_jax.prng import make_key
+from dqn_jax.runs.rows import without_rows
+from dqn_jax.types import Key, Obs, Params
+
+Which = Literal["last", "best"]
+
+
+class Agents(NamedTuple):
+    """The L agents of a run."""
+
+    settings: runs.RunSettings
+    loop: AnyLoop
+    params: Params  # online networks, leaves [L, ...]
+    which: Which
+    env_steps: np.ndarray  # [L], after which they were saved
+    eval_return: np.ndarray | None  # [L], of the evaluations that the best ones were chosen by
+
+    def describe(self, lane: int | None = None) -> str:
+        """Which they are, all or one of them, in words."""
+        steps = self.env_steps if lane is None else self.env_steps[lane : lane + 1]
+        return f"{self.which} checkpoint, after {best.describe(steps)}"
+
+
+def load_agents(run: Path, checkpoint: Which = "last") -> Agents:
+    """A run's agents from its newest whole checkpoint, or each seed's best by evaluation.
+
+    Raises:
+      ConfigError: if there is no run or no such checkpoint.
+    """
+    if checkpoint not in get_args(Which):
+        raise ConfigError(f"checkpoint: '{checkpoint}' is none of {', '.join(get_args(Which))}.")
+    devices.configure()
+    settings = runs.load_settings(run)
+    loop = loop_for(settings.config)
+    shapes = lane_shapes(loop, settings.seeds, settings.hparams)
+    if checkpoint == "best":
+        params, notes = _load_best(run, jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), shapes))
+        if notes["seeds"].tolist() != list(settings.seeds):
+            raise ConfigError(f"checkpoint: {best.path_of(run)} is of another run; use --checkpoint last.")
+        return Agents(settings, loop, params, checkpoint, notes["env_steps"], notes["eval_return"])
+    if rows_apart(loop, settings.config):
+        shapes = without_rows(shapes)  # to play, no replay is needed
+    saved = checkpoints.load(run, shapes, warn=lambda line: print(f"dqn-jax: {line}", file=sys.stderr))
+    if saved is None:
+        raise ConfigError(f"run: {run} has no whole checkpoint; train for longer or choose another run.")
+    env_steps = np.full(len(settings.seeds), saved.env_steps)
+    return Agents(settings, loop, saved.lanes.agent.params, checkpoint, env_steps, None)
+
+
+def agents_at(path: Path, checkpoint: Which = "last", trial: int | None = None) -> tuple[str, Agents]:
+    """The agents of the run at `path` or the newest below it, or of a sweep's winner; and whose they are, in words.
+
+    Args:
+      path: folder of a run or a sweep, or above one.
+      checkpoint: of a run, which networks.
+      trial: of a sweep, which of the confirmed trials (default: the winner).
+
+    Raises:
+      ConfigError: if there is neither, or what is asked is not kept.
+    """
+    from dqn_jax.sweep import winners  # slow to import, for the database under it
+
+    sweep = winners.find(path)
+    if sweep is None:
+        if trial is not None:
+            raise ConfigError(f"trial: {path} is no sweep; a run has one trial: leave it out.")
+        run = runs.find_run(path)
+        return str(run), load_agents(run, checkpoint)
+    if checkpoint != "last":
+        raise ConfigError("checkpoint: a sweep keeps its winners' networks only as their lanes left; leave it out.")
+    devices.configure()
+    winner = winners.load(sweep, trial)
+    agents = Agents(winner.settings, winner.loop, winner.params, checkpoint, winner.env_steps, winner.eval_return)
+    return f"{sweep}, trial {winner.trial} on held-out seeds, as its lanes left", agents
+
+
+def _load_best(run: Path, lane: Any) -> tuple[Params, dict[str, np.ndarray]]:
+    """The best networks of a run whose lanes have the shapes `lane`, and what is known of them."""
+    try:
+        return best.load(run, lane.agent.params)
+    except FileNotFoundError:
+        raise ConfigError(
+            f"checkpoint: {run} keeps no best networks (it was stopped before its first evaluation, or written by an "
+            "earlier dqn_jax); use --checkpoint last."
+        ) from None
+    except (OSError, ValueError) as error:
+        raise ConfigError(
+            f"checkpoint: {best.path_of(run)} is damaged ({error}); use --checkpoint last, or go on with the run by "
+            "--resume, which writes it again."
+        ) from error
+
+
+def evaluate_run(
+    path: Path,
+    *,
+    episodes: int,
+    epsilon: float | None,
+    eval_seed: int,
+    checkpoint: Which = "last",
+    trial: int | None = None,
+) -> dict[str, Any]:
+    """Returns of `episodes` new episodes for every seed of a run, or of a sweep's winner."""
+    check_seed("eval_seed", eval_seed)
+    if episodes < 1:
+        raise ConfigError(f"episodes: {episodes} is not possible; use 1 or more.")
+    if epsilon is not None and not 0.0 <= epsilon <= 1.0:
+        raise ConfigError(f"epsilon: {epsilon:g} is not possible; use a probability between 0 and 1.")
+    whose, agents = agents_at(path, checkpoint, trial)
+    settings, loop, params = agents.settings, agents.loop, agents.params
+    if epsilon is None:
+        epsilon = settings.config.eval_epsilon
+    memory.check_evaluation(loop, len(settings.seeds), episodes)
+    result = play_agents(loop, params, episodes=episodes, epsilon=epsilon, eval_seed=eval_seed)
+    returns = np.asarray(result.returns)
+    means = returns.mean(axis=1)
+    low, high = convergence.mean_interval(means)
+    return {
+        "run": whose,
+        "checkpoint": checkpoint,
+        "env_steps": agents.env_steps.tolist(),
+        "eval_seed": eval_seed,
+        # The best ones were chosen by their evaluations in training: on the same starts they would look too good.
+        "chosen_on_these_starts": checkpoint == "best" and eval_seed == settings.config.eval_seed,
+        "env": settings.config.env,
+        "episodes": episodes,
+        "epsilon": epsilon,
+        "seeds": list(settings.seeds),
+        "mean_return": means.tolist(),
+        "worst_return": returns.min(axis=1).tolist(),
+        "mean_length": np.asarray(result.lengths).mean(axis=1).tolist(),
+        "mean": float(means.mean()),
+        "interval95": [None if np.isnan(end) else float(end) for end in (low, high)],
+    }
+
+
+def median_lane(final_returns: Any) -> int:
+    """The lane with the median final evaluation (the lower of the middle two)."""
+    final = np.asarray(final_returns, np.float64)
+    return int(np.argsort(final)[(len(final) - 1) // 2])
+
+
+def can_draw(loop: AnyLoop) -> bool:
+    """Whether `film_policy` can film this loop's environment."""
+    return film.can_draw(loop.env) if isinstance(loop, Loop) else pool_film.can_draw(loop)
+
+
+def film_title(loop: AnyLoop, who: str) -> str:
+    """What is above a film of `who`."""
+    return f"{(loop.env.spec if isinstance(loop, Loop) else loop.spec).name}, {who}"
+
+
+def record_run(
+    path: Path,
+    output: Path,
+    *,
+    seed: int | None,
+    random: bool,
+    start: int,
+    q_values: bool,
+    checkpoint: Which = "last",
+    trial: int | None = None,
+) -> tuple[float, int, str]:
+    """Film one episode of an agent (or of a random policy) of a run, or of a sweep's winner.
+
+    Gives its return, the number of frames, and who.
+    """
+    check_seed("start", start)
+    write.check_suffix(output)
+    files.check_writable(output, "output")
+    if q_values and random:
+        raise ConfigError("q_values: a random policy has none; leave out one of the two.")
+    whose, agents = agents_at(path, checkpoint, trial)
+    settings, loop, params = agents.settings, agents.loop, agents.params
+    if seed is not None and seed not in settings.seeds:
+        raise ConfigError(f"seed: {whose} has no seed {seed}; it has {', '.join(map(str, settings.seeds))}.")
+    if not can_draw(loop):
+        raise ConfigError(
+            f"run: {settings.config.env} cannot be drawn; classic control, MinAtar, grids and what EnvPool renders can."
+        )
+    lane = settings.seeds.index(seed) if seed is not None else median_lane(_final_returns(Path(whose), agents))
+    own = None if random else jax.tree.map(lambda x: x[lane], params)
+    who = told = "random policy"
+    if not random:
+        who = f"seed {settings.seeds[lane]}"
+        told = f"{who}, {agents.describe(lane)}"
+        who += f", its best ({agents.env_steps[lane]:,} steps)" if checkpoint == "best" else ""
+    with files.clear_errors(output, "try again", "output"):
+        return *film_policy(loop, own, output, start=start, title=film_title(loop, who), q_values=q_values), told
+
+
+def _final_returns(run: Path, agents: Agents) -> np.ndarray:
+    """`[L]`, of each agent's evaluation in training, NaN where none is known."""
+    if agents.eval_return is not None:
+        return agents.eval_return
+    final = (runs.load_summary(run) or {}).get("final_eval_return") or []
+    return (
+        np.array(final, np.float64) if len(final) == len(agents.env_steps) else np.full(len(agents.env_steps), np.nan)
+    )
+
+
+def film_policy(
+    loop: AnyLoop, params: Params | None, output: Path, *, start: int, title: str, q_values: bool = False
+) -> tuple[float, int]:
+    """Film one episode (random, if `params` is None) from start `start`; gives return and frame count.
+
+    Agents are greedy, and in a pool explore as its evaluations do. `q_values` draws theirs beside the picture.
+    """
+    if isinstance(loop, PoolLoop):
+        game = pool_film.play(loop, params, start=start)
+        steps = pool_film.steps_shown(game, output)
+        drawn = pool_film.draw(loop, game, steps, title=title, q_values=q_values)
+        write.write_film(output, drawn, fps=pool_film.frames_per_second(loop))
+        return game.score, len(steps)
+
+    def choose(obs: Obs, key: Key) -> jax.Array:
+        if params is None:
+            return jax.random.randint(key, (obs.shape[0],), 0, loop.env.spec.num_actions, jnp.int32)
+        return jnp.argmax(loop.agent.q_values(params, obs), axis=-1)
+
+    values = functools.partial(loop.agent.q_values, params) if q_values and params is not None else None
+    episode = film.play(loop.env, choose, make_key(start), q_values=values)
+    frames = film.draw(loop.env, episode, title=title)
+    write.write_film(output, frames, fps=film.frames_per_second(loop.env))
+    return episode.episode_return, len(frames)

@@ -1,0 +1,184 @@
+"""Writes a run's files while it goes: tables, TensorBoard events, checkpoints, and the figures at the end."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from dqn_jax import convergence, files, report, runs
+from dqn_jax.runs import (checkpoint)
+from dqn_jax.runs.best import Best
+from dqn_jax.runs.checkpoint import Saved
+from dqn_jax.config import RunError
+from dqn_jax.lanes.history import History
+from dqn_jax.lanes.device import Loop
+from dqn_jax.lanes.driver import AnyLoop, AnyPopulation, rows_apart
+from dqn_jax.runs.play import can_draw, film_policy, film_title, median_lane
+from dqn_jax.runs.rows import RowFiles, without_rows
+from dqn_jax.types import Params
+
+_TAGS = {  # of TensorBoard, which groups them by what is before the slash
+    "eval_return": "eval/return",
+    "eval_length": "eval/length",
+    "train_return": "train/return",
+    "loss": "train/loss",
+    "td_error": "train/td_error",
+    "q_mean": "train/q_mean",
+    "epsilon": "train/epsilon",
+    "updates": "time/updates",
+    "episodes": "time/episodes",
+}
+
+
+class Recorder:
+    """The files of one run. Everything it writes can be written again from the history in a checkpoint."""
+
+    def __init__(
+        self,
+        run: Path,
+        settings: runs.RunSettings,
+        loop: AnyLoop,
+        population: AnyPopulation,
+        *,
+        save_episodes: bool = False,
+    ):
+        self.run = run
+        self._loop = loop
+        self._population = population
+        self._everyone = np.arange(len(settings.seeds))
+        apart = rows_apart(loop, settings.config)
+        self._rows = RowFiles(checkpoint.folder_of(run) / "rows", population) if apart else None
+        self.settings = settings
+        self.save_episodes = save_episodes
+        self._writers: list[Any] = []
+        self._events_written = 0
+        self._best_written = np.zeros(0, np.int64)  # environment steps of the best networks in the file
+
+    def provenance(self, warn: Callable[[str], None]) -> None:
+        """Write where the numbers come from; what was noted of an earlier part of the run stays."""
+        path = self.run / "provenance.json"
+        earlier = runs.load_provenance(self.run, warn)
+        kept = {runs.FRESH_GAMES: earlier[runs.FRESH_GAMES]} if runs.FRESH_GAMES in earlier else {}
+        files.write_json(path, {**runs.provenance_of(self.settings.seeds), **kept})
+
+    def chunk(self, history: History) -> None:
+        """Write the tables and events as of now."""
+        with files.clear_errors(self.run):
+            (self.run / "summary.json").unlink(missing_ok=True)  # of a run that has ended, and goes on now
+            self._tables(history)
+            self._events(history)
+
+    def checkpoint(self, env_steps: int, lanes: Any, history: History, best: Best) -> None:
+        """Save everything that going on needs (`lanes` as the population has them), then the best networks."""
+        saved = self._population.layout.fetch(lanes if self._rows is None else without_rows(lanes), self._everyone)
+        host = history.arrays() | best.arrays()
+        with files.clear_errors(self.run):
+            if self._rows is None:
+                checkpoint.save(self.run, env_steps, saved, host)
+            else:
+                before = self._rows.saved
+                self._rows.append(lanes, int(saved.replay[0]), self._everyone)
+                checkpoint.save(self.run, env_steps, saved, host)
+                self._rows.forget(before)  # the checkpoint before this one is kept too
+            self.best(best)
+
+    def best(self, best: Best) -> None:
+        """Write the best networks, where they have changed."""
+        if not np.array_equal(best.env_steps, self._best_written):
+            best.save(self.run, self.settings.seeds)
+            self._best_written = best.env_steps.copy()
+
+    def load(self, warn: Callable[[str], None]) -> Saved | None:
+        """What the run goes on from, as `checkpoint.load`."""
+        for folder in (self.run, checkpoint.folder_of(self.run), checkpoint.folder_of(self.run) / "rows"):
+            files.clear_unfinished(folder)
+        shapes = self._population.lane_shapes
+        if self._rows is None:
+            return checkpoint.load(self.run, shapes, warn)
+        rows = self._rows
+        loaded = checkpoint.load(
+            self.run, without_rows(shapes), warn, lambda lanes: rows.restore(lanes, self._everyone)
+        )
+        if loaded is None:
+            rows.clear()
+        return loaded
+
+    def finish(self, summary: dict[str, Any], history: History, params: Params, warn: Callable[[str], None]) -> None:
+        """Write the summary, the figure and, where the environment can be drawn, the median seed's film."""
+        with files.clear_errors(self.run):
+            self._tables(history)
+            runs.save_summary(self.run, summary)
+            if history.env_steps:
+                with files.atomic(self.run / "curve.png") as path:
+                    report.plot_runs(
+                        [report.RunData.of(self.settings, history.metrics_table(), summary, self.run)], path
+                    )
+            for writer in self._writers:
+                writer.close()
+            loop = self._loop
+            if not summary["complete"] or not history.env_steps:
+                return
+            if not can_draw(loop):
+                warn(f"no film: {self.settings.config.env} cannot be drawn; all else is written")
+            else:
+                lane = median_lane(summary["final_eval_return"])
+                own = jax.tree.map(lambda x: x[lane], params)
+                title = film_title(loop, f"seed {self.settings.seeds[lane]}")
+                # A game in a pool is long, and a video shows the whole of it at its own speed.
+                name = "film.gif" if isinstance(loop, Loop) else "film.mp4"
+                try:
+                    film_policy(loop, own, self.run / name, start=0, title=title)
+                except RunError as error:  # all else is written
+                    warn(str(error))
+
+    def _tables(self, history: History) -> None:
+        with files.atomic(self.run / "metrics.csv", durable=False) as path:
+            history.metrics_table().to_csv(path, index=False, float_format="%.7g")
+        if self.save_episodes:
+            with files.atomic(self.run / "episodes.csv", durable=False) as path:
+                history.episodes_table().to_csv(path, index=False, float_format="%.7g")
+
+    def _events(self, history: History) -> None:
+        """TensorBoard: a run for each seed, and of several one for their mean; a stock TensorBoard compares them.
+
+        The mean is over all seeds or there is none: over those that have a value it would not be comparable.
+        """
+        from tensorboardX import SummaryWriter  # slow to import
+
+        folder, seeds = self.run / "tensorboard", self.settings.seeds
+        if not self._writers:
+            # After a resume the events are written anew from the history: none twice, none missing.
+            shutil.rmtree(folder, ignore_errors=True)
+            names = [f"seed_{seed}" for seed in seeds] + (["mean"] if len(seeds) > 1 else [])
+            self._writers = [SummaryWriter(str(folder / name)) for name in names]
+        shares = _shares_converged(self.settings.criteria, history)
+        for chunk in range(self._events_written, len(history.env_steps)):
+            step = history.env_steps[chunk]
+            for reading, tag in _TAGS.items():
+                values = history.readings[reading][chunk]
+                for value, writer in zip([*values, values.mean()], self._writers, strict=False):
+                    if np.isfinite(value):
+                        writer.add_scalar(tag, float(value), step)
+            for criterion, share in shares.items():
+                if len(seeds) > 1:
+                    tag = re.sub(r"[^\w.]+", "_", criterion)  # TensorBoard allows no more
+                    self._writers[-1].add_scalar(f"converged/{tag}", share[chunk], step)
+            self._writers[-1].add_scalar("time/seconds", history.seconds[chunk], step)
+        self._events_written = len(history.env_steps)
+
+
+def _shares_converged(criteria: Sequence[str], history: History) -> dict[str, np.ndarray]:
+    """`[C]`, for each criterion the share of seeds that had met it by the end of each chunk."""
+    curves, ends = history.curves(), np.asarray(history.env_steps)
+    shares = {}
+    for name in criteria:
+        moments = [convergence.time_to(convergence.parse_criterion(name), curve) for curve in curves]
+        met = [np.inf if moment is None else moment.env_steps for moment in moments]
+        shares[name] = (np.array(met)[:, None] <= ends).mean(axis=0)
+    return shares

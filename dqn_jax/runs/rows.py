@@ -1,0 +1,126 @@
+"""The rows of replays on disk, appended as they come.
+
+Replays are by far the largest part of what a population is made of, and of them a chunk changes only the rows that it
+wrote: these go to files of their own, `rows-<from>-<to>.npz`, which are never written again.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from dqn_jax.runs.checkpoint import read_arrays, write_arrays
+from dqn_jax.config import Config, own_rhythm
+
+_ROWS_AT_ONCE = 512
+
+
+def appended(config: Config) -> bool:
+    """Whether rows can be appended: not where each lane has them at times of its own, or throws them away."""
+    return not own_rhythm(config) and not config.clear_replay
+
+
+def without_rows(lanes: Any) -> Any:
+    """The lanes of a population, placed or as shapes, with no more of their replays than the number of rows added."""
+    if isinstance(lanes, list):
+        return [without_rows(block) for block in lanes]
+    return lanes._replace(replay=lanes.replay.rows_added)
+
+
+@functools.partial(jax.jit, static_argnums=2)
+def _rows(storage: Any, first: jax.Array, count: int) -> Any:
+    """`[L, count, ...]`, rows of rings `[L, rows, ...]` from `first` on; one program for all places."""
+    return jax.tree.map(lambda x: jnp.take(x, (first + jnp.arange(count)) % x.shape[1], axis=1), storage)
+
+
+class RowFiles:
+    """Appends and restores the rows of a population's replays; zip's checksums tell damaged files.
+
+    Attributes:
+      saved: rows added, of those that are on disk.
+    """
+
+    def __init__(self, folder: Path, population: Any):
+        self.folder = folder
+        self.saved = 0
+        self._layout = population.layout
+        self._shapes = population.lane_shapes.replay
+        self.capacity = jax.tree.leaves(self._shapes.storage)[0].shape[1]
+
+    def append(self, population_lanes: Any, rows_added: int, lanes: np.ndarray) -> None:
+        """Write the rows added since the last time, up to `rows_added`, of the lanes `[n]` of the population's."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        count = min(_ROWS_AT_ONCE, self.capacity)
+
+        def read(row: int) -> Any:
+            first = jnp.int32(row)
+            if not isinstance(population_lanes, list):
+                return _rows(population_lanes.replay.storage, first, count)
+            wanted = set((lanes // self._layout.block_size).tolist())
+            return [
+                _rows(block.replay.storage, first, count) if b in wanted else None
+                for b, block in enumerate(population_lanes)
+            ]
+
+        for row in range(max(self.saved, rows_added - self.capacity), rows_added, count):
+            fetched = self._layout.fetch(read(row), lanes)
+            arrays = {f"leaf{i:04d}": leaf[:, : rows_added - row] for i, leaf in enumerate(jax.tree.leaves(fetched))}
+            path = self.folder / f"rows-{row:012d}-{min(row + count, rows_added):012d}.npz"
+            write_arrays(path, {"lanes": lanes, **arrays})
+        self.saved = rows_added
+
+    def restore(self, without: Any, lanes: np.ndarray) -> Any:
+        """The lanes `[n]` whole again, on the host, from what `without_rows` left of them.
+
+        Rows beyond, written just before a kill, are deleted: environments of a pool do not go that way again.
+
+        Raises:
+          ValueError: if files are damaged or gone.
+        """
+        saved = int(without.replay[0])
+        storage, structure = jax.tree.flatten(self._shapes.storage)
+        restored = [np.zeros((len(lanes), *leaf.shape[1:]), leaf.dtype) for leaf in storage]
+        oldest = reached = max(0, saved - self.capacity)
+        for path in sorted(self.folder.glob("rows-*.npz")):
+            first, last = _bounds(path)
+            if last <= reached or first >= saved:
+                continue
+            if first > reached:
+                break
+            arrays = read_arrays(path)
+            begin, reached = max(first, oldest), min(last, saved)
+            own = np.searchsorted(arrays["lanes"], lanes)  # whoever is at work now was so then
+            places = np.arange(begin, reached) % self.capacity
+            for i, leaf in enumerate(restored):
+                leaf[:, places] = arrays[f"leaf{i:04d}"][own, begin - first : reached - first]
+        if reached < saved:
+            raise ValueError("rows are missing")
+        self.saved = saved
+        self._delete(lambda first, last: first >= saved)
+        replay = self._shapes._replace(storage=jax.tree.unflatten(structure, restored), rows_added=without.replay)
+        return without._replace(replay=replay)
+
+    def forget(self, rows_added: int) -> None:
+        """Delete what replays no longer hold once so many rows have been added."""
+        self._delete(lambda first, last: last <= rows_added - self.capacity)
+
+    def clear(self) -> None:
+        """Delete all: what is saved next begins at the first row."""
+        self.saved = 0
+        self._delete(lambda first, last: True)
+
+    def _delete(self, chosen: Callable[[int, int], bool]) -> None:
+        for path in self.folder.glob("rows-*.npz"):
+            if chosen(*_bounds(path)):
+                path.unlink()
+
+
+def _bounds(path: Path) -> tuple[int, int]:
+    first, last = path.stem.split("-")[1:]
+    return int(first), int(last)

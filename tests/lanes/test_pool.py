@@ -1,0 +1,575 @@
+"""The loop over a pool: what it acts on, stores, learns from and reports, with real games of EnvPool."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import signal
+import subprocess
+import sys
+import weakref
+
+import jax
+import numpy as np
+import pandas as pd
+import pytest
+
+import dqn_jax
+from dqn_jax.cli.main import main
+from dqn_jax.config import Config, ConfigError, HParams
+from dqn_jax.devices import host_device
+from dqn_jax.envs import make_pool
+from dqn_jax.lanes import pool as pool_loop
+from dqn_jax.lanes import pool_population
+from dqn_jax.lanes.pool import make_pool_loop
+from dqn_jax.lanes.pool_population import PoolPopulation
+from dqn_jax.lanes.population import stack_hparams
+from dqn_jax.prng import key_data
+from dqn_jax.runs.recorder import Recorder
+
+# Episodes of CartPole under a random policy end every 20 steps or so; 7 updates do not divide anything.
+CARTPOLE = Config(
+    env="envpool:CartPole-v1",
+    hidden=(8,),
+    num_envs=4,
+    batch_size=8,
+    replay_capacity=400,
+    min_replay=50,
+    train_every=7,
+    updates_per_train=2,
+    n_step=3,
+    total_steps=600,
+    eval_every=180,
+    eval_episodes=3,
+    pool_threads=1,
+)
+PONG = Config(
+    env="Pong-v5",
+    torso="dqn2013",
+    hidden=(8,),
+    frame_size=36,
+    frame_stack=3,
+    action_repeat=4,
+    num_envs=2,
+    batch_size=4,
+    replay_capacity=300,
+    min_replay=20,
+    train_every=4,
+    total_steps=120,
+    eval_every=50,
+    eval_episodes=2,
+    max_episode_steps=80,
+    reward_clip=1.0,
+    pool_threads=1,
+)
+
+
+class Spy:
+    """A pool that notes what passes through it."""
+
+    def __init__(self, pool, log):
+        self._pool, self.log = pool, log
+        self.spec, self.frame_shape, self.close = pool.spec, pool.frame_shape, pool.close
+
+    def reset(self):
+        output = self._pool.reset()
+        self.log.append(("recv", output))
+        return output
+
+    def recv(self):
+        output = self._pool.recv()
+        self.log.append(("recv", output))
+        return output
+
+    def send(self, actions):
+        self.log.append(("send", np.array(actions)))
+        self._pool.send(actions)
+
+
+@pytest.fixture
+def log(monkeypatch):
+    """All that passes through the pools of training, and when something is learnt."""
+    noted = []
+
+    def spied(config, num_envs, seed, *, evaluation=False):
+        pool = make_pool(config, num_envs, seed, evaluation=evaluation)
+        return pool if evaluation else Spy(pool, noted)
+
+    monkeypatch.setattr(pool_population, "make_pool", spied)
+    return noted
+
+
+def population_of(config, seeds, hparams=HParams(epsilon_decay_steps=400)):  # noqa: B008 - immutable
+    population = PoolPopulation(make_pool_loop(config), hparams, len(seeds))
+    placed = population.layout.place(stack_hparams(hparams, len(seeds)))
+    return population, placed, population.start(seeds, hparams)
+
+
+@pytest.mark.parametrize(
+    ("config", "block_size"),
+    [(CARTPOLE, 1), (CARTPOLE, 2), (PONG, 1), (PONG, 2), (dataclasses.replace(PONG, frame_stack=1), 1)],
+    ids=["vectors", "vectors-2", "pixels", "pixels-2", "grey-alone"],
+)
+def test_the_replay_holds_what_the_pool_gave_and_the_actions_it_got(config, block_size, log):
+    config = dataclasses.replace(config, lane_block=block_size)
+    population, placed, (lanes, _) = population_of(config, [3, 5])
+    lanes, _ = population.chunk(population.loop.warmup_steps, lanes, placed, np.arange(2))
+    pools = 2 // block_size
+    assert [what for what, _ in log] == ["recv", "send"] * (len(log) // 2)
+    passed = log[::2], log[1::2]
+    count = (population.loop.warmup_steps + population.loop.steps_per_chunk) // config.num_envs
+    assert [len(notes) for notes in passed] == [count * pools] * 2
+    state = population.layout.fetch(lanes, np.arange(2))
+    for lane in (0, 1):
+        outputs, actions = ([x for _, x in notes[lane // block_size :: pools]] for notes in passed)
+        own = slice(lane % block_size * config.num_envs, (lane % block_size + 1) * config.num_envs)
+        assert state.replay.rows_added[lane] == count
+        for name in ("frame", "reward", "terminated", "truncated", "first"):
+            stored = getattr(state.replay.storage, name)[lane][:count]
+            np.testing.assert_array_equal(stored, np.stack([getattr(output, name)[own] for output in outputs]))
+        np.testing.assert_array_equal(
+            state.replay.storage.action[lane][:count], np.stack([sent[own] for sent in actions])
+        )
+        assert any(output.first[1:].any() for output in outputs[1:])  # games ended and began
+        assert len({tuple(sent) for sent in actions}) > 2
+
+
+@pytest.mark.parametrize(("config", "seeds"), [(CARTPOLE, [3, 5]), (PONG, [3])], ids=["vectors", "pixels"])
+def test_asynchronously_each_environment_fills_a_ring_of_its_own(config, seeds, log):
+    config = dataclasses.replace(config, num_envs=5, pool_batch=3, pool_threads=2)
+    everyone = np.arange(len(seeds))
+    population, placed, (lanes, warmup) = population_of(config, seeds)
+    loop = population.loop
+    assert loop.warmup_steps % 3 == loop.steps_per_chunk % 3 == 0
+    assert warmup.episode_return.shape == (len(seeds), loop.warmup_steps // 3, 3)
+    lanes, metrics = population.chunk(loop.warmup_steps, lanes, placed, everyone)
+    steps = loop.warmup_steps + loop.steps_per_chunk
+    assert metrics.updates[0, -1] == loop.steps_per_chunk // config.train_every * config.updates_per_train
+    assert np.all(np.isfinite(metrics.loss))
+    state = population.layout.fetch(lanes, everyone)
+    for lane in everyone:
+        outputs, actions = ([x for _, x in notes[lane :: len(seeds)]] for notes in (log[::2], log[1::2]))
+        counts = np.zeros(5, int)
+        for output, sent in zip(outputs, actions, strict=True):
+            at = lane, counts[output.env_id], output.env_id
+            for name in ("frame", "reward", "terminated", "truncated", "first"):
+                np.testing.assert_array_equal(
+                    getattr(state.replay.storage, name)[at].squeeze(), getattr(output, name).squeeze()
+                )
+            np.testing.assert_array_equal(state.replay.storage.action[at], sent)
+            counts[output.env_id] += 1
+        np.testing.assert_array_equal(state.replay.rows_added[lane], counts)
+        assert counts.sum() == steps
+        assert len(set(counts)) > 1  # or nothing was asynchronous
+        # What it acted on last are the newest frames of each, at its own pace.
+        newest = state.replay.storage.frame[lane, counts - 1, np.arange(5)]
+        np.testing.assert_array_equal(state.obs[lane][..., -1] if config.frame_stack > 1 else state.obs[lane], newest)
+
+
+def test_a_pool_that_waits_for_all_its_environments_is_not_asynchronous():
+    def numbers(config):
+        population, placed, (lanes, _) = population_of(config, [1])
+        lanes, metrics = population.chunk(population.loop.warmup_steps, lanes, placed, np.arange(1))
+        return metrics, population.layout.fetch(lanes, np.arange(1)).agent
+
+    jax.tree.map(np.testing.assert_array_equal, numbers(CARTPOLE), numbers(dataclasses.replace(CARTPOLE, pool_batch=4)))
+
+
+@pytest.mark.parametrize(
+    ("config", "seeds"),
+    [(CARTPOLE, [3, 5]), (dataclasses.replace(CARTPOLE, lane_block=2), [3, 5]), (PONG, [3])],
+    ids=["vectors", "a block of two", "pixels"],
+)
+def test_a_replay_in_the_memory_of_the_host_gives_the_same_numbers(config, seeds):
+    everyone = np.arange(len(seeds))
+
+    def numbers(config):
+        population, placed, (lanes, warmup) = population_of(config, seeds)
+        lanes, metrics = population.chunk(population.loop.warmup_steps, lanes, placed, everyone)
+        state = population.layout.fetch(lanes, everyone)
+        again = population.layout.place(state)
+        assert metrics.updates[0, -1] > 10
+        for blocks in (lanes, again):
+            for block, lane in enumerate(blocks):
+                own, host = population.layout.device_of(block), jax.devices("cpu")[0]
+                assert lane.replay.storage.frame.device == (host if config.replay_memory == "host" else own)
+                assert {x.device for x in jax.tree.leaves(lane._replace(replay=()))} == {own}
+        return state.replay, (warmup, metrics, state._replace(key=key_data(state.key)))
+
+    (rows, rest), (rows_there, rest_there) = numbers(config), numbers(dataclasses.replace(config, replay_memory="host"))
+    jax.tree.map(np.testing.assert_array_equal, rows, rows_there)
+    rounding = 1e-5 if config.lane_block == 2 else 0.0  # batched, XLA compiles otherwise
+    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rounding, rounding), rest, rest_there)
+
+
+@pytest.mark.parametrize(("min_replay", "warmup_steps"), [(0, 18), (17, 18), (18, 18), (19, 21)])
+def test_learning_waits_until_some_environment_has_a_whole_window(min_replay, warmup_steps):
+    """Five environments with three rows each, which make no window of four, are 15 rows; the next step makes one."""
+    config = dataclasses.replace(CARTPOLE, num_envs=5, pool_batch=3, min_replay=min_replay)
+    assert make_pool_loop(config).warmup_steps == warmup_steps
+
+
+def test_training_happens_while_the_pool_steps(log, monkeypatch):
+    population, placed, (lanes, _) = population_of(CARTPOLE, [0])
+    learn = population.learn
+    monkeypatch.setattr(population, "learn", lambda *a: log.append(("learn", a[1])) or learn(*a))
+    log.clear()
+    lanes, metrics = population.chunk(population.loop.warmup_steps, lanes, placed, np.arange(1))
+    order = [what for what, _ in log]
+    places = [i for i, what in enumerate(order) if what == "learn"]
+    assert places
+    assert all(order[i - 1] == "send" for i in places)
+    assert all(order[i + 1] == "recv" for i in places if i + 1 < len(order))
+    # As often as the steps since the warm-up cross a multiple of train_every, whatever divides what.
+    steps = population.loop.steps_per_chunk
+    assert sum(n for what, n in log if what == "learn") == steps // CARTPOLE.train_every
+    assert metrics.updates[0, -1] == steps // CARTPOLE.train_every * CARTPOLE.updates_per_train
+    state = population.layout.fetch(lanes, np.arange(1))
+    assert state.agent.updates[0] == metrics.updates[0, -1]
+    np.testing.assert_array_equal(metrics.updates[0], np.sort(metrics.updates[0]))
+
+
+def test_what_is_logged_are_whole_raw_games(log):
+    config = PONG.__class__(**{**vars(PONG), "reward_scale": 0.1, "eval_every": 200, "total_steps": 220})
+    population, placed, (lanes, _) = population_of(config, [1])
+    log.clear()
+    _, metrics = population.chunk(population.loop.warmup_steps, lanes, placed, np.arange(1))
+    outputs = [output for what, output in log if what == "recv"]
+    over = np.stack([output.game_over for output in outputs])
+    assert over.sum() >= 4
+    np.testing.assert_array_equal(~np.isnan(metrics.episode_return[0]), over)
+    raw = np.stack([output.episode_return for output in outputs])
+    np.testing.assert_array_equal(metrics.episode_return[0][over], raw[over])
+    assert metrics.eval_lengths.tolist() == [[80, 80]]  # frames, up to the cap
+
+
+def test_a_seed_does_not_depend_on_its_neighbours():
+    def numbers(seeds, lane, block_size=1):
+        config = dataclasses.replace(CARTPOLE, lane_block=block_size)
+        population, placed, (lanes, warmup) = population_of(config, seeds)
+        lanes, metrics = population.chunk(population.loop.warmup_steps, lanes, placed, np.arange(len(seeds)))
+        state = population.layout.fetch(lanes, np.array([lane]))
+        own = jax.tree.map(lambda x: np.asarray(x)[[lane]], (warmup, metrics))
+        return *own, state.agent, state.replay
+
+    alone, together = numbers([7], 0), numbers([2, 7, 4], 1)
+    jax.tree.map(np.testing.assert_array_equal, alone, together)
+    other = numbers([8], 0)
+    assert not np.array_equal(alone[3].storage.frame, other[3].storage.frame)
+    # Under one `vmap`, and in a block that is filled up: the same but for rounding, which acting does not see here.
+    batched = numbers([2, 4, 7], 2, block_size=2)
+    np.testing.assert_array_equal(alone[3].storage.action, batched[3].storage.action)
+    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, atol=1e-5), alone[:3], batched[:3])
+
+
+@pytest.mark.parametrize("block_size", [1, 2])
+def test_lanes_that_have_left_cost_nothing_and_change_nothing(block_size, log):
+    config = dataclasses.replace(CARTPOLE, lane_block=block_size)
+
+    def rest_of(active):
+        population, placed, (lanes, _) = population_of(config, [1, 2, 3])
+        steps = population.loop.warmup_steps
+        lanes, _ = population.chunk(steps, lanes, placed, np.arange(3))
+        log.clear()
+        lanes, metrics = population.chunk(steps + population.loop.steps_per_chunk, lanes, placed, active)
+        state = population.layout.fetch(lanes, active)
+        population.close()
+        assert population.pools == {}
+        return len(log), population.layout.fetch(metrics, active), state.agent, state.replay
+
+    passed, *whole = rest_of(np.array([0, 1, 2]))
+    blocks = {1: 3, 2: 2}[block_size]
+    for active in (np.array([2]), np.array([0, 2])):
+        fewer, *rest = rest_of(active)
+        assert fewer == passed * len(np.unique(active // block_size)) // blocks
+        for part, kept in zip(whole, rest, strict=True):
+            jax.tree.map(lambda x, y, own=active: np.testing.assert_array_equal(x[own], y), part, kept)
+
+
+def test_without_an_update_nothing_has_diverged():
+    config = Config(**{**vars(CARTPOLE), "train_every": 1_000})
+    population, placed, (lanes, _) = population_of(config, [0])
+    _, metrics = population.chunk(population.loop.warmup_steps, lanes, placed, np.arange(1))
+    assert metrics.finite.tolist() == [True]
+    assert np.isnan(metrics.loss).all()
+    assert metrics.updates[0, -1] == 0
+
+
+def test_exploration_follows_the_schedule():
+    _, _, (_, warmup) = population_of(CARTPOLE, [0, 1])
+    steps = 4 * np.arange(warmup.epsilon.shape[1])
+    np.testing.assert_allclose(warmup.epsilon[0], 1 - 0.95 * steps / 400, rtol=1e-6)
+
+
+def test_an_asynchronous_run_is_saved_and_resumed(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys.modules["dqn_jax.training"], "_CHECKPOINT_SHARE", 1e9)
+    config = dataclasses.replace(CARTPOLE, num_envs=5, pool_batch=3, pool_threads=2, replay_memory="host")
+    asked = {name: value for name, value in vars(config).items() if name != "env"} | {
+        "seeds": 2,
+        "out": tmp_path / "run",
+    }
+    half = dqn_jax.train(CARTPOLE.env, **asked | {"total_steps": 300})
+    result = dqn_jax.train(CARTPOLE.env, resume=True, warn=lambda line: None, **asked)
+    assert result.history.env_steps == [51 + 180 * chunk for chunk in (1, 2, 3, 4)]
+    assert result.history.episodes_table()["env_steps"].max() <= 51 + 720
+    np.testing.assert_array_equal(result.history.reading("loss")[:, :2], half.history.reading("loss"))
+    assert result.summary["updates"] == [4 * 180 // 7 * 2] * 2
+
+
+def test_a_run_is_trained_saved_resumed_and_evaluated(tmp_path, monkeypatch, capsys):
+    asked = {name: value for name, value in vars(CARTPOLE).items() if name != "env"} | {"eval_epsilon": 0.3}
+    calls = []
+    monkeypatch.setattr(sys.modules["dqn_jax.training"], "_CHECKPOINT_SHARE", 1e9)  # after every chunk
+
+    def stop_after_two(progress):
+        if progress.phase in ("compile", "train"):
+            calls.append(progress)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+
+    run = tmp_path / "run"
+    with pytest.raises(KeyboardInterrupt):
+        dqn_jax.train(CARTPOLE.env, seeds=2, out=run, criteria=("eval>=1",), on_progress=stop_after_two, **asked)
+    warnings = []
+    result = dqn_jax.train(
+        CARTPOLE.env, seeds=2, out=run, criteria=("eval>=1",), resume=True, warn=warnings.append, **asked
+    )
+    assert warnings == ["emulators cannot be saved: going on in fresh games, with all else as it was"]
+    provenance = json.loads((run / "provenance.json").read_text())
+    assert provenance["fresh_games_after_env_steps"] == [calls[-1].env_steps]
+    whole = dqn_jax.train(CARTPOLE.env, seeds=2, criteria=("eval>=1",), **asked)
+    assert result.summary["env_steps"] == whole.summary["env_steps"]
+    assert result.summary["updates"] == whole.summary["updates"]
+    before = len([steps for steps in whole.history.env_steps if steps <= calls[-1].env_steps])
+    assert before == 2
+    np.testing.assert_array_equal(
+        result.history.reading("eval_return")[:, :before], whole.history.reading("eval_return")[:, :before]
+    )
+    assert result.converged.all()
+    capsys.readouterr()
+    assert main(["evaluate", str(run), "--episodes", "3", "--json"]) == 0
+    played = json.loads(capsys.readouterr().out)
+    assert played["epsilon"] == 0.3  # as in the run's own evaluations
+    assert np.shape(played["mean_return"]) == (2,)
+    assert min(played["mean_length"]) >= 8
+    assert (run / "film.mp4").stat().st_size > 5_000
+
+
+def test_progress_is_told_within_chunks_too(monkeypatch):
+    monkeypatch.setattr(pool_population, "_SECONDS_BETWEEN", 0.0)
+    asked = {name: value for name, value in vars(CARTPOLE).items() if name != "env"} | {"total_steps": 230}
+    told = []
+    dqn_jax.train(CARTPOLE.env, seeds=2, criteria=(), on_progress=told.append, **asked)
+    games = [progress.games for progress in told if progress.phase == "evaluate"]
+    assert {total for _, total in games} == {6}  # of two seeds
+    assert [ended for ended, _ in games] == sorted(ended for ended, _ in games)
+    told = [progress for progress in told if progress.phase != "evaluate"]
+    assert [progress.env_steps for progress in told] == [0, *range(4, 56, 4), *range(56, 236, 4), 232]
+    assert [progress.phase for progress in told] == ["compile", *["step"] * 58, "train"]
+    assert all(progress.seconds > 0 and progress.lane_steps_per_second > 0 for progress in told[1:])
+    assert [progress.share_done for progress in told[1:-1]] == [steps / 232 for steps in range(4, 236, 4)]
+
+
+def test_what_a_run_goes_on_from_is_not_kept_beside_it(tmp_path, monkeypatch):
+    asked = {name: value for name, value in vars(CARTPOLE).items() if name != "env"} | {"seeds": 1}
+    dqn_jax.train(CARTPOLE.env, out=tmp_path, **asked | {"total_steps": 200})
+    load, loaded = Recorder.load, []
+
+    def noted(recorder, warn):
+        steps, lanes, history = load(recorder, warn)
+        loaded.append(weakref.ref(lanes.replay.storage.frame))
+        return steps, lanes, history
+
+    monkeypatch.setattr(Recorder, "load", noted)
+    kept = []
+    dqn_jax.train(
+        CARTPOLE.env,
+        out=tmp_path,
+        resume=True,
+        warn=lambda line: None,
+        on_progress=lambda progress: kept.append([array() is not None for array in loaded]),
+        **asked,
+    )
+    assert len(loaded) == 1
+    assert kept[-1] == [False]
+
+
+def test_a_run_that_lost_its_rows_begins_again_and_is_saved_anew(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys.modules["dqn_jax.training"], "_CHECKPOINT_SHARE", 0.0)  # after the first chunk and the last
+    asked = {name: value for name, value in vars(CARTPOLE).items() if name != "env"} | {"out": tmp_path / "run"}
+    dqn_jax.train(CARTPOLE.env, seeds=1, **asked)
+    for path in (tmp_path / "run" / "checkpoints" / "rows").iterdir():
+        path.write_bytes(b"damaged")
+    monkeypatch.setattr(sys.modules["dqn_jax.training"], "_CHECKPOINT_SHARE", 1e9)  # after every chunk
+    asked |= {"seeds": 1, "resume": True}
+    warnings = []
+    begun = dqn_jax.train(CARTPOLE.env, warn=warnings.append, **asked | {"total_steps": 400})
+    assert ["is damaged" in line for line in warnings] == [True, True, False]
+    assert warnings[-1] == "there is no whole checkpoint to go on from: starting at the beginning"
+    result = dqn_jax.train(CARTPOLE.env, warn=warnings.append, **asked)
+    assert warnings[3:] == ["emulators cannot be saved: going on in fresh games, with all else as it was"]
+    np.testing.assert_array_equal(result.history.reading("loss")[:, :2], begun.history.reading("loss"))
+    dqn_jax.train(CARTPOLE.env, warn=warnings.append, **asked)
+    assert len(warnings) == 4  # nothing was left to play
+    provenance = json.loads((tmp_path / "run" / "provenance.json").read_text())
+    assert provenance["fresh_games_after_env_steps"] == [begun.summary["env_steps"]]
+
+
+KILLED = """
+import sys
+import dqn_jax
+def on_progress(progress):
+    if progress.phase in ("compile", "train"):
+        print(progress.env_steps, flush=True)
+sys.modules["dqn_jax.training"]._CHECKPOINT_SHARE = 1e9
+dqn_jax.train("Pong-v5", seeds=1, out={out!r}, criteria=(), on_progress=on_progress, **{asked!r})
+"""
+
+
+def test_a_run_of_games_that_is_killed_goes_on_with_all_that_was_saved(tmp_path):
+    asked = {name: value for name, value in vars(PONG).items() if name != "env"} | {"total_steps": 100_000}
+    run, warnings = tmp_path / "run", []
+    code = KILLED.format(out=str(run), asked=asked)
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert [process.stdout.readline() for _ in range(3)] == ["0\n", "70\n", "120\n"]
+        process.kill()  # while it plays and learns
+    assert process.returncode == -signal.SIGKILL
+    before = pd.read_csv(run / "metrics.csv")
+    asked["total_steps"] = int(before["env_steps"].max()) + 50
+    result = dqn_jax.train("Pong-v5", seeds=1, out=run, criteria=(), resume=True, warn=warnings.append, **asked)
+    (saved,) = json.loads((run / "provenance.json").read_text())["fresh_games_after_env_steps"]
+    assert 120 <= saved >= before["env_steps"].max() - 50  # all but a chunk that was about to be saved
+    assert "emulators cannot be saved: going on in fresh games, with all else as it was" in warnings
+    after = pd.read_csv(run / "metrics.csv")
+    kept = (before["env_steps"] <= saved).sum()
+    pd.testing.assert_frame_equal(after[:kept], before[:kept])
+    assert after["env_steps"].tolist() == list(range(70, asked["total_steps"] + 1, 50))
+    assert result.summary["updates"] == [(asked["total_steps"] - 20) // 4]
+    assert result.summary["complete"]
+
+
+@pytest.mark.parametrize("method", ["send", "recv"])
+def test_an_environment_that_fails_while_it_is_played_ends_the_run_in_one_line(method, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(sys.modules["dqn_jax.training"], "_CHECKPOINT_SHARE", 1e9)
+    options = "--hidden 8 --num-envs 4 --batch-size 8 --replay-capacity 400 --min-replay 50 --total-steps 460"
+    options += f" --eval-every 200 --eval-episodes 3 --seeds 1 --pool-threads 1 --out {tmp_path / 'run'}"
+    arguments = ["train", CARTPOLE.env, *options.split()]
+    calls = []
+
+    def failing(config, num_envs, seed, *, evaluation=False):
+        pool = make_pool(config, num_envs, seed, evaluation=evaluation)
+        if not evaluation:
+            real = getattr(pool._env, method)
+
+            def fail(*given):
+                calls.append(method)
+                if len(calls) > 80:  # in the second chunk
+                    raise RuntimeError("an emulator died\nwith more to say")
+                return real(*given)
+
+            monkeypatch.setattr(pool._env, method, fail)
+        return pool
+
+    with monkeypatch.context() as patch:
+        patch.setattr(pool_population, "make_pool", failing)
+        assert main(arguments) == 1
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.splitlines()[-1] == "dqn-jax: env: EnvPool failed at envpool:CartPole-v1: an emulator died."
+    assert "Traceback" not in err
+    saved = pd.read_csv(tmp_path / "run" / "metrics.csv")
+    assert saved["env_steps"].tolist() == [252]
+    assert main([*arguments, "--resume"]) == 0
+    resumed = pd.read_csv(tmp_path / "run" / "metrics.csv")
+    assert resumed["env_steps"].tolist() == [252, 452, 652]
+    pd.testing.assert_frame_equal(resumed[:1], saved)
+
+
+def test_pixels_train_from_the_command_line_under_a_protocol(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    small = (
+        "--num-envs 2 --torso dqn2013 --hidden 8 --frame-size 36 --batch-size 4 --replay-capacity 300 --min-replay 20"
+    )
+    small += " --total-steps 60 --eval-every 40 --eval-episodes 1 --max-episode-steps 80 --seeds 1 --pool-threads 1"
+    assert main(["train", "pong", "--protocol", "dopamine", *small.split(), "--out", "run"]) == 0
+    out, err = capsys.readouterr()
+    assert err.startswith("dopamine: sticky actions")
+    assert "sticky_actions 0.25" in err
+    settings = json.loads((tmp_path / "run" / "config.json").read_text())["config"]
+    assert (settings["sticky_actions"], settings["life_loss"], settings["eval_epsilon"]) == (0.25, "ignore", 0.001)
+    assert settings["max_episode_steps"] == 80  # an option given beside the protocol counts
+    assert "eval>=-3.05" in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "names"),
+    [
+        ("pong --protocol natur", ["protocol", "Did you mean 'nature'"]),
+        ("cartpole --protocol nature", ["protocol", "Atari"]),
+        ("pong --sampling latest", ["sampling", "pool"]),
+        ("pong --train-unit episodes", ["train_unit", "pool"]),
+        ("pong --frame-size 20", ["torso", "nature", "36"]),
+        ("pongg", ["'pongg'", "Did you mean"]),
+        ("envpool:CartPole-v9", ["CartPole-v9"]),
+        ("pong --pool-options difculty 1", ["pool_options", "difficulty"]),
+        ("cartpole --n-step 3", ["n_step", "pool"]),
+        ("cartpole --pool-batch 3", ["pool_batch", "pool"]),
+        ("cartpole --replay-memory host", ["replay_memory", "pool"]),
+        ("pong --pool-batch 9", ["pool_batch", "1 to num_envs 8"]),
+        ("Snake-v1", ["obs_key", "grid"]),
+        ("MiniGrid-Empty-5x5-v0 --torso nature", ["torso", "[7, 7, 3]"]),
+    ],
+)
+def test_bad_input_is_one_line(arguments, names, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(["train", *arguments.split()]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith("dqn-jax: ")
+    assert err.count("\n") == 1
+    for name in names:
+        assert name in err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_replay_larger_than_memory_says_what_fits(tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr(pool_population, "free_memory", lambda devices: asked.append(list(devices)) or 100_000)
+    with pytest.raises(
+        ConfigError, match=r"replay_capacity: 300 .* 2 seeds take [\d.]+ kB, .* 100 kB .* about \d+ fit"
+    ):
+        PoolPopulation(make_pool_loop(PONG), HParams(), 2)
+    with pytest.raises(ConfigError, match="replay_capacity: 300"):
+        PoolPopulation(make_pool_loop(dataclasses.replace(PONG, replay_memory="host")), HParams(), 2)
+    assert asked == [jax.local_devices()[:2], jax.devices("cpu")[:1]]
+    with pytest.raises(ConfigError, match="replay_capacity: 300"):
+        dqn_jax.train(
+            PONG.env, seeds=1, out=tmp_path, **{name: value for name, value in vars(PONG).items() if name != "env"}
+        )
+    assert not list(tmp_path.iterdir())  # the same folder may be named again
+
+
+def test_a_block_that_is_filled_up_needs_the_memory_of_all_its_lanes(monkeypatch):
+    one = PoolPopulation(make_pool_loop(PONG), HParams(), 1).lane_shapes.replay
+    size = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(one))
+    monkeypatch.setattr(pool_population, "free_memory", lambda devices: 2 * size)
+    PoolPopulation(make_pool_loop(dataclasses.replace(PONG, lane_block=2)), HParams(), 1)
+    with pytest.raises(ConfigError, match="replay_capacity: 300"):
+        PoolPopulation(make_pool_loop(dataclasses.replace(PONG, lane_block=3)), HParams(), 1)
+
+
+def test_without_a_cpu_device_frames_cannot_be_kept_in_the_hosts_memory(monkeypatch):
+    def devices(backend=None):
+        raise RuntimeError("Unknown backend cpu")
+
+    monkeypatch.setattr(jax, "devices", devices)
+    with pytest.raises(ConfigError, match="replay_memory: jax has no CPU"):
+        host_device()
+
+
+def test_what_only_the_device_has_is_refused():
+    for field, value in (("clear_replay", True), ("freeze_when", "train5>1"), ("total_episodes", 3)):
+        with pytest.raises(ConfigError, match=field):
+            make_pool_loop(Config(**{**vars(CARTPOLE), field: value}))
+    assert set(pool_loop.DEVICE_ONLY) <= set(vars(CARTPOLE))

@@ -1,0 +1,146 @@
+"""Checkpoints and networks on disk: any path, every bit, damage, what is kept."""
+
+import json
+import os
+import zipfile
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from dqn_jax import ConfigError
+from dqn_jax.prng import key_data, make_key
+from dqn_jax.runs import checkpoint
+
+
+class Lane(NamedTuple):
+    """As a population's state: keys, flags, floats."""
+
+    key: jax.Array
+    done: np.ndarray
+    values: dict
+
+
+def lanes(count=3, shift=0.0):
+    rng = np.random.default_rng(1)
+    values = {
+        "w": rng.standard_normal((count, 4, 5)).astype(np.float32) + np.float32(shift),
+        "n": np.arange(count, dtype=np.int32),
+    }
+    return Lane(jax.vmap(make_key)(jnp.arange(count)), rng.random((count, 3, 7)) < 0.5, values)
+
+
+def shapes(count=1):
+    return jax.eval_shape(lambda: jax.tree.map(jnp.asarray, lanes(count)))
+
+
+def assert_same(left, right):
+    left, right = (x._replace(key=np.asarray(key_data(x.key))) for x in (left, right))
+    assert jax.tree.structure(left) == jax.tree.structure(right)
+    for a, b in zip(jax.tree.leaves(left), jax.tree.leaves(right), strict=True):
+        assert a.dtype == b.dtype
+        np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize("name", ["plain", "a[x]b", "*?[!]", "with spaces", "日本-é", "[/red]"])
+def test_a_checkpoint_comes_back_bit_for_bit_from_any_path(tmp_path, name):
+    run = tmp_path / name
+    run.mkdir(parents=True)
+    history = {"seconds": np.array([0.1, np.nan]), "flags": np.zeros((0, 3), bool)}
+    checkpoint.save(run, 500, lanes(), history)
+    env_steps, got, arrays = checkpoint.load(run, shapes(), pytest.fail)
+    assert env_steps == 500
+    assert_same(got, lanes())
+    assert arrays["flags"].shape == (0, 3)
+    np.testing.assert_array_equal(arrays["seconds"], history["seconds"])
+
+
+def test_the_last_two_are_kept_and_the_one_before_a_damaged_one_is_used(tmp_path):
+    for step in (1, 2, 3):
+        checkpoint.save(tmp_path, step, lanes(shift=step), {})
+    paths = sorted(checkpoint.folder_of(tmp_path).iterdir())
+    assert [path.name for path in paths] == ["000000000002.npz", "000000000003.npz"]
+    whole, rng = paths[1].read_bytes(), np.random.default_rng(2)
+    for bit in rng.integers(0, 8 * len(whole), 60):  # either the flip changes no number, or it is found
+        data = bytearray(whole)
+        data[bit // 8] ^= 1 << (bit % 8)
+        paths[1].write_bytes(data)
+        warned = []
+        env_steps, got, _ = checkpoint.load(tmp_path, shapes(), warned.append)
+        assert env_steps == (2 if warned else 3)
+        assert_same(got, lanes(shift=env_steps))
+    paths[1].write_bytes(whole[: len(whole) // 2])
+    assert checkpoint.load(tmp_path, shapes(), warned.append)[0] == 2
+    checkpoint.save(tmp_path, 2, lanes(), {})  # gone on from there: the damaged one beyond is no use any more
+    assert [path.name for path in checkpoint.folder_of(tmp_path).iterdir()] == ["000000000002.npz"]
+
+
+def test_nothing_older_is_given_up_for_what_cannot_be_read_back(tmp_path, monkeypatch):
+    checkpoint.save(tmp_path, 1, lanes(), {})
+    checkpoint.save(tmp_path, 2, lanes(), {})
+    write = np.savez
+
+    def spoil(path, **arrays):  # a disk that gives back other bytes
+        write(path, **arrays)
+        data = bytearray(path.read_bytes())
+        data[len(data) // 2] ^= 1
+        path.write_bytes(data)
+
+    monkeypatch.setattr(checkpoint.np, "savez", spoil)
+    with pytest.raises(OSError, match="read back"):
+        checkpoint.save(tmp_path, 3, lanes(), {})
+    assert [path.name for path in sorted(checkpoint.folder_of(tmp_path).iterdir())] == [
+        "000000000001.npz",
+        "000000000002.npz",
+    ]
+
+
+def test_checkpoints_of_the_earlier_format_are_named_in_one_line(tmp_path):
+    assert checkpoint.load(tmp_path, shapes(), pytest.fail) is None
+    old = checkpoint.folder_of(tmp_path) / "000000000500"
+    old.mkdir(parents=True)
+    (old / "manifest.json").write_text(json.dumps({"format": 1, "files": {}}))
+    with pytest.raises(ConfigError, match=r"^run: the checkpoints in .* earlier dqn_jax.*git_commit") as error:
+        checkpoint.load(tmp_path, shapes(), pytest.fail)
+    assert "\n" not in str(error.value)
+
+
+def test_a_newer_format_is_skipped(tmp_path):
+    checkpoint.save(tmp_path, 1, lanes(), {})
+    path = next(checkpoint.folder_of(tmp_path).iterdir())
+    arrays = checkpoint.read_arrays(path)
+    checkpoint.write_arrays(path, {**arrays, "format": np.asarray(checkpoint.FORMAT + 1)})
+    warned = []
+    assert checkpoint.load(tmp_path, shapes(), warned.append) is None
+    assert "newer dqn_jax" in warned[0]
+
+
+@pytest.mark.parametrize("kind", ["bool", "uint8", "int8"])
+def test_bytes_that_are_all_0_or_1_take_a_bit_each(tmp_path, kind):
+    flags = (np.random.default_rng(0).random((64, 999)) < 0.5).astype(kind)
+    more = {"one": np.array(True), "none": np.zeros((0, 3), bool), "frames": np.array([[0, 1, 255]], np.uint8)}
+    written = {"flags": flags, "signs": np.array([-1, 0, 1], np.int8), **more}
+    checkpoint.write_arrays(tmp_path / "a.npz", written)
+    assert os.path.getsize(tmp_path / "a.npz") < flags.size / 8 + 2500
+    got = checkpoint.read_arrays(tmp_path / "a.npz")
+    assert got.keys() == written.keys()
+    for name, value in written.items():
+        assert got[name].dtype == value.dtype
+        np.testing.assert_array_equal(got[name], value)
+
+
+def test_networks_alone(tmp_path):
+    params = {"dense": {"kernel": np.random.default_rng(0).random((2, 3, 4), np.float32)}}
+    one = jax.eval_shape(lambda: {"dense": {"kernel": jnp.zeros((3, 4))}})
+    path = tmp_path / "winners[1].npz"
+    with pytest.raises(FileNotFoundError):
+        checkpoint.load_networks(path, one)
+    checkpoint.save_networks(path, params, seeds=np.array([7, 9]), env_steps=[500, 1000])
+    got, known = checkpoint.load_networks(path, one)
+    np.testing.assert_array_equal(got["dense"]["kernel"], params["dense"]["kernel"])
+    assert {name: x.tolist() for name, x in known.items()} == {"seeds": [7, 9], "env_steps": [500, 1000]}
+    with pytest.raises(checkpoint.MisfitError):
+        checkpoint.load_networks(path, jax.eval_shape(lambda: {"dense": {"kernel": jnp.zeros((3, 5))}}))
+    assert all(info.compress_type == zipfile.ZIP_STORED for info in zipfile.ZipFile(path).infolist())
