@@ -8,28 +8,19 @@ Every file is written whole or not at all (`files`).
 
 from __future__ import annotations
 
-import dataclasses
 import datetime
-import importlib.metadata
-import os
-import platform
-import subprocess
-import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
-import jax
 import numpy as np
 
-from dqn_jax.runs import (schemas)
-from dqn_jax.config import Config, ConfigError, HParams, RunError, validate
-from dqn_jax.files import clear_errors, digest_of, plain, read_as, sealed, unused, write_json
-from dqn_jax.runs.redact import redact
+from dqn_jax.config import ConfigError, RunError
+from dqn_jax.files import digest_of, read_as, sealed, unused, write_json
+from dqn_jax.runs import schemas
 
 if TYPE_CHECKING:
     import pandas as pd
-
 
 
 def new_run_dir(root: Path, name: str) -> Path:

@@ -12,17 +12,17 @@ import jax.numpy as jnp
 import numpy as np
 
 from dqn_jax import convergence, devices, files, runs
-from dqn_jax.runs import (best)
+from dqn_jax.config import ConfigError, check_seed
 from dqn_jax.films import device as film
+from dqn_jax.films import pool as pool_film
 from dqn_jax.films import write
 from dqn_jax.lanes import memory
-from dqn_jax.films import pool as pool_film
-from dqn_jax.runs import (checkpoint as checkpoints)
-from dqn_jax.config import ConfigError, check_seed
 from dqn_jax.lanes.device import Loop
 from dqn_jax.lanes.driver import AnyLoop, lane_shapes, loop_for, play_agents, rows_apart
 from dqn_jax.lanes.pool import PoolLoop
 from dqn_jax.prng import make_key
+from dqn_jax.runs import best
+from dqn_jax.runs import checkpoint as checkpoints
 from dqn_jax.runs.rows import without_rows
 from dqn_jax.types import Key, Obs, Params
 

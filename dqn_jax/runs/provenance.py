@@ -2,27 +2,21 @@
 
 from __future__ import annotations
 
-import dataclasses
 import datetime
 import importlib.metadata
 import os
 import platform
 import subprocess
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any
 
 import jax
-import numpy as np
 
-from dqn_jax.runs import (schemas)
-from dqn_jax.config import Config, ConfigError, HParams, RunError, validate
-from dqn_jax.files import clear_errors, digest_of, plain, read_as, sealed, unused, write_json
+from dqn_jax.config import ConfigError
+from dqn_jax.files import clear_errors, read_as, write_json
 from dqn_jax.runs.redact import redact
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "gymnax", "chex", "numpy", "envpool")
 

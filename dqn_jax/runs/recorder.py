@@ -12,13 +12,13 @@ import jax
 import numpy as np
 
 from dqn_jax import convergence, files, report, runs
-from dqn_jax.runs import (checkpoint)
-from dqn_jax.runs.best import Best
-from dqn_jax.runs.checkpoint import Saved
 from dqn_jax.config import RunError
-from dqn_jax.lanes.history import History
 from dqn_jax.lanes.device import Loop
 from dqn_jax.lanes.driver import AnyLoop, AnyPopulation, rows_apart
+from dqn_jax.lanes.history import History
+from dqn_jax.runs import checkpoint
+from dqn_jax.runs.best import Best
+from dqn_jax.runs.checkpoint import Saved
 from dqn_jax.runs.play import can_draw, film_policy, film_title, median_lane
 from dqn_jax.runs.rows import RowFiles, without_rows
 from dqn_jax.types import Params

@@ -15,8 +15,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dqn_jax.runs.checkpoint import read_arrays, write_arrays
 from dqn_jax.config import Config, own_rhythm
+from dqn_jax.runs.checkpoint import read_arrays, write_arrays
 
 _ROWS_AT_ONCE = 512
 

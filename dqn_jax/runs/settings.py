@@ -3,27 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-import datetime
-import importlib.metadata
-import os
-import platform
-import subprocess
-import sys
-from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
-import jax
 import numpy as np
 
-from dqn_jax.runs import (schemas)
-from dqn_jax.config import Config, ConfigError, HParams, RunError, validate
-from dqn_jax.files import clear_errors, digest_of, plain, read_as, sealed, unused, write_json
-from dqn_jax.runs.redact import redact
-
-if TYPE_CHECKING:
-    import pandas as pd
-
+from dqn_jax.config import Config, ConfigError, HParams, validate
+from dqn_jax.files import plain, read_as, sealed, write_json
+from dqn_jax.runs import schemas
 
 FORMAT = 1  # of config.json; a newer one is refused
 
