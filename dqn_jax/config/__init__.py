@@ -12,40 +12,96 @@ from dqn_jax.config.errors import (
     suggest,
     whole_number,
 )
+from dqn_jax.config.fields import (
+    Bounds,
+    OnlyWhere,
+    Optax,
+    Setting,
+    fields_of,
+)
+from dqn_jax.config.hparams import (
+    HParams,
+)
 from dqn_jax.config.seeds import (
     check_seed,
     seeds_from,
 )
 from dqn_jax.config.settings import (
-    INTEGER_HPARAMS,
-    ONLY_WHERE,
-    OPTIMIZER_HPARAMS,
+    OPTIMIZERS,
     Config,
-    HParams,
+    DeviceSettings,
+    EnvSettings,
+    EvaluationSettings,
+    ExecutionSettings,
+    ExplorationSettings,
+    NetworkSettings,
+    PoolSettings,
+    ReplaySettings,
+    RhythmSettings,
+    RuleSettings,
     Sampling,
     asynchronous,
+    changed,
     envs_per_step,
-    field_types,
+    own_fields,
     own_rhythm,
+)
+from dqn_jax.config.validation import (
     validate,
 )
+
+SETTINGS = {**fields_of(Config), **fields_of(HParams)}
+"""All settings by name, static and traced, with what is known of each."""
+
+INTEGER_HPARAMS = frozenset(name for name, setting in fields_of(HParams).items() if setting.counts)
+ONLY_WHERE = {
+    name: (setting.only_where.other, setting.only_where.holds, setting.only_where.words)
+    for name, setting in SETTINGS.items()
+    if setting.only_where is not None
+}
+OPTIMIZER_HPARAMS = {name: setting.optax for name, setting in SETTINGS.items() if setting.optax is not None}
+
+
+def field_types(settings: type) -> dict[str, object]:
+    """The types of the fields of `Config`, or of any other such class, by name."""
+    return {name: setting.kind for name, setting in fields_of(settings).items()}
+
 
 __all__ = [
     "INTEGER_HPARAMS",
     "ONLY_WHERE",
+    "OPTIMIZERS",
     "OPTIMIZER_HPARAMS",
+    "SETTINGS",
+    "Bounds",
     "Config",
     "ConfigError",
+    "DeviceSettings",
+    "EnvSettings",
+    "EvaluationSettings",
+    "ExecutionSettings",
+    "ExplorationSettings",
     "HParams",
+    "NetworkSettings",
+    "OnlyWhere",
+    "Optax",
+    "PoolSettings",
+    "ReplaySettings",
+    "RhythmSettings",
+    "RuleSettings",
     "RunError",
     "Sampling",
+    "Setting",
     "UnknownEnvError",
     "asynchronous",
+    "changed",
     "check_seed",
     "envs_per_step",
     "exact",
     "field_types",
+    "fields_of",
     "meant_by",
+    "own_fields",
     "own_rhythm",
     "seeds_from",
     "show",

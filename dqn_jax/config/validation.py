@@ -1,0 +1,114 @@
+"""Whether settings are possible: each by what stands beside its type, and some by others."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from dqn_jax.config.errors import ConfigError, suggest
+from dqn_jax.config.fields import Setting, fields_of
+from dqn_jax.config.hparams import HParams
+from dqn_jax.config.settings import OPTIMIZERS, Config, own_rhythm
+from dqn_jax.config.values import INT_MAX, UnfitError, as_type, check_float, fits, numbers
+
+
+def validate(config: Config, hparams: HParams) -> None:
+    """Check every field and their combinations; what an environment allows is checked when it is made.
+
+    Raises:
+      ConfigError: one line naming the field and the remedy.
+    """
+    for setting in fields_of(Config).values():
+        _check_static(setting, getattr(config, setting.name))
+    for possible, field, remedy in _combinations(config):
+        if not possible:
+            raise _impossible(field, getattr(config, field), remedy)
+    _check_optimizer(config.optimizer)
+    for setting in fields_of(HParams).values():
+        value = getattr(hparams, setting.name)
+        if value is not None:
+            _check_traced(setting, value)
+        elif not setting.optional:
+            raise _impossible(setting.name, "None", "give a number")
+        if value is not None and setting.optax is not None and setting.name not in OPTIMIZERS[config.optimizer]:
+            raise ConfigError(f"{setting.name}: optimizer '{config.optimizer}' has no such setting; leave it out.")
+
+
+def _impossible(field: str, value: Any, remedy: object) -> ConfigError:
+    return ConfigError(f"{field}: {value!r} is not possible; {remedy}.")
+
+
+def _check_static(setting: Setting, value: Any) -> None:
+    """A field of Config must be of its type, and within its bounds."""
+    try:
+        fitting = fits(setting.kind, value)
+    except UnfitError as unfit:
+        raise _impossible(setting.name, value, unfit) from None
+    if not fitting:
+        raise _impossible(setting.name, value, f"use {as_type(setting.kind, value)!r}")
+    bounds = setting.bounds
+    each = value if isinstance(value, tuple) else () if value is None else (value,)
+    if bounds is not None and not all(bounds.hold(x) for x in each):
+        raise _impossible(setting.name, value, bounds.words)
+
+
+def _check_traced(setting: Setting, value: Any) -> None:
+    """A hyperparameter must be a number, or one for each lane, within its bounds and those of 32 bits."""
+    try:
+        lanes = numbers(value)
+    except UnfitError as unfit:
+        raise _impossible(setting.name, value, unfit) from None
+    for x in lanes:
+        if setting.bounds is not None and not setting.bounds.hold(x):
+            raise _impossible(setting.name, x, setting.bounds.words)
+        try:
+            check_float(x)
+        except UnfitError as unfit:
+            raise _impossible(setting.name, x, unfit) from None
+        if setting.counts and not float(x).is_integer():
+            raise _impossible(setting.name, x, "it counts something: use an integer")
+
+
+def _combinations(config: Config) -> Iterator[tuple[bool, str, str]]:
+    """What settings demand of each other: whether it is so, the field to name, and the remedy."""
+    pieces, batch, envs = config.minibatch_size, config.pool_batch, config.num_envs
+    yield (
+        pieces is None or (pieces >= 1 and config.batch_size % pieces == 0),
+        "minibatch_size",
+        f"use a divisor of batch_size {config.batch_size}, or leave it out",
+    )
+    yield batch is None or 1 <= batch <= envs, "pool_batch", f"use 1 to num_envs {envs}, or leave it out"
+    yield (
+        config.batch_size <= config.replay_capacity,
+        "batch_size",
+        f"it is larger than replay_capacity {config.replay_capacity}: lower it or raise replay_capacity",
+    )
+    yield (
+        config.min_replay <= config.total_steps,
+        "min_replay",
+        f"learning would never start within total_steps {config.total_steps}: lower it or raise total_steps",
+    )
+    yield not config.dueling or config.hidden != (), "hidden", "a dueling head needs at least one hidden layer"
+    yield (
+        config.target_network or not config.double,
+        "double",
+        "without a target network there is no second opinion: use target_network too, or leave double out",
+    )
+    yield (
+        config.total_steps + config.eval_every + envs <= INT_MAX,
+        "total_steps",
+        f"with eval_every and num_envs it must stay below {INT_MAX}, for steps are counted in 32 bits",
+    )
+    yield (
+        config.lane_block >= 0 and (config.lane_block <= 1 or not own_rhythm(config)),
+        "lane_block",
+        "use 0 or more; 0 or 1 where each lane steps, trains, freezes or rests in its own time",
+    )
+
+
+def _check_optimizer(name: str) -> None:
+    if name not in OPTIMIZERS:
+        raise ConfigError(
+            f"optimizer: '{name}' is not an optimiser that is supported here.{suggest(name, OPTIMIZERS)} "
+            f"Try {', '.join(OPTIMIZERS)}."
+        )
