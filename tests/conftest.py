@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import collections
+from pathlib import Path
+
 import jax
 from hypothesis import settings
 from servers import postgres  # noqa: F401 - a fixture
@@ -19,6 +22,36 @@ jax.config.update("jax_persistent_cache_min_entry_size_bytes", 0)
 # Compiling takes longer than any deadline, and a failure must come back on every machine.
 settings.register_profile("dqn_jax", deadline=None, max_examples=25, derandomize=True, database=None)
 settings.load_profile("dqn_jax")
+
+
+SLOW = Path(__file__).with_name("slow.txt")  # one test in a line, parameters apart: those that --quick leaves out
+SLOW_SECONDS = 0.5
+
+
+def pytest_addoption(parser):
+    parser.addoption("--quick", action="store_true", help="leave out the tests in slow.txt")
+    parser.addoption(
+        "--record-slow", action="store_true", help=f"write slow.txt: all that take {SLOW_SECONDS} s or more"
+    )
+
+
+def _without_parameters(nodeid):
+    return nodeid.partition("[")[0]
+
+
+def pytest_collection_modifyitems(config, items):
+    if config.getoption("--quick"):
+        slow = set(SLOW.read_text().split())
+        config.hook.pytest_deselected(items=[item for item in items if _without_parameters(item.nodeid) in slow])
+        items[:] = [item for item in items if _without_parameters(item.nodeid) not in slow]
+
+
+def pytest_terminal_summary(terminalreporter, config):
+    if config.getoption("--record-slow"):
+        seconds = collections.Counter()
+        for report in (r for reports in terminalreporter.stats.values() for r in reports if hasattr(r, "duration")):
+            seconds[_without_parameters(report.nodeid)] += report.duration
+        SLOW.write_text("".join(f"{test}\n" for test in sorted(seconds) if seconds[test] >= SLOW_SECONDS))
 
 
 def pytest_configure(config):
