@@ -16,14 +16,13 @@ import numpy as np
 
 from dqn_jax import convergence, devices, files, runs
 from dqn_jax._import_time import import_seconds
-from dqn_jax.config import Config, ConfigError, HParams, envs_per_step, seeds_from, validate
+from dqn_jax.config import Config, ConfigError, HParams, seeds_from, validate
 from dqn_jax.envs.bounds import value_bound
 from dqn_jax.interrupt import Interrupt
 from dqn_jax.lanes import memory
-from dqn_jax.lanes.driver import AnyLoop, AnyPopulation, loop_for, networks_of, population_for
+from dqn_jax.lanes.driver import Driver, Population, driver_for
 from dqn_jax.lanes.history import History
-from dqn_jax.lanes.pool import PoolLoop
-from dqn_jax.lanes.pool_population import PoolPopulation
+from dqn_jax.lanes.lane import Watch
 from dqn_jax.lanes.population import stack_hparams
 from dqn_jax.pace import Pace
 from dqn_jax.presets import Preset, with_overrides
@@ -171,9 +170,9 @@ def train(
     if found is not None and own is not None:
         going_on.check(found[0], own, settings)
     # Before anything is written: these refuse what the environment or the number of lanes does not allow.
-    loop = loop_for(settings.config)
+    driver = driver_for(settings.config)
     stack_hparams(settings.hparams, len(lane_seeds))
-    learnt = None if source is None else _load_weights(source, checkpoint, loop, len(lane_seeds))
+    learnt = None if source is None else _load_weights(source, checkpoint, driver, len(lane_seeds))
     if chosen.note:
         warn(chosen.note)
     run = _new_run(settings.name, out, root) if found is None else found[0]
@@ -184,7 +183,7 @@ def train(
         return _run(
             settings,
             parsed,
-            loop,
+            driver,
             learnt,
             run,
             interrupt,
@@ -202,7 +201,7 @@ def _remedy(run: Path) -> str:
 def _run(
     settings: runs.RunSettings,
     parsed: Sequence[convergence.Criterion],
-    loop: AnyLoop,
+    driver: Driver,
     learnt: Params | None,
     run: Path | None,
     interrupt: Interrupt,
@@ -215,44 +214,43 @@ def _run(
     """Train with settings that are possible: `learnt` are the networks to start from, `parsed` the criteria."""
     lane_seeds, stop, max_minutes = settings.seeds, settings.stop, settings.max_minutes
     best = Best(len(lane_seeds))
-    step, over_pool = envs_per_step(settings.config), isinstance(loop, PoolLoop)
-    history = History(lane_seeds, step, settings.config.total_episodes, rows_before_acting=over_pool)
+    rhythm = driver.rhythm
+    rows_before_acting = driver.rows_before_acting
+    history = History(lane_seeds, rhythm.step, settings.config.total_episodes, rows_before_acting=rows_before_acting)
     bound = value_bound(settings.config, settings.hparams, len(lane_seeds))
 
     def report(phase: Phase, env_steps: int, games: tuple[int, int] = (0, 0)) -> None:
         if on_progress:
             after_chunk = history.seconds[-1] if history.seconds else 0.0
             seconds = pace.seconds() if phase in ("step", "evaluate") else after_chunk
-            now = _progress(phase, settings.config, loop, history, parsed, bound, env_steps, seconds, pace.budget)
+            now = _progress(phase, settings.config, driver, history, parsed, bound, env_steps, seconds, pace.budget)
             on_progress(dataclasses.replace(now, games=games))
 
     pace = Pace(max_minutes)
 
     report("compile", 0)
     everyone = np.arange(len(lane_seeds))
-    population: AnyPopulation = population_for(
-        loop, settings.config, settings.hparams, len(lane_seeds), from_weights=learnt is not None
+    watch = Watch(
+        on_step=lambda env_steps: report("step", env_steps),
+        on_game=lambda env_steps, *games: report("evaluate", env_steps, games),
+        stop=lambda: interrupt.requested or pace.left() <= 0,
+        seconds_left=lambda: pace.left(),
     )
-    pool = population if isinstance(population, PoolPopulation) else None  # which can stop within a chunk
-    if pool is not None:
-        pool.on_step = lambda env_steps: report("step", env_steps)
-        pool.on_game = lambda env_steps, *games: report("evaluate", env_steps, games)
-        pool.stop = lambda: interrupt.requested or pace.left() <= 0
-        pool.enough = lambda: pace.left() <= pool.evaluation_seconds
+    population = driver.population(settings.hparams, len(lane_seeds), from_weights=learnt is not None, watch=watch)
     layout = population.layout
     hparams, active = layout.place(stack_hparams(settings.hparams, len(everyone))), layout.active(everyone)
-    recorder = Recorder(run, settings, loop, population, save_episodes=settings.save_episodes) if run else None
+    recorder = Recorder(run, settings, driver, population, save_episodes=settings.save_episodes) if run else None
     resumed = recorder.load(warn) if recorder and resume else None
     if recorder:  # only now: a run that is refused keeps its own, and a new one leaves its folder empty
         runs.save_settings(recorder.run, settings)  # of one that goes on the budget or the criteria may have changed
         recorder.provenance(warn)
         interrupt.remedy = _remedy(recorder.run)
-    new_games = run if resumed is not None and isinstance(loop, PoolLoop) else None  # where to note them
+    new_games = run if resumed is not None and driver.restarts_games else None  # where to note them
     interrupt.check()  # compiling takes long, and was not stopped
     pace = Pace(max_minutes)
     if resumed is None:
         lanes, warmup = population.start(lane_seeds, settings.hparams, learnt)
-        env_steps = loop.warmup_steps
+        env_steps = rhythm.warmup_steps
         history.add_warmup(layout.fetch(warmup, everyone))
         if resume:
             warn("there is no whole checkpoint to go on from: starting at the beginning")
@@ -267,14 +265,14 @@ def _run(
         pace = Pace(max_minutes, history.seconds, float(history.unfinished.pop("seconds", 0.0)))
         if max_minutes is not None and pace.left() <= 0:
             warn(f"this run has had its {max_minutes:g} minutes: give more with --max-minutes")
-        if history.unfinished and pool is not None:
-            pool.unfinished, env_steps = history.unfinished, env_steps - _steps_of(history.unfinished["epsilon"], step)
-    last_step = loop.warmup_steps + loop.num_chunks * loop.steps_per_chunk
+        if history.unfinished:
+            population.go_on(history.unfinished)
+            env_steps -= _steps_of(history.unfinished["epsilon"], rhythm.step)
     allowance, saved_at = Allowance(_CHECKPOINT_SHARE), env_steps
     stopped = False
-    interrupt.answer = pace.answer if pool is None else pace.answer_within
+    interrupt.answer = pace.answer_within if driver.stops_within else pace.answer
     with contextlib.closing(population):
-        while env_steps < last_step:
+        while env_steps < rhythm.last_step:
             if stop == "converged" and history.env_steps and np.all(_settled(parsed, history)):
                 break
             if np.all(history.at_rest()):
@@ -282,28 +280,27 @@ def _run(
             if interrupt.requested:
                 stopped = True
                 break
-            if pool is not None and pace.left() <= pool.evaluation_seconds:
+            if driver.stops_within and pace.left() <= population.evaluation_seconds:
                 break
-            if pool is None and history.env_steps and pace.over():
+            if not driver.stops_within and history.env_steps and pace.over():
                 if pace.seconds() < pace.budget:
                     warn(f"max_minutes: {pace.left():.0f} s are left, and a chunk takes {pace.chunk:.0f}: ending here")
                 break
             if new_games is not None:
-                into = _steps_of(pool.unfinished["epsilon"], step) if pool is not None and pool.unfinished else 0
+                into = _steps_of(population.unfinished["epsilon"], rhythm.step) if population.unfinished else 0
                 warn(runs.note_fresh_games(new_games, env_steps + into))
                 new_games = None
             pace.begin()
             lanes, metrics = population.chunk(jnp.int32(env_steps), lanes, hparams, active)
             if metrics is None:
-                assert pool is not None  # others cannot be stopped within
-                history.unfinished = {**pool.unfinished, "seconds": np.asarray(pace.seconds())}
-                env_steps += _steps_of(pool.unfinished["epsilon"], step)
+                history.unfinished = {**population.unfinished, "seconds": np.asarray(pace.seconds())}
+                env_steps += _steps_of(population.unfinished["epsilon"], rhythm.step)
                 stopped = interrupt.requested
                 if not stopped:
                     warn("max_minutes: over before an evaluation had ended; --resume with more goes on there")
                 break
             host = layout.fetch(metrics, everyone)
-            ended_at = env_steps + _steps_of(host.epsilon, step)
+            ended_at = env_steps + _steps_of(host.epsilon, rhythm.step)
             history.add(env_steps, ended_at, pace.seconds(), host)
             history.unfinished = {}
             pace.end()
@@ -311,7 +308,7 @@ def _run(
             best.update(
                 env_steps,
                 history.readings["eval_return"][-1],
-                functools.partial(layout.fetch, networks_of(lanes)),
+                functools.partial(layout.fetch, population.networks(lanes)),
             )
             for tracker in trackers:
                 tracker(history)
@@ -326,7 +323,7 @@ def _run(
         if recorder and saved_at != env_steps:
             recorder.checkpoint(env_steps, lanes, history, best)
     interrupt.answer = None  # all is saved
-    params = layout.fetch(networks_of(lanes), everyone)
+    params = layout.fetch(population.networks(lanes), everyone)
     summary = _summary(settings, parsed, history, best, bound, population, complete=not stopped)
     if recorder:
         recorder.finish(summary, history, params, warn)
@@ -385,13 +382,13 @@ def _weights_run(path: str | Path | None, own: runs.RunSettings | None) -> Path 
     return runs.find_run(path, "weights")
 
 
-def _load_weights(run: Path, which: Literal["last", "best"], loop: AnyLoop, lanes: int) -> Params:
+def _load_weights(run: Path, which: Literal["last", "best"], driver: Driver, lanes: int) -> Params:
     """Networks of a run, leaves `[lanes, ...]`, on the host."""
     agents = play.load_agents(run, which)
     settings, params = agents.settings, agents.params
     if len(settings.seeds) not in (1, lanes):
         raise ConfigError(f"weights: {run} has {len(settings.seeds)} agents for {lanes} seeds; use as many, or one.")
-    wanted = jax.eval_shape(lambda: loop.agent.init(jax.random.key(0), HParams()).params)
+    wanted = jax.eval_shape(lambda: driver.agent.init(jax.random.key(0), HParams()).params)
 
     def shapes(tree: Any, skip: int) -> Any:
         return jax.tree.structure(tree), [x.shape[skip:] for x in jax.tree.leaves(tree)]
@@ -428,7 +425,7 @@ def _settled(criteria: Sequence[convergence.Criterion], history: History) -> np.
 def _progress(
     phase: Phase,
     config: Config,
-    loop: AnyLoop,
+    driver: Driver,
     history: History,
     criteria: Sequence[convergence.Criterion],
     bound: np.ndarray,
@@ -442,7 +439,7 @@ def _progress(
     def last(name: str) -> np.ndarray:
         return history.readings[name][-1] if history.env_steps else np.full(lanes, np.nan)
 
-    total_steps = loop.warmup_steps + loop.num_chunks * loop.steps_per_chunk
+    total_steps = driver.rhythm.last_step
     share_done = max(env_steps / total_steps, min(1.0, seconds / budget_seconds))
     if config.total_episodes is not None and history.env_steps:
         share_done = max(share_done, min(1.0, last("episodes").min() / config.total_episodes))
@@ -468,7 +465,7 @@ def _summary(
     history: History,
     best: Best,
     bound: np.ndarray,
-    population: AnyPopulation,
+    population: Population,
     *,
     complete: bool,
 ) -> dict[str, Any]:

@@ -16,6 +16,7 @@ import dqn_jax
 from dqn_jax import interrupt
 from dqn_jax.cli.main import main
 from dqn_jax.interrupt import Interrupt
+from dqn_jax.lanes.driver import DeviceDriver
 from dqn_jax.pace import Pace
 
 # Chunks of a second or so, on any machine of these days.
@@ -142,8 +143,8 @@ def test_a_stop_while_it_compiles_leaves_a_run_that_was_never_begun(tmp_path, mo
         interrupt._at_work[-1].requested = True  # and the exception was swallowed, as compilers do
         return compiled(*_, **__)
 
-    compiled = sys.modules["dqn_jax.training"].population_for
-    monkeypatch.setattr(sys.modules["dqn_jax.training"], "population_for", asked)
+    compiled = DeviceDriver.population
+    monkeypatch.setattr(DeviceDriver, "population", asked)
     tiny = ["--total-steps", "700", "--eval-every", "300", "--replay-capacity", "200"]
     assert main([*RUN, *tiny, "--out", str(tmp_path / "run")]) == 130
     assert not (tmp_path / "run" / "summary.json").exists()

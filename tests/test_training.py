@@ -22,6 +22,7 @@ import dqn_jax
 from dqn_jax import runs
 from dqn_jax.config import ConfigError, RunError
 from dqn_jax.lanes.device import make_loop
+from dqn_jax.lanes.driver import DeviceDriver, driver_for
 from dqn_jax.lanes.population import stack_hparams
 from dqn_jax.runs import checkpoint, recorder
 
@@ -136,9 +137,9 @@ def test_a_stock_tensorboard_reads_the_events(finished):
 
 
 def test_a_run_that_cannot_be_filmed_says_so_in_one_line(finished, tmp_path, monkeypatch):
-    monkeypatch.setattr("dqn_jax.runs.recorder.can_draw", lambda loop: False)
+    monkeypatch.setattr(DeviceDriver, "can_film", lambda driver: False)
     runs.save_settings(tmp_path, finished.settings)
-    own = recorder.Recorder(tmp_path, finished.settings, make_loop(finished.settings.config), types.SimpleNamespace())
+    own = recorder.Recorder(tmp_path, finished.settings, driver_for(finished.settings.config), types.SimpleNamespace())
     lines = []
     own.finish(finished.summary, finished.history, finished.params, lines.append)
     assert lines == [f"no film: {finished.settings.config.env} cannot be drawn; all else is written"]
@@ -241,8 +242,8 @@ def test_stop_converged_ends_the_run_once_every_lane_has(tmp_path):
 
 
 def test_a_run_ends_within_its_minutes_and_counts_on_when_resumed(tmp_path, monkeypatch):
-    monkeypatch.setattr("dqn_jax.runs.recorder.can_draw", lambda env: False)  # films take longer than the rest
-    module, now, shares = sys.modules["dqn_jax.training"], [0.0], []
+    monkeypatch.setattr("dqn_jax.runs.recorder.Recorder.film", lambda *_: None)  # films take longer than the rest
+    now, shares = [0.0], []
     monkeypatch.setattr("dqn_jax.pace.time", types.SimpleNamespace(perf_counter=lambda: now[0]))
 
     def slow(*arguments, **keywords):
@@ -255,8 +256,8 @@ def test_a_run_ends_within_its_minutes_and_counts_on_when_resumed(tmp_path, monk
 
         return population._replace(chunk=chunk)
 
-    make = module.population_for
-    monkeypatch.setattr(module, "population_for", slow)
+    make = DeviceDriver.population
+    monkeypatch.setattr(DeviceDriver, "population", slow)
 
     def minutes(allowed, warnings=(), **arguments):
         """The minutes at which each chunk ended."""
@@ -456,7 +457,7 @@ def test_a_budget_of_episodes_ends_the_run_and_only_steps_taken_count(rested):
 
 
 def test_a_resumed_run_goes_on_counting_its_episodes(tmp_path, monkeypatch, rested):
-    monkeypatch.setattr("dqn_jax.runs.recorder.can_draw", lambda env: False)  # films take longer than the rest
+    monkeypatch.setattr("dqn_jax.runs.recorder.Recorder.film", lambda *_: None)  # films take longer than the rest
     half = dqn_jax.train("cartpole", out=tmp_path / "run", **{**EPISODES, "total_steps": 250})
     assert 0 < half.metrics.episodes.min() < 12
     resumed = dqn_jax.train("cartpole", out=tmp_path / "run", resume=True, **EPISODES)

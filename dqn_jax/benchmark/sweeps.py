@@ -138,13 +138,13 @@ def memory_facts() -> dict[str, float]:
     groups = compile_groups(Preset("memory", "", config), space, points(space, "sobol", 512))
     plan = make_plan(space, groups, [0], wave=512)
     programs = make_programs(config, HParams(), 512)
-    layout, process = programs.population.layout, psutil.Process()
+    layout, rhythm, process = programs.population.layout, programs.driver.rhythm, psutil.Process()
     before = process.memory_info().rss
     hparams, active = layout.place(stack_hparams(HParams(), 512)), layout.active(np.arange(512))
     state, _ = programs.population.start(range(512), HParams())
     peak = process.memory_info().rss
     for i in range(2):
-        env_steps = jnp.int32(programs.loop.warmup_steps + i * programs.loop.steps_per_chunk)
+        env_steps = jnp.int32(rhythm.warmup_steps + i * rhythm.steps_per_chunk)
         state, metrics = programs.population.chunk(env_steps, state, hparams, active)
         layout.fetch(metrics, np.arange(512))
         peak = max(peak, process.memory_info().rss)

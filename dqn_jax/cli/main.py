@@ -43,7 +43,7 @@ def _main(arguments: list[str]) -> int:
                 f"command: there is no '{arguments[0]}'.{suggest(arguments[0], COMMANDS)} "
                 f"Commands: {', '.join(COMMANDS)}."
             )
-        with memory.clear_errors():
+        with memory.in_one_line():
             return _HANDLERS[arguments[0]](arguments[1:])
     except ConfigError as error:
         print(f"dqn-jax: {_one_line(error)}", file=sys.stderr)

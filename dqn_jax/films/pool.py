@@ -6,7 +6,6 @@ The agent sees what it sees in training. What a person sees is drawn by a second
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import NamedTuple
 
 import jax
@@ -112,9 +111,9 @@ def frames_per_second(loop: PoolLoop) -> float:
     return GYMNASIUM_FPS.get(loop.spec.name.removeprefix(PREFIX), 10)
 
 
-def steps_shown(game: Game, path: Path) -> list[int]:
-    """The steps at which a game is drawn for a film at `path`: all, or of a long one every second, third, ..."""
-    return thin(len(game.rows), MOST_IN_GIF if path.suffix.lower() == ".gif" else _MOST_IN_VIDEO)
+def steps_shown(game: Game, suffix: str) -> list[int]:
+    """The steps at which a game is drawn for a film with this suffix: all, or of a long one every second, third, ..."""
+    return thin(len(game.rows), MOST_IN_GIF if suffix.lower() == ".gif" else _MOST_IN_VIDEO)
 
 
 def draw(loop: PoolLoop, game: Game, steps: list[int], *, title: str, q_values: bool = False) -> Iterator[np.ndarray]:

@@ -7,7 +7,7 @@ import math
 import subprocess
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
@@ -19,6 +19,15 @@ BACKGROUND, INK = (22, 24, 31), (226, 228, 233)
 _CHOSEN, _BAR = (247, 205, 77), (92, 101, 122)
 WIDTH = 400  # pixels of a frame
 MOST_IN_GIF = 300  # frames of a GIF, which compresses less well than a video
+
+
+class Film(NamedTuple):
+    """A film to be written, drawn as it is read."""
+
+    frames: Iterable[np.ndarray]  # each [H, W, 3], uint8, all of one even size
+    length: int  # frames
+    fps: float
+    episode_return: float  # raw, of the episode that it shows
 
 
 def check_suffix(path: str | Path) -> None:

@@ -16,6 +16,7 @@ from dqn_jax.config import Config, ConfigError, HParams, envs_per_step
 from dqn_jax.convergence import Criterion, parse_criterion
 from dqn_jax.envs import DeviceEnvState, Env, make_env
 from dqn_jax.lanes.evaluation import evaluate
+from dqn_jax.lanes.lane import rhythm_of
 from dqn_jax.prng import key_data, make_key, wrap_key_data
 from dqn_jax.replay import Replay, ReplayState, make_replay
 from dqn_jax.types import EnvOutput, Key, Obs, Params, Transition, to_transition
@@ -120,11 +121,8 @@ def make_loop(config: Config) -> Loop:
     criterion = None if config.freeze_when is None else _freeze_criterion(config.freeze_when)
     eval_key_data = key_data(make_key(config.eval_seed))
 
-    warmup_iterations = -(-config.min_replay // config.num_envs)
-    warmup_steps = warmup_iterations * config.num_envs
-    iterations = -(-config.eval_every // config.num_envs)
-    steps_per_chunk = iterations * config.num_envs
-    num_chunks = max(1, -(-(config.total_steps - warmup_steps) // steps_per_chunk))
+    rhythm = rhythm_of(config)
+    warmup_steps, iterations = rhythm.warmup_steps, rhythm.iterations
 
     def start(seed: jax.Array, hparams: HParams, weights: Params | None = None) -> tuple[LaneState, WarmupMetrics]:
         net_key, env_key, key = jax.random.split(make_key(seed), 3)
@@ -144,7 +142,7 @@ def make_loop(config: Config) -> Loop:
             epsilon = exploration(config, hparams, env_steps + config.num_envs, lane)
             return lane, WarmupMetrics(epsilon, _finished_returns(out))
 
-        return jax.lax.scan(warm, lane, config.num_envs * jnp.arange(warmup_iterations))
+        return jax.lax.scan(warm, lane, config.num_envs * jnp.arange(rhythm.warmup_iterations))
 
     def chunk(env_steps: jax.Array, lane: LaneState, hparams: HParams) -> tuple[LaneState, ChunkMetrics]:
         def reading(carry: Any) -> tuple[jax.Array, jax.Array]:
@@ -201,7 +199,7 @@ def make_loop(config: Config) -> Loop:
             eval_lengths=evaluation.lengths,
         )
 
-    return Loop(start, chunk, env, agent, warmup_steps, steps_per_chunk, num_chunks)
+    return Loop(start, chunk, env, agent, *rhythm[1:])
 
 
 def trainings_due(config: Config, since: Any) -> Any:

@@ -1,95 +1,338 @@
-"""The two ways to run an agent behind one door: environments on the device, or in a pool on the host."""
+"""The two ways to run agents behind one door: environments on the device, or in pools on the host.
+
+A `Driver` is what a configuration is run with, a `Population` what it compiles for many lanes. Whoever trains, plays,
+films or plans knows these two, and nothing of the kind of environment: `driver_for` is the only switch between kinds.
+"""
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
-from dqn_jax.config import Config, HParams
+from dqn_jax.agent import Agent
+from dqn_jax.config import Config, HParams, own_rhythm
 from dqn_jax.envs import kind_of
-from dqn_jax.lanes.device import Loop, make_loop
+from dqn_jax.envs.pool_tasks import is_atari
+from dqn_jax.films import device as device_films
+from dqn_jax.films import pool as pool_films
+from dqn_jax.films.write import Film
+from dqn_jax.lanes.device import ChunkMetrics, WarmupMetrics, make_loop
 from dqn_jax.lanes.evaluation import Evaluation, evaluate
-from dqn_jax.lanes.pool import PoolLoop, make_pool_loop
+from dqn_jax.lanes.lane import UNWATCHED, Rhythm, Watch, rhythm_of, tree_bytes
+from dqn_jax.lanes.pool import make_pool_loop
 from dqn_jax.lanes.pool_evaluation import evaluate_pool
 from dqn_jax.lanes.pool_population import PoolPopulation
 from dqn_jax.lanes.population import make_population, stack_hparams
 from dqn_jax.prng import make_key
-from dqn_jax.runs.rows import appended
-from dqn_jax.types import Params
+from dqn_jax.types import EnvSpec, Key, Obs, Params
 
-AnyLoop = Loop | PoolLoop
-
-
-class AnyPopulation(Protocol):
-    """What both kinds of population have; lanes and hyperparameters are placed by its own layout."""
-
-    layout: Any
-    start: Any
-    chunk: Any
-    lane_shapes: Any
-    compile_seconds: float
-    temporary_bytes: int
-    close: Any
+# Of one environment of a pool, in the host's memory: of Pong 1.1 MB were measured.
+_EMULATOR_BYTES, _OTHER_ENV_BYTES = 1_200_000, 10_000
 
 
-def loop_for(config: Config) -> AnyLoop:
-    """The loop for the environment of `config`.
+class Population(Protocol):
+    """The compiled programs for up to `layout.lanes` lanes of one configuration.
+
+    Lanes and hyperparameters are placed by its own layout, and only it looks into them.
+    """
+
+    @property
+    def layout(self) -> Any:
+        """Where lanes are: `lanes`, `devices`, `place`, `fetch`, `active`."""
+
+    @property
+    def lane_shapes(self) -> Any:
+        """The state of all lanes as shapes, leaves `[L, ...]` (on devices with room to spare)."""
+
+    @property
+    def compile_seconds(self) -> float:
+        """That compiling took, tracing included."""
+
+    @property
+    def temporary_bytes(self) -> int:
+        """What the programs need on each device beside their inputs and outputs."""
+
+    @property
+    def evaluation_seconds(self) -> float:
+        """That the last evaluation took, where it can be told apart; else 0."""
+
+    @property
+    def unfinished(self) -> dict[str, np.ndarray]:
+        """What was noted of a chunk that was stopped within: arrays `[L, ...]`, `epsilon` `[L, T]` of T iterations."""
+
+    def go_on(self, unfinished: dict[str, np.ndarray]) -> None:
+        """Let the next chunk go on from what was noted of it, here or in a population of another process."""
+
+    def start(self, seeds: Sequence[int], hparams: HParams, weights: Params | None = None) -> tuple[Any, WarmupMetrics]:
+        """Fresh lanes from `seeds` (`[l]`), `hparams` (leaves `[l]`) and, if given, `weights` (leaves `[l, ...]`), and
+        the episodes of their warm-up.
+        """
+
+    def chunk(self, env_steps: Any, lanes: Any, hparams: Any, active: Any) -> tuple[Any, ChunkMetrics | None]:
+        """Advance the active lanes to the end of their chunk, then evaluate; donates `lanes`.
+
+        Metrics of others say nothing. There are none where the chunk was stopped within: then `unfinished` is with
+        the lanes what the same chunk goes on from.
+        """
+
+    def networks(self, lanes: Any) -> Any:
+        """The online networks of the lanes, placed as they are."""
+
+    def without_rows(self, lanes: Any) -> Any:
+        """The lanes with no more of their replays than the number of rows added, placed as they are."""
+
+    def rows(self, lanes: Any, first: int, count: int, among: np.ndarray) -> Any:
+        """`count` rows of the replays from number `first` on, of the lanes `[n]` and maybe others: `[L, count, ...]`,
+        placed as they are.
+        """
+
+    def close(self) -> None:
+        """End what runs beside the programs."""
+
+
+class Driver(Protocol):
+    """How agents of one configuration are run.
+
+    Attributes:
+      config: what it was made for.
+      spec: of the environment.
+      agent: its pure functions.
+      rhythm: when it acts, learns and is evaluated.
+      restarts_games: whether a run that is resumed begins fresh games: emulators cannot be saved.
+      rows_before_acting: whether an iteration reports the row it acted on, and not the one that its action led to.
+      stops_within: whether a chunk, which takes long then, can be stopped within, and gone on with.
+      appends_rows: whether the rows of a replay can be appended to files of their own: not where each lane has them at
+        times of its own, or throws them away.
+      rows_apart: whether a run does so: rows of pools are large.
+      film_suffix: of a film beside a run's files.
+    """
+
+    @property
+    def config(self) -> Config: ...
+    @property
+    def spec(self) -> EnvSpec: ...
+    @property
+    def agent(self) -> Agent: ...
+    @property
+    def rhythm(self) -> Rhythm: ...
+    @property
+    def restarts_games(self) -> bool: ...
+    @property
+    def rows_before_acting(self) -> bool: ...
+    @property
+    def stops_within(self) -> bool: ...
+    @property
+    def appends_rows(self) -> bool: ...
+    @property
+    def rows_apart(self) -> bool: ...
+    @property
+    def film_suffix(self) -> str: ...
+
+    def lane_shapes(self, lanes: int, hparams: HParams) -> Any:
+        """The state of `lanes` lanes as shapes, leaves `[lanes, ...]`."""
+
+    def population(
+        self,
+        hparams: HParams,
+        lanes: int,
+        *,
+        devices: Sequence[jax.Device] | None = None,
+        from_weights: bool = False,
+        watch: Watch = UNWATCHED,
+    ) -> Population:
+        """Compile the programs for up to `lanes` lanes.
+
+        Args:
+          hparams: says which hyperparameters there are (not None); their values are given when lanes start.
+          lanes: the most lanes at once.
+          devices: to spread over (default: all).
+          from_weights: whether lanes start from given networks.
+          watch: what it tells and asks while a chunk goes on.
+
+        Raises:
+          ConfigError: if it does not fit into memory.
+        """
+
+    def play(self, params: Params, *, episodes: int, epsilon: float, seed: int) -> Evaluation:
+        """Play `episodes` episodes with each of L agents, all from the same starts: leaves `[L, episodes]`.
+
+        Args:
+          params: networks, leaves `[L, ...]`.
+          episodes: of each, side by side.
+          epsilon: exploration; 0 is the greedy policy.
+          seed: fixes the starts and the environments' noise.
+        """
+
+    def can_film(self) -> bool:
+        """Whether the environment can be drawn."""
+
+    def film(self, params: Params | None, *, start: int, title: str, suffix: str, q_values: bool = False) -> Film:
+        """Play one episode, to be drawn as the film is read.
+
+        Args:
+          params: one network; None is the random policy. Agents are greedy, and in a pool
+            explore as its evaluations do.
+          start: seed of the episode.
+          title: a line of text above.
+          suffix: .gif or .mp4: of a long game a GIF shows fewer steps.
+          q_values: whether those of all actions are drawn beside the picture.
+        """
+
+    def lane_bytes(self, hparams: HParams) -> int:
+        """What one lane takes on its device: its state, and its readings on the device and on the host."""
+
+    def run_bytes(self, hparams: HParams) -> int:
+        """What one lane of a run takes, its evaluations and its emulators included; but the frames of a pool, which
+        its population looks at.
+        """
+
+    def evaluation_bytes(self, lanes: int, episodes: int) -> int:
+        """What it takes to play so many episodes side by side with each of so many agents."""
+
+
+def driver_for(config: Config) -> Driver:
+    """The driver for the environment of `config`.
 
     Raises:
-      ConfigError: as `make_loop` and `make_pool_loop`.
+      ConfigError: for settings that its kind of environment does not have, an unknown environment, a network that does
+        not fit it.
     """
-    return make_pool_loop(config) if kind_of(config.env) == "pool" else make_loop(config)
+    return PoolDriver(config) if kind_of(config.env) == "pool" else DeviceDriver(config)
 
 
-def population_for(
-    loop: AnyLoop,
-    config: Config,
-    hparams: HParams,
-    lanes: int,
-    devices: Sequence[jax.Device] | None = None,
-    *,
-    from_weights: bool = False,
-) -> Any:
-    """Compile the programs for up to `lanes` lanes, as `make_population`: an `AnyPopulation`."""
-    if isinstance(loop, PoolLoop):
-        return PoolPopulation(loop, hparams, lanes, devices, from_weights=from_weights)
-    return make_population(config, loop, hparams, lanes, devices, from_weights=from_weights)
+def _lane_example(hparams: HParams) -> HParams:
+    return jax.tree.map(lambda x: x[0], stack_hparams(hparams, 1))
 
 
-def lane_shapes(loop: AnyLoop, seeds: Sequence[int], hparams: HParams) -> Any:
-    """The state of one lane for each seed, as shapes (leaves `[L, ...]`)."""
-    inputs = jnp.asarray(seeds, jnp.int32), stack_hparams(hparams, len(seeds))
-    shapes = jax.eval_shape(jax.vmap(loop.start), *inputs)
-    return shapes if isinstance(loop, PoolLoop) else shapes[0]
+_SEED: Any = jax.ShapeDtypeStruct((), np.int32)
 
 
-def rows_apart(loop: AnyLoop, config: Config) -> bool:
-    """Whether a run keeps the rows of its replays in files of their own: those of pools are large."""
-    return isinstance(loop, PoolLoop) and appended(config)
+class DeviceDriver:
+    """Environments on the device: a chunk is one program."""
+
+    restarts_games = rows_before_acting = stops_within = rows_apart = False
+    film_suffix = ".gif"
+
+    def __init__(self, config: Config):
+        self.config = config
+        self._loop = make_loop(config)
+        self.agent, self.spec = self._loop.agent, self._loop.env.spec
+        self.rhythm = rhythm_of(config)
+        self.appends_rows = _appends_rows(config)
+
+    def lane_shapes(self, lanes: int, hparams: HParams) -> Any:
+        seeds = jax.ShapeDtypeStruct((lanes,), np.int32)
+        return jax.eval_shape(jax.vmap(self._loop.start), seeds, stack_hparams(hparams, lanes))[0]
+
+    def population(
+        self,
+        hparams: HParams,
+        lanes: int,
+        *,
+        devices: Sequence[jax.Device] | None = None,
+        from_weights: bool = False,
+        watch: Watch = UNWATCHED,
+    ) -> Population:
+        return make_population(self.config, self._loop, hparams, lanes, devices, from_weights=from_weights)
+
+    def play(self, params: Params, *, episodes: int, epsilon: float, seed: int) -> Evaluation:
+        def one(params: Params) -> Evaluation:
+            key = make_key(seed)
+            return evaluate(self._loop.env, self.agent, params, key, episodes=episodes, epsilon=epsilon)
+
+        return jax.jit(lambda params: jax.lax.map(one, params))(params)
+
+    def can_film(self) -> bool:
+        return device_films.can_draw(self._loop.env)
+
+    def film(self, params: Params | None, *, start: int, title: str, suffix: str, q_values: bool = False) -> Film:
+        env = self._loop.env
+
+        def choose(obs: Obs, key: Key) -> jax.Array:
+            if params is None:
+                return jax.random.randint(key, (obs.shape[0],), 0, env.spec.num_actions, jnp.int32)
+            return jnp.argmax(self.agent.q_values(params, obs), axis=-1)
+
+        values = functools.partial(self.agent.q_values, params) if q_values and params is not None else None
+        episode = device_films.play(env, choose, make_key(start), q_values=values)
+        frames = device_films.draw(env, episode, title=title)
+        return Film(frames, len(frames), device_films.frames_per_second(env), episode.episode_return)
+
+    def lane_bytes(self, hparams: HParams) -> int:
+        example = _lane_example(hparams)
+        state, _ = jax.eval_shape(self._loop.start, _SEED, example)
+        _, metrics = jax.eval_shape(self._loop.chunk, _SEED, state, example)
+        return tree_bytes(state) + 2 * tree_bytes(metrics)
+
+    def run_bytes(self, hparams: HParams) -> int:
+        return self.lane_bytes(hparams) + self.evaluation_bytes(1, self.config.eval_episodes)
+
+    def evaluation_bytes(self, lanes: int, episodes: int) -> int:
+        one = tree_bytes(jax.eval_shape(self._loop.env.reset, make_key(0)))
+        return episodes * (2 * one + 16)  # agent after agent; a step has its input and its output, and results are kept
 
 
-def networks_of(lanes: Any) -> Any:
-    """The online networks of a population's lanes, to be fetched."""
-    return [block.agent.params for block in lanes] if isinstance(lanes, list) else lanes.agent.params
+class PoolDriver:
+    """Environments in pools on the host, whose loop acts, learns while they step, and can be stopped at every step."""
+
+    restarts_games = rows_before_acting = stops_within = True
+    film_suffix = ".mp4"  # a game in a pool is long, and a video shows the whole of it at its own speed
+
+    def __init__(self, config: Config):
+        self.config = config
+        self._loop = make_pool_loop(config)
+        self.agent, self.spec = self._loop.agent, self._loop.spec
+        self.rhythm = self._loop.rhythm
+        self.appends_rows = self.rows_apart = _appends_rows(config)
+
+    def lane_shapes(self, lanes: int, hparams: HParams) -> Any:
+        seeds = jax.ShapeDtypeStruct((lanes,), np.int32)
+        return jax.eval_shape(jax.vmap(self._loop.start), seeds, stack_hparams(hparams, lanes))
+
+    def population(
+        self,
+        hparams: HParams,
+        lanes: int,
+        *,
+        devices: Sequence[jax.Device] | None = None,
+        from_weights: bool = False,
+        watch: Watch = UNWATCHED,
+    ) -> Population:
+        return PoolPopulation(self._loop, hparams, lanes, devices, from_weights=from_weights, watch=watch)
+
+    def play(self, params: Params, *, episodes: int, epsilon: float, seed: int) -> Evaluation:
+        return evaluate_pool(self._loop, params, episodes=episodes, epsilon=epsilon, seed=seed)
+
+    def can_film(self) -> bool:
+        return pool_films.can_draw(self._loop)
+
+    def film(self, params: Params | None, *, start: int, title: str, suffix: str, q_values: bool = False) -> Film:
+        game = pool_films.play(self._loop, params, start=start)
+        steps = pool_films.steps_shown(game, suffix)
+        frames = pool_films.draw(self._loop, game, steps, title=title, q_values=q_values)
+        return Film(frames, len(steps), pool_films.frames_per_second(self._loop), game.score)
+
+    def lane_bytes(self, hparams: HParams) -> int:
+        # Beside its state, a chunk's readings are nothing.
+        return tree_bytes(jax.eval_shape(self._loop.start, _SEED, _lane_example(hparams)))
+
+    def run_bytes(self, hparams: HParams) -> int:
+        shown = tree_bytes(jax.eval_shape(self._loop.parts.fresh, _SEED, _lane_example(hparams)))
+        evaluation = self.evaluation_bytes(1, self.config.eval_episodes)
+        return shown + self.config.num_envs * self._environment_bytes() + evaluation
+
+    def evaluation_bytes(self, lanes: int, episodes: int) -> int:
+        seen = tree_bytes(jax.ShapeDtypeStruct(self.spec.obs_shape, self.spec.obs_dtype))
+        return lanes * episodes * (self._environment_bytes() + 2 * seen)
+
+    def _environment_bytes(self) -> int:
+        return _EMULATOR_BYTES if is_atari(self.spec.name) else _OTHER_ENV_BYTES
 
 
-def play_agents(loop: AnyLoop, params: Params, *, episodes: int, epsilon: float, eval_seed: int) -> Evaluation:
-    """Play `episodes` episodes with each of L agents, all from the same starts: leaves `[L, episodes]`.
-
-    Args:
-      loop: whose environment and agent functions are used.
-      params: networks, leaves `[L, ...]`.
-      episodes: per agent.
-      epsilon: exploration; 0 is the greedy policy.
-      eval_seed: fixes the starts and the environments' noise.
-    """
-    if isinstance(loop, PoolLoop):
-        return evaluate_pool(loop, params, episodes=episodes, epsilon=epsilon, seed=eval_seed)
-
-    def one(params: Params) -> Evaluation:
-        return evaluate(loop.env, loop.agent, params, make_key(eval_seed), episodes=episodes, epsilon=epsilon)
-
-    return jax.jit(lambda params: jax.lax.map(one, params))(params)
+def _appends_rows(config: Config) -> bool:
+    return not own_rhythm(config) and not config.clear_replay

@@ -21,6 +21,7 @@ from dqn_jax.agent import Agent, AgentState, UpdateInfo, make_agent
 from dqn_jax.config import Config, ConfigError, HParams, asynchronous, envs_per_step
 from dqn_jax.envs import make_pool
 from dqn_jax.lanes.device import exploration, fresh_learner
+from dqn_jax.lanes.lane import Rhythm, rhythm_of
 from dqn_jax.prng import make_key
 from dqn_jax.replay.frames import FrameReplayAdd, FrameReplayState, make_frame_replay, stack_push
 from dqn_jax.types import Batch, EnvSpec, FrameRow, Key, Obs, Params
@@ -66,9 +67,17 @@ class PoolLoop(NamedTuple):
     frame_shape: tuple[int, ...]  # of what the pool gives, before stacking
     config: Config
     frame_bytes: int  # that go to the device for each environment and step
-    warmup_steps: int  # environment steps before learning
-    steps_per_chunk: int  # environment steps per chunk
-    num_chunks: int
+    rhythm: Rhythm
+
+    @property
+    def warmup_steps(self) -> int:
+        """Environment steps before learning."""
+        return self.rhythm.warmup_steps
+
+    @property
+    def steps_per_chunk(self) -> int:
+        """Environment steps per chunk."""
+        return self.rhythm.steps_per_chunk
 
 
 def make_pool_loop(config: Config) -> PoolLoop:
@@ -90,11 +99,9 @@ def make_pool_loop(config: Config) -> PoolLoop:
         config.n_step,
         asynchronous=asynchronous(config),
     )
-    step = envs_per_step(config)
     # At the least so many that a whole window is stored, of whichever environment.
     one_short = config.num_envs * (config.frame_stack + config.n_step - 1)
-    warmup_steps = max(-(-config.min_replay // step), one_short // step + 1) * step
-    steps_per_chunk = -(-config.eval_every // step) * step
+    rhythm = rhythm_of(config, least=one_short // envs_per_step(config) + 1)
 
     def fresh(seed: jax.Array, hparams: HParams, weights: Params | None = None) -> PoolLaneState:
         net_key, key = jax.random.split(make_key(seed))
@@ -191,9 +198,7 @@ def make_pool_loop(config: Config) -> PoolLoop:
         frame_shape,
         config,
         math.prod(frame_shape) * jnp.dtype(spec.obs_dtype).itemsize + 12,  # a reward, an empty action, four flags
-        warmup_steps,
-        steps_per_chunk,
-        max(1, -(-(config.total_steps - warmup_steps) // steps_per_chunk)),
+        rhythm,
     )
 
 

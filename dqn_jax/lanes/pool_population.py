@@ -24,6 +24,7 @@ from dqn_jax.config import Config, ConfigError, HParams, RunError, asynchronous,
 from dqn_jax.devices import free_memory, host_device, size_text
 from dqn_jax.envs import Pool, PoolOutput, make_pool
 from dqn_jax.lanes.device import ChunkMetrics, WarmupMetrics, trainings_due
+from dqn_jax.lanes.lane import UNWATCHED, Watch, ring_rows, without_rows
 from dqn_jax.lanes.pool import PoolLaneState, PoolLoop, PoolParts
 from dqn_jax.lanes.pool_evaluation import evaluate_blocks
 from dqn_jax.lanes.pool_layout import Blocks, PoolLayout
@@ -78,6 +79,7 @@ class PoolPopulation:
         devices: Sequence[jax.Device] | None = None,
         *,
         from_weights: bool = False,
+        watch: Watch = UNWATCHED,
     ):
         """Compile.
 
@@ -87,6 +89,7 @@ class PoolPopulation:
           lanes: the most lanes at once.
           devices: to spread over (default: all).
           from_weights: whether lanes start from given networks.
+          watch: what is told and asked while a chunk goes on.
 
         Raises:
           ConfigError: if the replays do not fit into memory.
@@ -99,10 +102,7 @@ class PoolPopulation:
         host = host_device() if loop.config.replay_memory == "host" else None
         self.layout = layout = PoolLayout(lanes, each, devices[: -(-lanes // each)], host)
         self.timeline: Timeline | None = None  # set to one to have it kept; the host then waits for every part in turn
-        self.on_step: Callable[[int], None] | None = None  # called every second with the environment steps taken
-        self.on_game: Callable[[int, int, int], None] | None = None  # and in evaluations: with games ended, and all
-        self.enough: Callable[[], bool] = lambda: False  # asked every step: whether to end the chunk's training early
-        self.stop: Callable[[], bool] = lambda: False  # and whether to end the chunk at once, without evaluation
+        self.watch = watch
         self.unfinished: dict[str, np.ndarray] = {}  # what was noted of a chunk that was stopped within
         self.evaluation_seconds = 0.0  # that the last one took
         self.pools: dict[int, Pool] = {}  # of the blocks at work
@@ -219,7 +219,7 @@ class PoolPopulation:
         records.restore(self.unfinished)
         self.advance(int(env_steps), records, lanes, hparams, at_work, learning=True)
         played = None
-        if not self.stop():
+        if not self.watch.stop():
             began = time.perf_counter()
             params = [lanes[b].agent.params for b in at_work]
             played = evaluate_blocks(
@@ -228,8 +228,8 @@ class PoolPopulation:
                 episodes=config.eval_episodes,
                 epsilon=config.eval_epsilon,
                 seed=config.eval_seed,
-                stop=self.stop,
-                on_step=_now_and_then(self.on_game, int(env_steps) + records.taken * step),
+                stop=self.watch.stop,
+                on_step=_now_and_then(self.watch.on_game, int(env_steps) + records.taken * step),
             )
         if played is None:
             self.unfinished = records.arrays(self.layout.lanes)
@@ -279,7 +279,7 @@ class PoolPopulation:
         learnt = {b: np.asarray(lanes[b].agent.updates) for b in at_work}
         made, heard = 0, time.perf_counter()
         for i in range(records.taken, records.iterations):
-            if self.stop() or (records.taken and self.enough()):
+            if self.watch.stop() or (records.taken and self.watch.seconds_left() <= self.evaluation_seconds):
                 break
             steps = env_steps + i * step
             trainings = trainings_due(config, steps - loop.warmup_steps) if learning else 0
@@ -295,9 +295,9 @@ class PoolPopulation:
                     sums[b] = sums[b] + new
                 records.add(b, i, output, epsilon, learnt[b] + made)
             records.taken = i + 1
-            if self.on_step is not None and time.perf_counter() - heard >= _SECONDS_BETWEEN:
+            if time.perf_counter() - heard >= _SECONDS_BETWEEN:
                 heard = time.perf_counter()
-                self.on_step(steps + step)
+                self.watch.on_step(steps + step)
         if made:
             records.made += made
             for b in at_work:
@@ -351,6 +351,24 @@ class PoolPopulation:
     ) -> tuple[PoolLaneState, jax.Array]:
         """Begin to train a block so many times: its lanes, and sums of `UpdateInfo` `[block_size, 3]`."""
         return self._of(block).learn(np.int32(trainings), lanes, hparams)
+
+    def go_on(self, unfinished: dict[str, np.ndarray]) -> None:
+        """Let the next chunk go on from what was noted of it."""
+        self.unfinished = unfinished
+
+    def networks(self, lanes: Blocks) -> Blocks:
+        """The online networks, block by block."""
+        return [block.agent.params for block in lanes]
+
+    def without_rows(self, lanes: Blocks) -> Blocks:
+        """As `lane.without_rows`, block by block."""
+        return [without_rows(block) for block in lanes]
+
+    def rows(self, lanes: Blocks, first: int, count: int, among: np.ndarray) -> Blocks:
+        """`count` rows of replays from number `first` on, of the blocks in which the lanes `among` `[n]` are."""
+        wanted = set((among // self.layout.block_size).tolist())
+        own = jnp.int32(first)
+        return [ring_rows(block.replay.storage, own, count) if b in wanted else None for b, block in enumerate(lanes)]
 
     def close(self) -> None:
         """End the pools. Lanes that go on afterwards do so in fresh games."""
@@ -410,13 +428,13 @@ def _check_memory(shapes: PoolLaneState, config: Config, layout: PoolLayout) -> 
         )
 
 
-def _now_and_then(tell: Callable[[int, int, int], None] | None, env_steps: int) -> Callable[[int, int], None]:
+def _now_and_then(tell: Callable[[int, int, int], None], env_steps: int) -> Callable[[int, int], None]:
     """`tell` after `env_steps`, but once in a while only."""
     heard = -np.inf
 
     def told(ended: int, games: int) -> None:
         nonlocal heard
-        if tell is not None and time.perf_counter() - heard >= _SECONDS_BETWEEN:
+        if time.perf_counter() - heard >= _SECONDS_BETWEEN:
             heard = time.perf_counter()
             tell(env_steps, ended, games)
 

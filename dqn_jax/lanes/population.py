@@ -24,8 +24,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from dqn_jax.agent import Agent
 from dqn_jax.config import INTEGER_HPARAMS, Config, ConfigError, HParams, own_rhythm
 from dqn_jax.lanes.device import ChunkMetrics, LaneState, Loop, WarmupMetrics
+from dqn_jax.lanes.lane import ring_rows, without_rows
 from dqn_jax.prng import key_data, make_key, wrap_key_data
 from dqn_jax.types import Params
 
@@ -136,6 +138,31 @@ class Population(NamedTuple):
     lane_shapes: LaneState  # the state as shapes, leaves [padded, ...]
     temporary_bytes: int  # what the programs need on each device beside their inputs and outputs
 
+    @property
+    def evaluation_seconds(self) -> float:
+        """It is part of the program."""
+        return 0.0
+
+    @property
+    def unfinished(self) -> dict[str, np.ndarray]:
+        """A program goes on to its end."""
+        return {}
+
+    def go_on(self, unfinished: dict[str, np.ndarray]) -> None:
+        """There is nothing to go on from."""
+
+    def networks(self, lanes: LaneState) -> Params:
+        """The online networks, leaves `[padded, ...]`."""
+        return lanes.agent.params
+
+    def without_rows(self, lanes: LaneState) -> LaneState:
+        """As `lane.without_rows`, leaves `[padded, ...]`."""
+        return without_rows(lanes)
+
+    def rows(self, lanes: LaneState, first: int, count: int, among: np.ndarray) -> Any:
+        """`count` rows of all replays from number `first` on, leaves `[padded, count, ...]`."""
+        return ring_rows(lanes.replay.storage, jnp.int32(first), count)
+
     def close(self) -> None:
         """End what runs beside the programs: nothing here."""
 
@@ -186,10 +213,10 @@ def make_layout(config: Config, lanes: int, weights: int, devices: Sequence[jax.
     return Layout(lanes, len(devices) * blocks * block_size, block_size, Mesh(np.array(devices), ("lanes",)))
 
 
-def count_weights(loop: Loop, hparams: HParams) -> int:
+def count_weights(agent: Agent, hparams: HParams) -> int:
     """Number of weights of one lane's network."""
-    agent = jax.eval_shape(lambda: loop.agent.init(make_key(0), hparams))
-    return sum(x.size for x in jax.tree.leaves(agent.params))
+    state = jax.eval_shape(lambda: agent.init(make_key(0), hparams))
+    return sum(x.size for x in jax.tree.leaves(state.params))
 
 
 def make_population(
@@ -213,7 +240,7 @@ def make_population(
     """
     began = time.perf_counter()
     example = jax.tree.map(lambda x: x[0], stack_hparams(first_hparams(hparams), 1))
-    layout = make_layout(config, lanes, count_weights(loop, example), devices)
+    layout = make_layout(config, lanes, count_weights(loop.agent, example), devices)
     share, size = layout.share, layout.block_size
 
     def read(tree: Any, slots: jax.Array) -> Any:

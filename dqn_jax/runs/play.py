@@ -2,29 +2,22 @@
 
 from __future__ import annotations
 
-import functools
 import sys
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from dqn_jax import convergence, devices, files, runs
 from dqn_jax.config import ConfigError, check_seed
-from dqn_jax.films import device as film
-from dqn_jax.films import pool as pool_film
 from dqn_jax.films import write
 from dqn_jax.lanes import memory
-from dqn_jax.lanes.device import Loop
-from dqn_jax.lanes.driver import AnyLoop, lane_shapes, loop_for, play_agents, rows_apart
-from dqn_jax.lanes.pool import PoolLoop
-from dqn_jax.prng import make_key
+from dqn_jax.lanes.driver import Driver, driver_for
+from dqn_jax.lanes.lane import without_rows
 from dqn_jax.runs import best
 from dqn_jax.runs import checkpoint as checkpoints
-from dqn_jax.runs.rows import without_rows
-from dqn_jax.types import Key, Obs, Params
+from dqn_jax.types import Params
 
 Which = Literal["last", "best"]
 
@@ -33,7 +26,7 @@ class Agents(NamedTuple):
     """The L agents of a run."""
 
     settings: runs.RunSettings
-    loop: AnyLoop
+    driver: Driver
     params: Params  # online networks, leaves [L, ...]
     which: Which
     env_steps: np.ndarray  # [L], after which they were saved
@@ -55,20 +48,20 @@ def load_agents(run: Path, checkpoint: Which = "last") -> Agents:
         raise ConfigError(f"checkpoint: '{checkpoint}' is none of {', '.join(get_args(Which))}.")
     devices.configure()
     settings = runs.load_settings(run)
-    loop = loop_for(settings.config)
-    shapes = lane_shapes(loop, settings.seeds, settings.hparams)
+    driver = driver_for(settings.config)
+    shapes = driver.lane_shapes(len(settings.seeds), settings.hparams)
     if checkpoint == "best":
         params, notes = _load_best(run, jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), shapes))
         if notes["seeds"].tolist() != list(settings.seeds):
             raise ConfigError(f"checkpoint: {best.path_of(run)} is of another run; use --checkpoint last.")
-        return Agents(settings, loop, params, checkpoint, notes["env_steps"], notes["eval_return"])
-    if rows_apart(loop, settings.config):
+        return Agents(settings, driver, params, checkpoint, notes["env_steps"], notes["eval_return"])
+    if driver.rows_apart:
         shapes = without_rows(shapes)  # to play, no replay is needed
     saved = checkpoints.load(run, shapes, warn=lambda line: print(f"dqn-jax: {line}", file=sys.stderr))
     if saved is None:
         raise ConfigError(f"run: {run} has no whole checkpoint; train for longer or choose another run.")
     env_steps = np.full(len(settings.seeds), saved.env_steps)
-    return Agents(settings, loop, saved.lanes.agent.params, checkpoint, env_steps, None)
+    return Agents(settings, driver, saved.lanes.agent.params, checkpoint, env_steps, None)
 
 
 def agents_at(path: Path, checkpoint: Which = "last", trial: int | None = None) -> tuple[str, Agents]:
@@ -94,7 +87,7 @@ def agents_at(path: Path, checkpoint: Which = "last", trial: int | None = None) 
         raise ConfigError("checkpoint: a sweep keeps its winners' networks only as their lanes left; leave it out.")
     devices.configure()
     winner = winners.load(sweep, trial)
-    agents = Agents(winner.settings, winner.loop, winner.params, checkpoint, winner.env_steps, winner.eval_return)
+    agents = Agents(winner.settings, winner.driver, winner.params, checkpoint, winner.env_steps, winner.eval_return)
     return f"{sweep}, trial {winner.trial} on held-out seeds, as its lanes left", agents
 
 
@@ -130,11 +123,11 @@ def evaluate_run(
     if epsilon is not None and not 0.0 <= epsilon <= 1.0:
         raise ConfigError(f"epsilon: {epsilon:g} is not possible; use a probability between 0 and 1.")
     whose, agents = agents_at(path, checkpoint, trial)
-    settings, loop, params = agents.settings, agents.loop, agents.params
+    settings, driver, params = agents.settings, agents.driver, agents.params
     if epsilon is None:
         epsilon = settings.config.eval_epsilon
-    memory.check_evaluation(loop, len(settings.seeds), episodes)
-    result = play_agents(loop, params, episodes=episodes, epsilon=epsilon, eval_seed=eval_seed)
+    memory.check_evaluation(driver, len(settings.seeds), episodes)
+    result = driver.play(params, episodes=episodes, epsilon=epsilon, seed=eval_seed)
     returns = np.asarray(result.returns)
     means = returns.mean(axis=1)
     low, high = convergence.mean_interval(means)
@@ -163,14 +156,9 @@ def median_lane(final_returns: Any) -> int:
     return int(np.argsort(final)[(len(final) - 1) // 2])
 
 
-def can_draw(loop: AnyLoop) -> bool:
-    """Whether `film_policy` can film this loop's environment."""
-    return film.can_draw(loop.env) if isinstance(loop, Loop) else pool_film.can_draw(loop)
-
-
-def film_title(loop: AnyLoop, who: str) -> str:
+def film_title(driver: Driver, who: str) -> str:
     """What is above a film of `who`."""
-    return f"{(loop.env.spec if isinstance(loop, Loop) else loop.spec).name}, {who}"
+    return f"{driver.spec.name}, {who}"
 
 
 def record_run(
@@ -194,10 +182,10 @@ def record_run(
     if q_values and random:
         raise ConfigError("q_values: a random policy has none; leave out one of the two.")
     whose, agents = agents_at(path, checkpoint, trial)
-    settings, loop, params = agents.settings, agents.loop, agents.params
+    settings, driver, params = agents.settings, agents.driver, agents.params
     if seed is not None and seed not in settings.seeds:
         raise ConfigError(f"seed: {whose} has no seed {seed}; it has {', '.join(map(str, settings.seeds))}.")
-    if not can_draw(loop):
+    if not driver.can_film():
         raise ConfigError(
             f"run: {settings.config.env} cannot be drawn; classic control, MinAtar, grids and what EnvPool renders can."
         )
@@ -209,7 +197,7 @@ def record_run(
         told = f"{who}, {agents.describe(lane)}"
         who += f", its best ({agents.env_steps[lane]:,} steps)" if checkpoint == "best" else ""
     with files.clear_errors(output, "try again", "output"):
-        return *film_policy(loop, own, output, start=start, title=film_title(loop, who), q_values=q_values), told
+        return *film_policy(driver, own, output, start=start, title=film_title(driver, who), q_values=q_values), told
 
 
 def _final_returns(run: Path, agents: Agents) -> np.ndarray:
@@ -223,26 +211,12 @@ def _final_returns(run: Path, agents: Agents) -> np.ndarray:
 
 
 def film_policy(
-    loop: AnyLoop, params: Params | None, output: Path, *, start: int, title: str, q_values: bool = False
+    driver: Driver, params: Params | None, output: Path, *, start: int, title: str, q_values: bool = False
 ) -> tuple[float, int]:
     """Film one episode (random, if `params` is None) from start `start`; gives return and frame count.
 
     Agents are greedy, and in a pool explore as its evaluations do. `q_values` draws theirs beside the picture.
     """
-    if isinstance(loop, PoolLoop):
-        game = pool_film.play(loop, params, start=start)
-        steps = pool_film.steps_shown(game, output)
-        drawn = pool_film.draw(loop, game, steps, title=title, q_values=q_values)
-        write.write_film(output, drawn, fps=pool_film.frames_per_second(loop))
-        return game.score, len(steps)
-
-    def choose(obs: Obs, key: Key) -> jax.Array:
-        if params is None:
-            return jax.random.randint(key, (obs.shape[0],), 0, loop.env.spec.num_actions, jnp.int32)
-        return jnp.argmax(loop.agent.q_values(params, obs), axis=-1)
-
-    values = functools.partial(loop.agent.q_values, params) if q_values and params is not None else None
-    episode = film.play(loop.env, choose, make_key(start), q_values=values)
-    frames = film.draw(loop.env, episode, title=title)
-    write.write_film(output, frames, fps=film.frames_per_second(loop.env))
-    return episode.episode_return, len(frames)
+    film = driver.film(params, start=start, title=title, suffix=output.suffix, q_values=q_values)
+    write.write_film(output, film.frames, fps=film.fps)
+    return film.episode_return, film.length

@@ -13,14 +13,14 @@ import numpy as np
 
 from dqn_jax import convergence, files, report, runs
 from dqn_jax.config import RunError
-from dqn_jax.lanes.device import Loop
-from dqn_jax.lanes.driver import AnyLoop, AnyPopulation, rows_apart
+from dqn_jax.lanes.driver import Driver, Population
 from dqn_jax.lanes.history import History
+from dqn_jax.lanes.lane import without_rows
 from dqn_jax.runs import checkpoint
 from dqn_jax.runs.best import Best
 from dqn_jax.runs.checkpoint import Saved
-from dqn_jax.runs.play import can_draw, film_policy, film_title, median_lane
-from dqn_jax.runs.rows import RowFiles, without_rows
+from dqn_jax.runs.play import film_policy, film_title, median_lane
+from dqn_jax.runs.rows import RowFiles
 from dqn_jax.types import Params
 
 _TAGS = {  # of TensorBoard, which groups them by what is before the slash
@@ -43,17 +43,16 @@ class Recorder:
         self,
         run: Path,
         settings: runs.RunSettings,
-        loop: AnyLoop,
-        population: AnyPopulation,
+        driver: Driver,
+        population: Population,
         *,
         save_episodes: bool = False,
     ):
         self.run = run
-        self._loop = loop
+        self._driver = driver
         self._population = population
         self._everyone = np.arange(len(settings.seeds))
-        apart = rows_apart(loop, settings.config)
-        self._rows = RowFiles(checkpoint.folder_of(run) / "rows", population) if apart else None
+        self._rows = RowFiles(checkpoint.folder_of(run) / "rows", population) if driver.rows_apart else None
         self.settings = settings
         self.save_episodes = save_episodes
         self._writers: list[Any] = []
@@ -76,7 +75,8 @@ class Recorder:
 
     def checkpoint(self, env_steps: int, lanes: Any, history: History, best: Best) -> None:
         """Save everything that going on needs (`lanes` as the population has them), then the best networks."""
-        saved = self._population.layout.fetch(lanes if self._rows is None else without_rows(lanes), self._everyone)
+        kept = lanes if self._rows is None else self._population.without_rows(lanes)
+        saved = self._population.layout.fetch(kept, self._everyone)
         host = history.arrays() | best.arrays()
         with files.clear_errors(self.run):
             if self._rows is None:
@@ -121,21 +121,21 @@ class Recorder:
                     )
             for writer in self._writers:
                 writer.close()
-            loop = self._loop
-            if not summary["complete"] or not history.env_steps:
-                return
-            if not can_draw(loop):
-                warn(f"no film: {self.settings.config.env} cannot be drawn; all else is written")
-            else:
-                lane = median_lane(summary["final_eval_return"])
-                own = jax.tree.map(lambda x: x[lane], params)
-                title = film_title(loop, f"seed {self.settings.seeds[lane]}")
-                # A game in a pool is long, and a video shows the whole of it at its own speed.
-                name = "film.gif" if isinstance(loop, Loop) else "film.mp4"
-                try:
-                    film_policy(loop, own, self.run / name, start=0, title=title)
-                except RunError as error:  # all else is written
-                    warn(str(error))
+            if summary["complete"] and history.env_steps:
+                self.film(median_lane(summary["final_eval_return"]), params, warn)
+
+    def film(self, lane: int, params: Params, warn: Callable[[str], None]) -> None:
+        """Film one of the agents `params` (leaves `[L, ...]`), if its environment can be drawn."""
+        if not self._driver.can_film():
+            warn(f"no film: {self.settings.config.env} cannot be drawn; all else is written")
+            return
+        own = jax.tree.map(lambda x: x[lane], params)
+        title = film_title(self._driver, f"seed {self.settings.seeds[lane]}")
+        path = self.run / f"film{self._driver.film_suffix}"
+        try:
+            film_policy(self._driver, own, path, start=0, title=title)
+        except RunError as error:  # all else is written
+            warn(str(error))
 
     def _tables(self, history: History) -> None:
         with files.atomic(self.run / "metrics.csv", durable=False) as path:

@@ -6,37 +6,17 @@ wrote: these go to files of their own, `rows-<from>-<to>.npz`, which are never w
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
-from dqn_jax.config import Config, own_rhythm
+from dqn_jax.lanes.driver import Population
 from dqn_jax.runs.checkpoint import read_arrays, write_arrays
 
 _ROWS_AT_ONCE = 512
-
-
-def appended(config: Config) -> bool:
-    """Whether rows can be appended: not where each lane has them at times of its own, or throws them away."""
-    return not own_rhythm(config) and not config.clear_replay
-
-
-def without_rows(lanes: Any) -> Any:
-    """The lanes of a population, placed or as shapes, with no more of their replays than the number of rows added."""
-    if isinstance(lanes, list):
-        return [without_rows(block) for block in lanes]
-    return lanes._replace(replay=lanes.replay.rows_added)
-
-
-@functools.partial(jax.jit, static_argnums=2)
-def _rows(storage: Any, first: jax.Array, count: int) -> Any:
-    """`[L, count, ...]`, rows of rings `[L, rows, ...]` from `first` on; one program for all places."""
-    return jax.tree.map(lambda x: jnp.take(x, (first + jnp.arange(count)) % x.shape[1], axis=1), storage)
 
 
 class RowFiles:
@@ -46,9 +26,10 @@ class RowFiles:
       saved: rows added, of those that are on disk.
     """
 
-    def __init__(self, folder: Path, population: Any):
+    def __init__(self, folder: Path, population: Population):
         self.folder = folder
         self.saved = 0
+        self._population = population
         self._layout = population.layout
         self._shapes = population.lane_shapes.replay
         self.capacity = jax.tree.leaves(self._shapes.storage)[0].shape[1]
@@ -58,18 +39,8 @@ class RowFiles:
         self.folder.mkdir(parents=True, exist_ok=True)
         count = min(_ROWS_AT_ONCE, self.capacity)
 
-        def read(row: int) -> Any:
-            first = jnp.int32(row)
-            if not isinstance(population_lanes, list):
-                return _rows(population_lanes.replay.storage, first, count)
-            wanted = set((lanes // self._layout.block_size).tolist())
-            return [
-                _rows(block.replay.storage, first, count) if b in wanted else None
-                for b, block in enumerate(population_lanes)
-            ]
-
         for row in range(max(self.saved, rows_added - self.capacity), rows_added, count):
-            fetched = self._layout.fetch(read(row), lanes)
+            fetched = self._layout.fetch(self._population.rows(population_lanes, row, count, lanes), lanes)
             arrays = {f"leaf{i:04d}": leaf[:, : rows_added - row] for i, leaf in enumerate(jax.tree.leaves(fetched))}
             path = self.folder / f"rows-{row:012d}-{min(row + count, rows_added):012d}.npz"
             write_arrays(path, {"lanes": lanes, **arrays})

@@ -14,11 +14,11 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from dqn_jax.config import Config
 from dqn_jax.files import clear_errors, clear_unfinished
-from dqn_jax.lanes.driver import AnyPopulation
+from dqn_jax.lanes.driver import Population
+from dqn_jax.lanes.lane import without_rows
 from dqn_jax.runs.checkpoint import Allowance, read_arrays, tree_arrays, tree_from, write_arrays
-from dqn_jax.runs.rows import RowFiles, appended, without_rows
+from dqn_jax.runs.rows import RowFiles
 
 
 class Saved(NamedTuple):
@@ -33,12 +33,12 @@ class Saved(NamedTuple):
 class WaveCheckpoint:
     """Saves and restores the lanes at work; files are written whole, and zip's checksums tell damaged ones."""
 
-    def __init__(self, folder: Path, population: AnyPopulation, config: Config, allowance: Allowance):
+    def __init__(self, folder: Path, population: Population, allowance: Allowance, *, appends_rows: bool):
         self.folder = folder
         self.allowance = allowance
         self.saved_at = -1  # environment steps
         self.population = population
-        self._rows = RowFiles(folder, population) if appended(config) else None
+        self._rows = RowFiles(folder, population) if appends_rows else None
 
     def due(self) -> bool:
         """Whether there is time to save again."""
@@ -49,7 +49,7 @@ class WaveCheckpoint:
         layout = self.population.layout
         with self.allowance.spend(), clear_errors(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
-            small = layout.fetch(lanes if self._rows is None else without_rows(lanes), alive)
+            small = layout.fetch(lanes if self._rows is None else self.population.without_rows(lanes), alive)
             if self._rows is not None:
                 self._rows.append(lanes, int(small.replay[0]), alive)
             everything = tree_arrays(small) | {f"history_{name}": value for name, value in arrays.items()}

@@ -13,8 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from dqn_jax.config import HParams
-from dqn_jax.lanes.device import Loop
-from dqn_jax.lanes.driver import loop_for
+from dqn_jax.lanes.driver import driver_for
 from dqn_jax.lanes.population import count_weights, stack_hparams
 from dqn_jax.sweep.plan import Plan
 from dqn_jax.sweep.wave import make_programs
@@ -67,11 +66,11 @@ def measured(plan: Plan) -> Speed | None:
     """
     group = max(plan.groups, key=lambda group: group.lanes)
     config, trial = group.group.config, group.group.trials[0]
-    loop = loop_for(config)
-    if not isinstance(loop, Loop):
+    driver = driver_for(config)
+    if driver.stops_within:
         return None
-    weights = count_weights(loop, jax.tree.map(lambda x: x[0], stack_hparams(trial.hparams, 1)))
-    updates = loop.steps_per_chunk / config.train_every * config.updates_per_train
+    weights = count_weights(driver.agent, jax.tree.map(lambda x: x[0], stack_hparams(trial.hparams, 1)))
+    updates = driver.rhythm.steps_per_chunk / config.train_every * config.updates_per_train
     if updates * weights * config.batch_size > _MOST_WORK:
         return None
     on_cpu = jax.local_devices()[0].platform == "cpu"
@@ -82,9 +81,10 @@ def measured(plan: Plan) -> Speed | None:
     state, _ = population.start(list(range(lanes)), HParams(*hparams))
     jax.block_until_ready(state.agent)
     began = time.perf_counter()
-    _, metrics = population.chunk(jnp.int32(loop.warmup_steps), state, layout.place(hparams), layout.active(everyone))
+    env_steps = jnp.int32(driver.rhythm.warmup_steps)
+    _, metrics = population.chunk(env_steps, state, layout.place(hparams), layout.active(everyone))
     layout.fetch(metrics, everyone)
-    rate = lanes * loop.steps_per_chunk / (time.perf_counter() - began)
+    rate = lanes * driver.rhythm.steps_per_chunk / (time.perf_counter() - began)
     words = f"from one chunk of {lanes} lanes of fresh agents, measured now; trained ones may play longer games"
     return Speed((rate / _GROWS, rate), population.compile_seconds, words)
 

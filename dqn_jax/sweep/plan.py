@@ -10,7 +10,7 @@ import jax
 
 from dqn_jax.config import Config, ConfigError, HParams, show
 from dqn_jax.devices import free_memory, host_device, size_text
-from dqn_jax.lanes.driver import loop_for
+from dqn_jax.lanes.driver import driver_for
 from dqn_jax.lanes.memory import lane_bytes
 from dqn_jax.presets import Preset
 from dqn_jax.sweep.space import Group, Space, compile_groups
@@ -181,8 +181,7 @@ def fitted(config: Config) -> Config:
 
 def _steps(config: Config) -> int:
     """Environment steps that a lane takes at most."""
-    loop = loop_for(config)
-    return loop.warmup_steps + loop.num_chunks * loop.steps_per_chunk
+    return driver_for(config).rhythm.last_step
 
 
 def fitted_groups(

@@ -15,11 +15,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dqn_jax.config import Config, HParams, envs_per_step
+from dqn_jax.config import Config, HParams
 from dqn_jax.convergence import Criterion, Curve, Moment, stability, time_to
-from dqn_jax.lanes.driver import AnyLoop, AnyPopulation, loop_for, networks_of, population_for
+from dqn_jax.lanes.driver import Driver, Population, driver_for
 from dqn_jax.lanes.history import READINGS, History
-from dqn_jax.lanes.pool import PoolLoop
 from dqn_jax.lanes.population import stack_hparams
 from dqn_jax.sweep.checkpoint import WaveCheckpoint
 from dqn_jax.sweep.pruning import Prune, Rung, score
@@ -52,8 +51,8 @@ class Programs(NamedTuple):
     """The compiled programs of a compile group."""
 
     config: Config
-    loop: AnyLoop
-    population: AnyPopulation
+    driver: Driver
+    population: Population
 
 
 class WaveProgress(NamedTuple):
@@ -71,8 +70,8 @@ def make_programs(
     config: Config, hparams: HParams, lanes: int, devices: Sequence[jax.Device] | None = None
 ) -> Programs:
     """Compile for up to `lanes` lanes; `hparams` says which hyperparameters there are."""
-    loop = loop_for(config)
-    return Programs(config, loop, population_for(loop, config, hparams, lanes, devices))
+    driver = driver_for(config)
+    return Programs(config, driver, driver.population(hparams, lanes, devices=devices))
 
 
 def run_wave(
@@ -110,13 +109,13 @@ def run_wave(
     Returns:
       Whether all lanes have left.
     """
-    config, loop, population = programs
-    layout = population.layout
-    seeds, over_pool = [lane.seed for lane in lanes], isinstance(loop, PoolLoop)
-    history = History(seeds, envs_per_step(config), config.total_episodes, rows_before_acting=over_pool)
+    config, driver, population = programs
+    layout, rhythm = population.layout, driver.rhythm
+    seeds = [lane.seed for lane in lanes]
+    history = History(seeds, rhythm.step, config.total_episodes, rows_before_acting=driver.rows_before_acting)
     stacked = stack_hparams(_stack([lane.hparams for lane in lanes]), len(lanes))
     hparams = layout.place(stacked)
-    judge = _Judge(rules, lanes, loop, config, raced)
+    judge = _Judge(rules, lanes, raced)
     clock = _device_clock(layout.devices)
     done = recorded()
     alive = np.array([i for i, lane in enumerate(lanes) if (phase, lane.trial, lane.seed) not in done], int)
@@ -135,14 +134,14 @@ def run_wave(
         fetched = layout.fetch(warmup, everyone)
         warmup_seconds = time.perf_counter() - began
         history.add_warmup(fetched)
-        env_steps = loop.warmup_steps
+        env_steps = rhythm.warmup_steps
     else:
         env_steps, state = saved.env_steps, saved.lanes
         history.restore(saved.arrays)
         alive = np.intersect1d(alive, saved.alive)
         judge.restore(history, saved.arrays)
         resumed(env_steps)
-    last_step = loop.warmup_steps + loop.num_chunks * loop.steps_per_chunk
+    last_step = rhythm.last_step
     active = layout.active(alive)
     # What each lane took of the devices: lanes of one program cost the same.
     seconds = history.seconds[-1] if history.seconds else (clock() - device_began) / len(lanes)
@@ -152,8 +151,8 @@ def run_wave(
         host = layout.fetch(metrics, alive)
         program_seconds = time.perf_counter() - began + warmup_seconds
         seconds += (clock() - device_began) / len(alive)
-        history.add(env_steps, env_steps + loop.steps_per_chunk, seconds, host, alive)
-        env_steps += loop.steps_per_chunk
+        history.add(env_steps, env_steps + rhythm.steps_per_chunk, seconds, host, alive)
+        env_steps += rhythm.steps_per_chunk
         worked = len(alive)
         leaving = judge.leaving(history, alive, last=env_steps >= last_step)
         if leaving:
@@ -165,7 +164,8 @@ def run_wave(
             ]
             if keep is not None:
                 names = [(lanes[i].trial, lanes[i].seed) for i in numbers]
-                keep(names, env_steps, history.final_eval[numbers].mean(axis=1), _networks(layout, state, numbers))
+                networks = layout.fetch(population.networks(state), numbers)
+                keep(names, env_steps, history.final_eval[numbers].mean(axis=1), networks)
             if not record(rows, curve_rows([lanes[i] for i in numbers], phase, history, numbers)):
                 return False
             alive = np.setdiff1d(alive, numbers)
@@ -177,7 +177,7 @@ def run_wave(
                 env_steps,
                 last_step,
                 len(alive),
-                worked * loop.steps_per_chunk,
+                worked * rhythm.steps_per_chunk,
                 time.perf_counter() - began + warmup_seconds,
                 program_seconds,
             )
@@ -190,12 +190,6 @@ def run_wave(
     if checkpoint is not None:
         checkpoint.clear()
     return True
-
-
-def _networks(layout: Any, state: Any, lanes: np.ndarray) -> Params:
-    """Online networks of lanes `[n]`, on the host: leaves `[n, ...]`."""
-    networks: Params = layout.fetch(networks_of(state), lanes)
-    return networks
 
 
 def _device_clock(devices: Sequence[jax.Device]) -> Callable[[], float]:
@@ -217,8 +211,6 @@ class _Judge:
         self,
         rules: Rules,
         lanes: Sequence[WaveLane],
-        loop: AnyLoop,
-        config: Config,
         raced: Mapping[Rung, Sequence[float]] | None = None,
     ):
         self.rules = rules

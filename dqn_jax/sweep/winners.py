@@ -16,7 +16,7 @@ import numpy as np
 
 from dqn_jax import files
 from dqn_jax.config import ConfigError
-from dqn_jax.lanes.driver import AnyLoop, lane_shapes, loop_for
+from dqn_jax.lanes.driver import Driver, driver_for
 from dqn_jax.presets import with_overrides
 from dqn_jax.runs import RunSettings
 from dqn_jax.runs.checkpoint import load_networks, save_networks
@@ -30,7 +30,7 @@ class Winner(NamedTuple):
     """A confirmed trial, as if it were a run of its own."""
 
     settings: RunSettings
-    loop: AnyLoop
+    driver: Driver
     params: Params  # online networks, leaves [L, ...], on the host
     trial: int
     env_steps: np.ndarray  # [L], after which each lane left
@@ -89,8 +89,8 @@ def load(folder: Path, trial: int | None = None) -> Winner:
     preset = with_overrides(preset_of(definition, "confirm"), _point(data, trial))
     seeds = tuple(results.halves(definition)[1])
     settings = RunSettings(f"{data.name}, trial {trial}", seeds, preset.config, preset.hparams, preset.criteria)
-    loop = loop_for(preset.config)
-    lane = lane_shapes(loop, [0], preset.hparams)
+    driver = driver_for(preset.config)
+    lane = driver.lane_shapes(1, preset.hparams)
     template = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), lane.agent.params)
     params, notes = [], []
     for seed in seeds:
@@ -108,7 +108,7 @@ def load(folder: Path, trial: int | None = None) -> Winner:
         notes.append(note)
     return Winner(
         settings,
-        loop,
+        driver,
         jax.tree.map(lambda *leaves: np.concatenate(leaves), *params),
         trial,
         np.concatenate([note["env_steps"] for note in notes]),

@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any
 
 from dqn_jax import devices, files, runs
 from dqn_jax.config import RunError
-from dqn_jax.envs import kind_of
 from dqn_jax.interrupt import Interrupt
 from dqn_jax.runs import schemas
 from dqn_jax.runs.checkpoint import Allowance
@@ -210,7 +209,7 @@ def run_unit(worker: Worker, unit: Unit) -> bool:
         return not worker.stopping
 
     def resumed(env_steps: int) -> None:
-        if worker.directory is not None and kind_of(group.config.env) == "pool":
+        if worker.directory is not None and programs.driver.restarts_games:
             worker.warn(runs.note_fresh_games(worker.directory, {"wave": unit.id, "env_steps": env_steps}))
 
     raced = worker.raced(unit)
@@ -227,7 +226,9 @@ def run_unit(worker: Worker, unit: Unit) -> bool:
         checkpoint = None
         if worker.directory is not None:
             folder = worker.directory / "units" / f"{unit.id:05d}"
-            checkpoint = WaveCheckpoint(folder, programs.population, group.config, worker.allowance)
+            checkpoint = WaveCheckpoint(
+                folder, programs.population, worker.allowance, appends_rows=programs.driver.appends_rows
+            )
         with contextlib.closing(programs.population):  # its games end with the wave, whoever goes on with that
             ended = run_wave(
                 programs,

@@ -16,8 +16,8 @@ import pandas as pd
 
 import dqn_jax
 from dqn_jax import convergence, files
-from dqn_jax.lanes.device import Loop, make_loop
-from dqn_jax.runs.play import film_policy, play_agents
+from dqn_jax.lanes.driver import Driver, driver_for
+from dqn_jax.runs.play import film_policy
 from experiments.common import COLOURS, machine, markdown_table, save_figure
 
 __all__ = ["COLOURS", "machine", "markdown_table", "save_figure"]  # with the rest of what is here
@@ -50,15 +50,15 @@ def population(experiment: str, label: str, preset: str, **arguments: Any) -> dq
 
 
 @functools.cache
-def loop_of(config: dqn_jax.Config) -> Loop:
-    """The loop that a result's agents were trained in: its environment and agent functions."""
-    return make_loop(config)
+def driver_of(config: dqn_jax.Config) -> Driver:
+    """What a result's agents were trained with: their environment and functions."""
+    return driver_for(config)
 
 
 def greedy_tests(result: dqn_jax.TrainResult, episodes: int, *, start: int = 2_000_003) -> np.ndarray:
     """`[S, episodes]`, raw returns of new greedy episodes of every seed's agent."""
-    loop = loop_of(result.settings.config)
-    return np.asarray(play_agents(loop, result.params, episodes=episodes, epsilon=0.0, eval_seed=start).returns)
+    driver = driver_of(result.settings.config)
+    return np.asarray(driver.play(result.params, episodes=episodes, epsilon=0.0, seed=start).returns)
 
 
 def scores(result: dqn_jax.TrainResult, episodes: int) -> np.ndarray:
@@ -189,10 +189,10 @@ def draw_strips(axis: Any, groups: dict[str, np.ndarray], *, named: bool = True,
 
 def film(result: dqn_jax.TrainResult, path: Path, *, lane: int | None, start: int = 0, title: str = "") -> float:
     """Film one greedy episode of a lane, or a random policy's (None); gives its return."""
-    loop = loop_of(result.settings.config)
+    driver = driver_of(result.settings.config)
     own = None if lane is None else jax.tree.map(lambda x: x[lane], result.params)
     path.parent.mkdir(parents=True, exist_ok=True)
-    return film_policy(loop, own, path, start=start, title=title)[0]
+    return film_policy(driver, own, path, start=start, title=title)[0]
 
 
 def write_page(

@@ -233,7 +233,7 @@ def run_tests(result: dqn_jax.TrainResult, policy: str = "greedy") -> Tests:
 @functools.cache
 def _tester(config: dqn_jax.Config, policy: str) -> Any:
     """The test runs of all agents as one compiled function of their networks `[S, ...]` and numbers `[S]`."""
-    loop = common.loop_of(config)
+    loop = dqn_jax.make_loop(config)
     env, decisions = loop.env, TEST_FRAMES // config.action_repeat
 
     def one_run(params: Any, key: jax.Array) -> tuple[jax.Array, ...]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import sys
 
 import jax
 import pytest
@@ -12,7 +11,7 @@ from dqn_jax.cli import main as cli
 from dqn_jax.cli.main import main
 from dqn_jax.config import Config, ConfigError
 from dqn_jax.lanes import memory
-from dqn_jax.lanes.device import make_loop
+from dqn_jax.lanes.driver import DeviceDriver, PoolDriver, driver_for
 
 
 @pytest.mark.parametrize(
@@ -31,7 +30,8 @@ from dqn_jax.lanes.device import make_loop
 def test_a_run_that_cannot_fit_is_refused_before_it_compiles(arguments, says, monkeypatch, capsys, tmp_path):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(memory, "free_memory", lambda devices: int(8e9))
-    monkeypatch.setattr(sys.modules["dqn_jax.training"], "population_for", pytest.fail)
+    monkeypatch.setattr(DeviceDriver, "population", pytest.fail)
+    monkeypatch.setattr(PoolDriver, "population", pytest.fail)
     with jax.debug_key_reuse(False):  # it keeps a flag for each of a hundred million keys
         assert main(["train", "cartpole", *arguments.split()]) == 2
     out, err = capsys.readouterr()
@@ -43,10 +43,10 @@ def test_a_run_that_cannot_fit_is_refused_before_it_compiles(arguments, says, mo
 
 def test_more_episodes_than_fit_are_refused(monkeypatch):
     monkeypatch.setattr(memory, "free_memory", lambda devices: int(8e9))
-    loop = make_loop(Config())
+    driver = driver_for(Config())
     with pytest.raises(ConfigError, match=r"^episodes: 1,000,000,000 side by side take .*; use at most"):
-        memory.check_evaluation(loop, 2, 1_000_000_000)
-    memory.check_evaluation(loop, 2, 100_000)
+        memory.check_evaluation(driver, 2, 1_000_000_000)
+    memory.check_evaluation(driver, 2, 100_000)
 
 
 @pytest.mark.parametrize(
@@ -62,5 +62,5 @@ def test_out_of_memory_is_one_line(error, monkeypatch, capsys):
 
 
 def test_another_failure_of_a_device_is_not_taken_for_it():
-    with pytest.raises(jax.errors.JaxRuntimeError, match="INTERNAL"), memory.clear_errors():
+    with pytest.raises(jax.errors.JaxRuntimeError, match="INTERNAL"), memory.in_one_line():
         raise jax.errors.JaxRuntimeError("INTERNAL: something else")

@@ -13,6 +13,7 @@ import pytest
 import dqn_jax
 from dqn_jax.config import Config, HParams, RunError
 from dqn_jax.lanes import pool_evaluation as pool_evaluate
+from dqn_jax.lanes.lane import UNWATCHED, Watch
 from dqn_jax.lanes.pool import make_pool_loop
 from dqn_jax.lanes.pool_population import PoolPopulation
 from dqn_jax.lanes.population import stack_hparams
@@ -43,7 +44,7 @@ def loop():
 
 @pytest.fixture(autouse=True)
 def no_films(monkeypatch):
-    monkeypatch.setattr("dqn_jax.runs.recorder.can_draw", lambda loop: False)
+    monkeypatch.setattr("dqn_jax.runs.recorder.Recorder.film", lambda *_: None)
 
 
 def chunks(loop, *stops):
@@ -54,11 +55,11 @@ def chunks(loop, *stops):
     unfinished = []
     for stop in stops:
         asked = itertools.count()
-        population.stop = lambda asked=asked, stop=stop: next(asked) >= stop
+        population.watch = Watch(stop=lambda asked=asked, stop=stop: next(asked) >= stop)
         lanes, metrics = population.chunk(loop.warmup_steps, lanes, placed, np.arange(2))
         assert metrics is None
         unfinished.append(population.unfinished["epsilon"].shape[1])
-    population.stop = lambda: False
+    population.watch = UNWATCHED
     lanes, metrics = population.chunk(loop.warmup_steps, lanes, placed, np.arange(2))
     assert population.unfinished == {}
     population.close()
@@ -131,11 +132,11 @@ def test_a_chunk_that_is_cut_is_evaluated_and_the_next_one_ends_where_it_is_due(
     placed = population.layout.place(stack_hparams(HParams(), 1))
     lanes, _ = population.start([3], HParams())
     asked = itertools.count()
-    population.enough = lambda: next(asked) >= 9
+    population.watch = Watch(seconds_left=lambda: -1.0 if next(asked) >= 9 else 1e9)
     lanes, metrics = population.chunk(loop.warmup_steps, lanes, placed, np.arange(1))
     assert metrics.epsilon.shape == (1, 10)
     assert np.isfinite(metrics.eval_returns).all()
-    population.enough = lambda: False
+    population.watch = UNWATCHED
     _, metrics = population.chunk(loop.warmup_steps + 40, lanes, placed, np.arange(1))
     assert metrics.epsilon.shape == (1, 35)
     population.close()

@@ -10,7 +10,6 @@ import pytest
 import dqn_jax
 from dqn_jax import ConfigError
 from dqn_jax.cli.main import main
-from dqn_jax.lanes.driver import play_agents
 from dqn_jax.runs import best, checkpoint, play
 from dqn_jax.runs.best import Best
 
@@ -62,8 +61,8 @@ def test_the_best_are_those_of_the_best_evaluations(finished):
     assert agents.env_steps.tolist() == finished.summary["best_env_steps"]
     assert not same(finished.best_params, finished.params)  # the test is of something
     config = finished.settings.config
-    seen = {"episodes": 10, "epsilon": config.eval_epsilon, "eval_seed": config.eval_seed}
-    played = play_agents(agents.loop, agents.params, **seen)
+    seen = {"episodes": 10, "epsilon": config.eval_epsilon, "seed": config.eval_seed}
+    played = agents.driver.play(agents.params, **seen)
     np.testing.assert_allclose(played.returns.mean(axis=1), finished.summary["best_eval_return"], rtol=1e-6)
 
 

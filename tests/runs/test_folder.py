@@ -32,7 +32,7 @@ TINY = dict(
 
 @pytest.fixture(autouse=True)
 def no_films(monkeypatch):
-    monkeypatch.setattr("dqn_jax.runs.recorder.can_draw", lambda env: False)
+    monkeypatch.setattr("dqn_jax.runs.recorder.Recorder.film", lambda *_: None)
 
 
 @pytest.mark.parametrize("resume", [False, True])

@@ -30,7 +30,7 @@ OPTIONS = (
 
 @pytest.fixture(autouse=True)
 def no_films(monkeypatch):
-    monkeypatch.setattr("dqn_jax.runs.recorder.can_draw", lambda loop: False)  # they take longer than the rest
+    monkeypatch.setattr("dqn_jax.runs.recorder.Recorder.film", lambda *_: None)  # they take longer than the rest
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +45,7 @@ def stopped(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         patch.setattr(TrainDisplay, "update", stop)
-        patch.setattr("dqn_jax.runs.recorder.can_draw", lambda loop: False)
+        patch.setattr("dqn_jax.runs.recorder.Recorder.film", lambda *_: None)
         lines = []
         patch.setattr("builtins.print", lambda *words, file=None, **rest: lines.append(str(words[0])))
         assert main(["train", *OPTIONS, "--total-steps", "1e3", "cartpole"]) == 130

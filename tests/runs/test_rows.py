@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from types import SimpleNamespace
 from typing import Any, NamedTuple
 
@@ -10,8 +11,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from dqn_jax.lanes.lane import without_rows
 from dqn_jax.lanes.pool_layout import PoolLayout
-from dqn_jax.runs.rows import RowFiles, without_rows
+from dqn_jax.lanes.pool_population import PoolPopulation
+from dqn_jax.runs.rows import RowFiles
 
 CAPACITY = 40
 
@@ -28,7 +31,10 @@ class Lanes(NamedTuple):
 def population(lanes):
     """One that has nothing but replays."""
     shape = jax.ShapeDtypeStruct((lanes, CAPACITY), jnp.int32)
-    return SimpleNamespace(layout=PoolLayout(lanes, 1, (jax.devices()[0],)), lane_shapes=Lanes(Replay([shape], None)))
+    layout = PoolLayout(lanes, 1, (jax.devices()[0],))
+    own = SimpleNamespace(layout=layout, lane_shapes=Lanes(Replay([shape], None)))
+    own.rows = functools.partial(PoolPopulation.rows, own)
+    return own
 
 
 def rings(history):
@@ -43,7 +49,7 @@ def rings(history):
 
 
 def restored(files, layout, blocks, lanes):
-    whole = files.restore(layout.fetch(without_rows(blocks), lanes), lanes)
+    whole = files.restore(layout.fetch([without_rows(block) for block in blocks], lanes), lanes)
     return whole.replay.storage[0]
 
 

@@ -43,7 +43,6 @@ from dqn_jax.cli import options
 from dqn_jax.config import Config, ConfigError, HParams
 from dqn_jax.convergence import parse_criterion, stability, time_to
 from dqn_jax.lanes.device import ChunkMetrics, Loop, WarmupMetrics, make_loop
-from dqn_jax.lanes.driver import play_agents
 from dqn_jax.lanes.history import History
 from dqn_jax.lanes.population import make_layout, stack_hparams
 from dqn_jax.prng import key_data
@@ -535,7 +534,7 @@ class Wave:
 
     def __init__(self, config=CONFIG):
         self.programs = programs_of(config)
-        self.loop, population = self.programs.loop, self.programs.population
+        self.rhythm, population = self.programs.driver.rhythm, self.programs.population
         self.layout = population.layout
         self.seeds = list(range(12))
         hparams = stack_hparams(HParams(epsilon_decay_steps=200), 12)
@@ -543,18 +542,20 @@ class Wave:
         self.state, warmup = population.start(self.seeds, hparams)
         self.history = History(self.seeds, 2)
         self.history.add_warmup(self.layout.fetch(warmup, np.arange(12)))
-        self.env_steps = self.loop.warmup_steps
+        self.env_steps = self.rhythm.warmup_steps
 
     def go_on(self, chunks, alive):
         for _ in range(chunks):
             self.state, metrics = self.programs.population.chunk(
                 jnp.int32(self.env_steps), self.state, self.hparams, self.layout.active(alive)
             )
-            before, self.env_steps = self.env_steps, self.env_steps + self.loop.steps_per_chunk
+            before, self.env_steps = self.env_steps, self.env_steps + self.rhythm.steps_per_chunk
             self.history.add(before, self.env_steps, 1.0, self.layout.fetch(metrics, alive), alive)
 
     def checkpoint(self, folder):
-        return WaveCheckpoint(folder, self.programs.population, self.programs.config, Allowance(1.0))
+        return WaveCheckpoint(
+            folder, self.programs.population, Allowance(1.0), appends_rows=self.programs.driver.appends_rows
+        )
 
     def save(self, into, alive):
         into.save(self.env_steps, self.state, alive, self.history.arrays())
@@ -1051,7 +1052,7 @@ def assert_networks_are_those_of(folder, held_out):
     for trial, own in held_out.groupby("trial"):
         winner = winners.load(folder, trial)
         own = own[own["seed"].isin(winner.settings.seeds)]
-        played = play_agents(winner.loop, winner.params, episodes=8, epsilon=0.0, eval_seed=3_000_003)
+        played = winner.driver.play(winner.params, episodes=8, epsilon=0.0, seed=3_000_003)
         np.testing.assert_array_equal(np.asarray(played.returns).mean(axis=1), own["final_return"])
         np.testing.assert_array_equal(winner.eval_return, own["final_return"])
         np.testing.assert_array_equal(winner.env_steps, own["env_steps"])
