@@ -16,7 +16,6 @@ from dqn_jax.config import Config, HParams, RunError
 from dqn_jax.envs import make_pool
 from dqn_jax.envs.action_names import action_names
 from dqn_jax.envs.pool import Pool, pool_seeds
-from dqn_jax.films import device as film
 from dqn_jax.films import pool as pool_film
 from dqn_jax.films import write
 from dqn_jax.lanes.pool import make_pool_loop
@@ -182,17 +181,17 @@ def test_the_panel_shows_the_values_and_the_choice():
         shown = np.asarray(panel.beside(picture, t))[26 * action : 26 * (action + 1)]
         return np.count_nonzero((shown == colour).all(axis=-1))
 
-    assert count(0, film._CHOSEN, 1) > 90 * 10  # the highest of all: the whole width
-    assert count(0, film._CHOSEN, 0) == 0
-    assert 0 < count(0, film._BAR, 0) < 30  # the lowest
-    assert count(0, film._BAR, 1) == 0
-    assert [count(1, colour, 1) for colour in (film._CHOSEN, film._BAR)] == [0, 0]  # nothing left to choose
+    assert count(0, write._CHOSEN, 1) > 90 * 10  # the highest of all: the whole width
+    assert count(0, write._CHOSEN, 0) == 0
+    assert 0 < count(0, write._BAR, 0) < 30  # the lowest
+    assert count(0, write._BAR, 1) == 0
+    assert [count(1, colour, 1) for colour in (write._CHOSEN, write._BAR)] == [0, 0]  # nothing left to choose
 
 
 def test_the_values_of_a_diverged_agent_have_no_bars():
     panel = write.QPanel(["NOOP", "LEFT"], np.array([0]), np.full((1, 2), np.nan, np.float32))
     shown = np.asarray(panel.beside(Image.new("RGB", (100, 60)), 0))
-    assert not (shown == film._BAR).all(axis=-1).any()
+    assert not (shown == write._BAR).all(axis=-1).any()
 
 
 def test_q_values_stand_beside_the_picture(game):
