@@ -5,8 +5,7 @@ A variant is a loss, a head and a replay, chosen by `Config`; there is one agent
 
 from __future__ import annotations
 
-import inspect
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -14,9 +13,9 @@ import optax
 
 from dqn_jax.agent import losses
 from dqn_jax.agent.networks import QNetwork, choose_torso, smallest_image
-from dqn_jax.agent.optimizers import optimizer_factory
+from dqn_jax.agent.optimizers import make_optimizer
 from dqn_jax.agent.schedules import learning_rate_at
-from dqn_jax.config import OPTIMIZER_HPARAMS, Config, ConfigError, HParams
+from dqn_jax.config import Config, ConfigError, HParams, check_optimizer
 from dqn_jax.prng import random_index
 from dqn_jax.types import EnvSpec, Key, Params, Transition
 
@@ -77,21 +76,6 @@ class Agent(NamedTuple):
     q_values: QValues
 
 
-def make_optimizer(config: Config, hparams: HParams, learning_rate: jax.Array | float) -> optax.GradientTransformation:
-    """The optax optimiser named by `config`, with traced settings; its state has the same structure for all."""
-    factory, arguments = optimizer_factory(config.optimizer)
-    arguments["learning_rate"] = learning_rate
-    accepted = inspect.signature(factory).parameters
-    for field, argument in OPTIMIZER_HPARAMS.items():
-        value = getattr(hparams, field)
-        if argument in accepted and value is not None:
-            arguments[argument] = value
-    optimizer = factory(**arguments)
-    if hparams.max_grad_norm is None:
-        return optimizer
-    return optax.chain(optax.clip_by_global_norm(hparams.max_grad_norm), optimizer)
-
-
 def make_agent(config: Config, spec: EnvSpec) -> Agent:
     """Build the agent for an environment.
 
@@ -100,10 +84,11 @@ def make_agent(config: Config, spec: EnvSpec) -> Agent:
       spec: of the environment; `make_env(config).spec`.
 
     Raises:
-      ConfigError: if the network does not fit the observations, or the optimiser cannot be driven here.
+      ConfigError: if the network does not fit the observations, or there is no such optimiser.
 
     Reference: Mnih et al. 2015 (Nature 518:529), Algorithm 1; variants as cited in `losses` and `networks`.
     """
+    check_optimizer(config.optimizer)
     torso = choose_torso(spec.obs_shape, spec.obs_dtype) if config.torso == "auto" else config.torso
     least = smallest_image(torso)
     if torso != "mlp" and (len(spec.obs_shape) not in (3, 4) or min(spec.obs_shape[:2]) < least):
@@ -183,26 +168,4 @@ def make_agent(config: Config, spec: EnvSpec) -> Agent:
             )
         return AgentState(params, target_params, opt_state, updates), info
 
-    agent = Agent(init, act, update, q_values)
-    if config.optimizer not in _KNOWN_TO_WORK:
-        _check_optimizer(config, agent, spec)
-    return agent
-
-
-_KNOWN_TO_WORK = ("adam", "rmsprop", "rmsprop_centered", "sgd")
-
-
-def _check_optimizer(config: Config, agent: Agent, spec: EnvSpec) -> None:
-    """Trace one update, so that an optimiser that needs more than gradients is refused before anything runs."""
-    obs: Any = jax.ShapeDtypeStruct((1, *spec.obs_shape), spec.obs_dtype)
-    scalar: Any = jax.ShapeDtypeStruct((1,), jnp.float32)
-    action: Any = jax.ShapeDtypeStruct((1,), jnp.int32)
-    batch = Transition(obs, action, scalar, scalar, obs)
-    try:
-        state = jax.eval_shape(lambda: agent.init(jax.random.key(0), HParams()))
-        jax.eval_shape(lambda s, b: agent.update(s, b, HParams()), state, batch)
-    except TypeError as error:
-        raise ConfigError(
-            f"optimizer: '{config.optimizer}' needs more than gradients ({str(error).splitlines()[0]}); "
-            "use adam, rmsprop, rmsprop_centered or sgd."
-        ) from error
+    return Agent(init, act, update, q_values)

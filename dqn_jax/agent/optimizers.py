@@ -1,22 +1,23 @@
-"""Adam whose bits do not depend on how lanes are batched or spread. All other optimisers are optax's."""
+"""The optimisers: an Adam whose bits do not depend on how lanes are batched or spread, and seven of optax's."""
 
 from __future__ import annotations
 
-import inspect
-from typing import Any, NamedTuple
+import functools
+from collections.abc import Callable
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
 
-from dqn_jax.config import ConfigError, suggest
+from dqn_jax.config import OPTIMIZERS, HParams, RuleSettings, fields_of
 
 
 class AdamState(NamedTuple):
     """Moments, and the powers of their decays that correct the bias."""
 
-    mu: Any  # first moments, shaped as the weights
-    nu: Any  # second moments
+    mu: optax.Updates  # first moments, shaped as the weights
+    nu: optax.Updates  # second moments
     b1_power: jax.Array  # [], float32, b1 ** updates
     b2_power: jax.Array  # [], float32, b2 ** updates
 
@@ -36,12 +37,15 @@ def adam(
     Reference: Kingma & Ba 2015 (arXiv 1412.6980), Algorithm 1.
     """
 
-    def init(params: Any) -> AdamState:
+    def init(params: optax.Params) -> AdamState:
         zeros = jax.tree.map(jnp.zeros_like, params)
         return AdamState(zeros, jax.tree.map(jnp.zeros_like, params), jnp.ones(()), jnp.ones(()))
 
-    def update(grads: Any, state: Any, params: Any = None) -> tuple[Any, AdamState]:
+    def update(
+        grads: optax.Updates, state: optax.OptState, params: optax.Params | None = None
+    ) -> tuple[optax.Updates, optax.OptState]:
         del params
+        assert isinstance(state, AdamState)
         mu = jax.tree.map(lambda m, g: b1 * m + (1 - b1) * g, state.mu, grads)
         nu = jax.tree.map(lambda v, g: b2 * v + (1 - b2) * jnp.square(g), state.nu, grads)
         b1_power, b2_power = b1 * state.b1_power, b2 * state.b2_power
@@ -52,30 +56,32 @@ def adam(
     return optax.GradientTransformation(init, update)
 
 
-def optimizer_factory(name: str) -> tuple[Any, dict[str, Any]]:
-    """The constructor for `name` (optax's, but for Adam) and its fixed arguments.
+CONSTRUCTORS: dict[str, Callable[..., optax.GradientTransformation]] = {
+    "adam": adam,
+    "adamw": optax.adamw,
+    "nadam": optax.nadam,
+    "radam": optax.radam,
+    "lion": optax.lion,
+    "rmsprop": optax.rmsprop,
+    "rmsprop_centered": functools.partial(optax.rmsprop, centered=True),
+    "sgd": optax.sgd,
+}
+"""What makes each of `config.OPTIMIZERS`, which says what hyperparameters it has."""
 
-    Raises:
-      ConfigError: if optax has no such optimiser, or it is one that DQN's update cannot drive.
+
+def make_optimizer(
+    settings: RuleSettings, hparams: HParams, learning_rate: jax.Array | float
+) -> optax.GradientTransformation:
+    """The optimiser that `settings` name, with traced hyperparameters, behind clipping if there is any.
+
+    Its state has the same structure for all values. A hyperparameter of None keeps optax's own default.
     """
-    if name == "adam":
-        return adam, {}
-    if name == "rmsprop_centered":
-        return optax.rmsprop, {"centered": True}
-    usable = [
-        n for n in dir(optax) if n.islower() and not n.startswith("_") and _takes_learning_rate(getattr(optax, n))
-    ]
-    if name not in usable:
-        raise ConfigError(
-            f"optimizer: '{name}' is not an optax optimiser with a learning rate."
-            f"{suggest(name, [*usable, 'rmsprop_centered'])} Try adam, rmsprop, rmsprop_centered or sgd."
-        )
-    return getattr(optax, name), {}
-
-
-def _takes_learning_rate(factory: Any) -> bool:
-    if not inspect.isfunction(factory):
-        return False
-    parameters = inspect.signature(factory).parameters
-    required = [p.name for p in parameters.values() if p.default is p.empty and p.kind is not p.VAR_KEYWORD]
-    return "learning_rate" in parameters and required in ([], ["learning_rate"])
+    known, arguments = fields_of(HParams), {"learning_rate": learning_rate}
+    for name in OPTIMIZERS[settings.optimizer]:
+        value = getattr(hparams, name)
+        if value is not None:
+            arguments[known[name].optax or name] = value
+    optimizer = CONSTRUCTORS[settings.optimizer](**arguments)
+    if hparams.max_grad_norm is None:
+        return optimizer
+    return optax.chain(optax.clip_by_global_norm(hparams.max_grad_norm), optimizer)

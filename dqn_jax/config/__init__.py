@@ -47,6 +47,7 @@ from dqn_jax.config.settings import (
     own_rhythm,
 )
 from dqn_jax.config.validation import (
+    check_optimizer,
     validate,
 )
 
@@ -95,6 +96,7 @@ __all__ = [
     "UnknownEnvError",
     "asynchronous",
     "changed",
+    "check_optimizer",
     "check_seed",
     "envs_per_step",
     "exact",

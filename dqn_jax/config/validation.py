@@ -23,7 +23,7 @@ def validate(config: Config, hparams: HParams) -> None:
     for possible, field, remedy in _combinations(config):
         if not possible:
             raise _impossible(field, getattr(config, field), remedy)
-    _check_optimizer(config.optimizer)
+    check_optimizer(config.optimizer)
     for setting in fields_of(HParams).values():
         value = getattr(hparams, setting.name)
         if value is not None:
@@ -106,7 +106,8 @@ def _combinations(config: Config) -> Iterator[tuple[bool, str, str]]:
     )
 
 
-def _check_optimizer(name: str) -> None:
+def check_optimizer(name: str) -> None:
+    """Raises a ConfigError that lists the optimisers unless `name` is one of them."""
     if name not in OPTIMIZERS:
         raise ConfigError(
             f"optimizer: '{name}' is not an optimiser that is supported here.{suggest(name, OPTIMIZERS)} "

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from dqn_jax.config import ONLY_WHERE, Config, ConfigError, HParams, UnknownEnvError, field_types, suggest
+from dqn_jax.config import SETTINGS, Config, ConfigError, HParams, UnknownEnvError, fields_of, suggest
 from dqn_jax.config.values import UnfitError, as_type
 from dqn_jax.envs import kind_of, resolve_env
 from dqn_jax.envs.pool_tasks import gives_pixels, is_atari
@@ -126,17 +126,16 @@ def with_overrides(preset: Preset, overrides: dict[str, Any]) -> Preset:
     Raises:
       ConfigError: for a name that is neither, a value of another type, or one that has no effect beside the others.
     """
-    types = field_types(Config)
-    unknown = [name for name in overrides if name not in types and name not in HParams._fields]
+    unknown = [name for name in overrides if name not in SETTINGS]
     if unknown:
-        nearest = suggest(unknown[0], [*types, *HParams._fields])
+        nearest = suggest(unknown[0], SETTINGS)
         raise ConfigError(f"{unknown[0]}: there is no such setting.{nearest} 'dqn-jax train --help' shows all.")
     static: dict[str, Any] = {}
-    for name, value in overrides.items():
+    for name in (name for name in overrides if name in fields_of(Config)):
         try:
-            static |= {name: as_type(types[name], value)} if name in types else {}
+            static[name] = as_type(SETTINGS[name].kind, overrides[name])
         except UnfitError as unfit:
-            raise ConfigError(f"{name}: {value!r} is not possible; {unfit}.") from None
+            raise ConfigError(f"{name}: {overrides[name]!r} is not possible; {unfit}.") from None
     env = static.get("env", preset.config.env)
     another = env != preset.config.env and resolve_env(env) != resolve_env(preset.config.env)
     changed = dataclasses.replace(
@@ -157,8 +156,9 @@ def check_changes(before: Preset, after: Preset) -> None:
       ConfigError: naming the setting, and the one that it would need.
     """
     old, new = ({**vars(preset.config), **preset.hparams._asdict()} for preset in (before, after))
-    for name, (other, holds, words) in ONLY_WHERE.items():
-        if not holds(new[other]) and not np.array_equal(old[name], new[name]):
+    for name, setting in SETTINGS.items():
+        needs = setting.only_where
+        if needs is not None and not needs.holds(new[needs.other]) and not np.array_equal(old[name], new[name]):
             raise ConfigError(
-                f"{name}: it has no effect unless {other} is {words}; change that too, or leave {name} out."
+                f"{name}: it has no effect unless {needs.other} is {needs.words}; change that too, or leave {name} out."
             )

@@ -5,14 +5,13 @@ Files may have been damaged, edited, or written by others: no number in them is 
 
 from __future__ import annotations
 
-import dataclasses
 from types import GenericAlias
-from typing import Annotated, Any, Literal, get_args, get_type_hints
+from typing import Annotated, Any, Literal, get_args
 
 from msgspec import Meta, Struct, convert, defstruct
 from msgspec.json import decode
 
-from dqn_jax.config import Config, HParams
+from dqn_jax.config import Config, HParams, fields_of
 
 Seeds = Annotated[list[Annotated[int, Meta(ge=0, lt=2**31)]], Meta(min_length=1)]
 Lanes = list[float | None]  # one for each seed, None where there is none
@@ -194,7 +193,7 @@ def config_from(values: dict[str, Any]) -> Config:
     Raises:
       ValueError: for fields that it does not have, and wrong types.
     """
-    if unknown := sorted(values.keys() - {field.name for field in dataclasses.fields(Config)}):
+    if unknown := sorted(values.keys() - fields_of(Config).keys()):
         raise ValueError(f"this version has no setting '{unknown[0]}'")
     return convert(values, Config)
 
@@ -216,6 +215,6 @@ def _one_or_each(hint: Any) -> Any:
 
 _HPARAMS = defstruct(
     "HParams",
-    [(name, _one_or_each(hint), None) for name, hint in get_type_hints(HParams).items()],
+    [(setting.name, _one_or_each(setting.kind), None) for setting in fields_of(HParams).values()],
     forbid_unknown_fields=True,
 )

@@ -8,10 +8,8 @@ import re
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 import pytest
 
-from dqn_jax.agent.optimizers import optimizer_factory
 from dqn_jax.config import (
     INTEGER_HPARAMS,
     OPTIMIZER_HPARAMS,
@@ -157,32 +155,6 @@ def test_every_value_of_a_sweep_is_checked(field, as_array):
 def test_numpy_and_jax_scalars_are_values_too(scalar):
     validate(Config(), HParams(learning_rate=scalar(0.5)))
     assert refused(Config(), HParams(learning_rate=scalar(-0.5))).startswith("learning_rate")
-
-
-@pytest.mark.parametrize(
-    ("optimizer", "values"),
-    [
-        ("adam", {"b1": 0.9, "b2": 0.99, "optimizer_eps": 1e-4}),
-        ("sgd", {"momentum": 0.9}),
-        ("rmsprop", {"rms_decay": 0.9, "momentum": 0.0, "optimizer_eps": 0.01}),
-        ("rmsprop_centered", {"rms_decay": 0.95}),
-        ("adamw", {"weight_decay": 0.01}),
-    ],
-)
-def test_settings_that_the_optimiser_has_are_accepted(optimizer, values):
-    validate(Config(optimizer=optimizer), HParams(**values))
-
-
-@pytest.mark.parametrize("name", ["adam", "rmsprop", "rmsprop_centered", "sgd", "adamw", "radam", "lion"])
-def test_known_optimisers_are_optax_constructors(name):
-    factory, arguments = optimizer_factory(name)
-    assert isinstance(factory(learning_rate=0.1, **arguments), optax.GradientTransformation)
-
-
-@pytest.mark.parametrize("name", ["Adam", "adma", "_src", "apply_updates", "chain", "masked", ""])
-def test_what_optax_has_no_optimiser_for_is_refused(name):
-    with pytest.raises(ConfigError, match=rf"optimizer: '{name}'.*Try adam"):
-        optimizer_factory(name)
 
 
 @pytest.mark.parametrize(
