@@ -121,7 +121,8 @@ def _chosen(preset: presets.Preset, typed: Typed) -> presets.Preset:
     if "env" in settings:
         preset = presets.with_overrides(preset, {"env": settings["env"]})
     if typed.values.get("protocol") is not None:
-        preset = apply_protocol(preset, typed.values["protocol"])
+        config = apply_protocol(preset.config, typed.values["protocol"])
+        preset = dataclasses.replace(preset, config=config)
     return presets.with_overrides(preset, settings)
 
 

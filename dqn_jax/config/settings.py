@@ -219,9 +219,9 @@ class Config(
     """Static part of a run: its parts side by side."""
 
 
-def changed(config: Config, part: type) -> list[str]:
-    """The fields that `part` adds to Config, and that are not at their defaults."""
-    return [name for name in own_fields(part) if getattr(config, name) != getattr(Config, name)]
+def changed(settings: object, part: type) -> list[str]:
+    """The fields that `part` has of its own and that are not at their defaults in `settings`, a Config or a part."""
+    return [name for name in own_fields(part) if getattr(settings, name, getattr(part, name)) != getattr(part, name)]
 
 
 def own_fields(part: type) -> list[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from dqn_jax.config import Config, HParams
-from dqn_jax.envs import resolve_env
+from dqn_jax.envs.names import resolve_env
 from dqn_jax.envs.rewards import largest_reward
 
 

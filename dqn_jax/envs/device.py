@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, Protocol
 import jax
 import jax.numpy as jnp
 
-from dqn_jax.config import Config, ConfigError, UnknownEnvError, suggest
+from dqn_jax.config import ConfigError, DeviceSettings, UnknownEnvError, suggest
 from dqn_jax.types import EnvOutput, EnvSpec, Key, Obs
 
 
@@ -77,7 +77,7 @@ def env_names() -> list[str]:
     return sorted([*(name for name in _gymnax().registered_envs if _refusal(name) is None), *_ALIASES])
 
 
-def resolve_env(name: str) -> str:
+def resolve_device_env(name: str) -> str:
     """The full name for `name`: case does not matter, nor does the suffix where it is the only one.
 
     Raises:
@@ -104,13 +104,13 @@ def _refusal(name: str) -> str | None:
     return None
 
 
-def make_env(config: Config) -> Env:
+def make_env(config: DeviceSettings) -> Env:
     """Build the environment that `config` describes.
 
     Raises:
       ConfigError: for an unknown name or parameter, or options that the environment does not allow.
     """
-    name = resolve_env(config.env)
+    name = resolve_device_env(config.env)
     base, cap = _ALIASES.get(name, (name, None))
     inner, params = _make_gymnax(base, config.env_params)
     cap = config.max_episode_steps or cap

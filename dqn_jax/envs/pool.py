@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
-from dqn_jax.config import Config, ConfigError, RunError, asynchronous
+from dqn_jax.config import ConfigError, PoolSettings, RunError, asynchronous
 from dqn_jax.devices import cpu_cores
 from dqn_jax.envs.pool_options import _FOR_EYES, _options
 from dqn_jax.envs.pool_tasks import (
@@ -64,7 +64,7 @@ def pool_seeds(seed: int, num_envs: int) -> list[int]:
 
 
 def make_pool(
-    config: Config, num_envs: int, seed: int | Sequence[int], *, evaluation: bool = False, pictures: bool = False
+    config: PoolSettings, num_envs: int, seed: int | Sequence[int], *, evaluation: bool = False, pictures: bool = False
 ) -> Pool:
     """Start a pool of `num_envs` environments for each seed. Those of equal seeds give the same rows.
 
@@ -103,7 +103,7 @@ def make_pool(
     return Pool(env, name, config, evaluation=evaluation)
 
 
-def _observed(space: Any, config: Config, name: str) -> tuple[tuple[str, ...], Any]:
+def _observed(space: Any, config: PoolSettings, name: str) -> tuple[tuple[str, ...], Any]:
     """The array that the agent sees: the keys that lead to it in what EnvPool gives, and its space."""
     arrays = _arrays(space)
     if () in arrays:
@@ -159,7 +159,7 @@ class Pool:
         have their one channel, `[size, size, 1]`.
     """
 
-    def __init__(self, env: Any, name: str, config: Config, *, evaluation: bool) -> None:
+    def __init__(self, env: Any, name: str, config: PoolSettings, *, evaluation: bool) -> None:
         self._env = env
         self._config = config
         self._atari = is_atari(name)

@@ -6,7 +6,7 @@ import ast
 from collections.abc import Callable
 from typing import Any
 
-from dqn_jax.config import Config, ConfigError, suggest
+from dqn_jax.config import ConfigError, DeviceSettings, EnvSettings, PoolSettings, changed, suggest
 from dqn_jax.envs.pool_tasks import PREFIX, _families, _fixed, is_atari
 
 _ATARI_FRAMES = 108_000  # half an hour of play, the cap of most papers
@@ -52,16 +52,17 @@ _NOT_FREE = {
 _FOR_EYES = {"gray_scale": False, "img_height": 210, "img_width": 160}
 
 
-def _options(config: Config, name: str, defaults: dict[str, Any]) -> dict[str, Any]:
+def _options(config: PoolSettings, name: str, defaults: dict[str, Any]) -> dict[str, Any]:
     """EnvPool's options as `config` has them; `defaults` are all that the task has."""
+    not_there = {*changed(config, DeviceSettings), *changed(config, EnvSettings)}
     for field in ("env_params", "action_bins"):
-        if getattr(config, field) != getattr(Config, field):
+        if field in not_there:
             raise ConfigError(f"{field}: {name} is an EnvPool environment and has none; see pool_options.")
     options = _fixed(defaults)
     for option, field in _FIELDS.items():
         if option in defaults and (field != "life_loss" or is_atari(name)):  # lives are known of Atari alone
             options[option] = getattr(config, field)
-        elif getattr(config, field) != getattr(Config, field):
+        elif getattr(config, field) != getattr(PoolSettings, field):
             raise ConfigError(f"{field}: EnvPool has nothing of the kind for {name}; leave it out.")
     if "episodic_life" in options:
         options["episodic_life"] = config.life_loss == "episode"
@@ -80,7 +81,7 @@ def _options(config: Config, name: str, defaults: dict[str, Any]) -> dict[str, A
     return options
 
 
-def _step_limit(config: Config, name: str, default: int) -> int:
+def _step_limit(config: PoolSettings, name: str, default: int) -> int:
     """The episode cap in agent steps, which is what EnvPool counts."""
     frames, repeat = config.max_episode_steps, config.action_repeat
     if frames is None:

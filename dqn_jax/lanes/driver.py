@@ -16,7 +16,7 @@ import numpy as np
 
 from dqn_jax.agent import Agent
 from dqn_jax.config import Config, HParams, own_rhythm
-from dqn_jax.envs import kind_of
+from dqn_jax.envs import find_env
 from dqn_jax.envs.pool_tasks import is_atari
 from dqn_jax.films import device as device_films
 from dqn_jax.films import pool as pool_films
@@ -202,7 +202,7 @@ def driver_for(config: Config) -> Driver:
       ConfigError: for settings that its kind of environment does not have, an unknown environment, a network that does
         not fit it.
     """
-    return PoolDriver(config) if kind_of(config.env) == "pool" else DeviceDriver(config)
+    return PoolDriver(config) if find_env(config.env).in_pool else DeviceDriver(config)
 
 
 def _lane_example(hparams: HParams) -> HParams:

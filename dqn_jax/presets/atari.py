@@ -39,19 +39,19 @@ _ATARI = Config(
     eval_episodes=20,
     **PROTOCOLS["nature"].settings,
 )
-_ATARI_HPARAMS = HParams(
+ATARI_HPARAMS = HParams(
     learning_rate=6.25e-5,
     optimizer_eps=1.5e-4,
     epsilon_end=0.01,
     epsilon_decay_steps=250_000,
     target_period=2_000,
 )
-_ATARI_PRESETS = tuple(
+_OF_GAMES = tuple(
     Preset(
         name,
         f"{env} from pixels, 10 million frames: Nature DQN with Adam; converged at 50 % of human",
         dataclasses.replace(_ATARI, env=env),
-        _ATARI_HPARAMS,
+        ATARI_HPARAMS,
         criteria_of(env),
         seeds=1,
     )
@@ -101,7 +101,7 @@ _PAPER_HPARAMS = HParams(
     epsilon_decay_steps=1_000_000,
     target_period=2_500,
 )
-_PAPER_PRESETS = (
+_OF_PAPERS = (
     Preset(
         "nature-dqn",
         "DQN of Mnih et al. 2015 (Nature 518:529); any game by --env Breakout-v5",
@@ -119,3 +119,5 @@ _PAPER_PRESETS = (
         seeds=1,
     ),
 )
+
+ATARI_PRESETS = (*_OF_GAMES, _PONG_FAST, *_OF_PAPERS)

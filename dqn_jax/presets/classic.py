@@ -21,7 +21,7 @@ _CLASSIC = Config(
 )
 _CLASSIC_HPARAMS = HParams(learning_rate=1.5e-3, learning_rate_end=1e-5, target_period=1, target_mixing=0.02)
 
-_CLASSIC_PRESETS = (
+CLASSIC_PRESETS = (
     Preset(
         "cartpole",
         "CartPole-v1 to a greedy mean of 475 in the fewest environment steps: the main job",

@@ -7,17 +7,14 @@ as the paper does. What the agent does (network, optimiser, exploration) is no p
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
-from dqn_jax.config import ConfigError, show, suggest
-from dqn_jax.envs import kind_of, resolve_env
+from dqn_jax.config import Config, ConfigError, show, suggest
+from dqn_jax.envs import find_env
 from dqn_jax.envs.pool_tasks import is_atari
 
-if TYPE_CHECKING:
-    from dqn_jax.presets.preset import Preset
 
-
-class Protocol(NamedTuple):
+class PaperProtocol(NamedTuple):
     """Settings that belong together, and where they are from."""
 
     summary: str
@@ -54,21 +51,21 @@ _COMMON: dict[str, Any] = {
     "eval_epsilon": 0.01,
 }
 
-PROTOCOLS: dict[str, Protocol] = {
-    "nature": Protocol(
+PROTOCOLS: dict[str, PaperProtocol] = {
+    "nature": PaperProtocol(
         "deterministic games with up to 30 no-ops; losing a life stops the bootstrap, the game goes on",
         "Mnih et al. 2015, Human-level control through deep reinforcement learning, Nature 518, methods; "
         "the cap is that of later papers (Hessel et al. 2018, arXiv 1710.02298, table 3)",
         _COMMON | {"life_loss": "bootstrap", "eval_epsilon": 0.05},
         ("the paper's evaluation stops games after 5 minutes (18,000 frames); here after 30, as in later papers",),
     ),
-    "dopamine": Protocol(
+    "dopamine": PaperProtocol(
         "sticky actions, and lives are not told: what Dopamine's published baselines use",
         "Castro et al. 2018, Dopamine, arXiv 1812.06110, and the configuration files of its baselines",
         _COMMON | {"sticky_actions": 0.25, "noop_max": 1, "eval_epsilon": 0.001},
         ("Dopamine plays no no-ops; EnvPool plays one at least",),
     ),
-    "machado": Protocol(
+    "machado": PaperProtocol(
         "sticky actions, all 18 actions, no lives, 5 minutes a game: the recommendations for the whole field",
         "Machado et al. 2018, Revisiting the Arcade Learning Environment, JAIR 61, arXiv 1709.06009",
         _COMMON
@@ -84,7 +81,7 @@ PROTOCOLS: dict[str, Protocol] = {
             "the paper scores the episodes of training (the train criteria do); it has no evaluation beside them",
         ),
     ),
-    "cleanrl": Protocol(
+    "cleanrl": PaperProtocol(
         "a life is an episode, FIRE starts a game: the wrappers of OpenAI Baselines",
         "Huang et al. 2022, CleanRL, JMLR 23, dqn_atari.py; wrappers of Dhariwal et al. 2017, OpenAI Baselines",
         _COMMON | {"life_loss": "episode", "fire_reset": True, "max_episode_steps": 400_000},
@@ -98,17 +95,16 @@ PROTOCOLS: dict[str, Protocol] = {
 }
 
 
-def apply_protocol(preset: Preset, name: str) -> Preset:
-    """The preset under the protocol called `name`.
+def apply_protocol(config: Config, name: str) -> Config:
+    """`config` under the protocol called `name`.
 
     Raises:
-      ConfigError: if there is no such protocol, or the preset's environment is no Atari game.
+      ConfigError: if there is no such protocol, or the environment is no Atari game.
     """
-    protocol = _protocol(name)
-    env = preset.config.env
-    if kind_of(env) == "device" or not is_atari(resolve_env(env)):
-        raise ConfigError(f"protocol: '{name}' is for Atari games, and {env} is none; leave it out.")
-    return dataclasses.replace(preset, config=dataclasses.replace(preset.config, **protocol.settings))
+    protocol, env = _protocol(name), find_env(config.env)
+    if not env.in_pool or not is_atari(env.name):
+        raise ConfigError(f"protocol: '{name}' is for Atari games, and {config.env} is none; leave it out.")
+    return dataclasses.replace(config, **protocol.settings)
 
 
 def describe_protocol(name: str) -> list[str]:
@@ -127,7 +123,7 @@ def describe_protocol(name: str) -> list[str]:
     ]
 
 
-def _protocol(name: str) -> Protocol:
+def _protocol(name: str) -> PaperProtocol:
     if name not in PROTOCOLS:
         raise ConfigError(
             f"protocol: there is no protocol '{name}'.{suggest(name, PROTOCOLS)} Protocols: {', '.join(PROTOCOLS)}."

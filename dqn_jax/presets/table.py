@@ -9,17 +9,15 @@ import numpy as np
 
 from dqn_jax.config import SETTINGS, Config, ConfigError, HParams, UnknownEnvError, fields_of, suggest
 from dqn_jax.config.values import UnfitError, as_type
-from dqn_jax.envs import kind_of, resolve_env
+from dqn_jax.envs import FoundEnv, find_env, resolve_env
 from dqn_jax.envs.pool_tasks import gives_pixels, is_atari
-from dqn_jax.presets.atari import _ATARI_HPARAMS, _ATARI_PRESETS, _PAPER_PRESETS, _PONG_FAST
-from dqn_jax.presets.classic import _CLASSIC_PRESETS
+from dqn_jax.presets.atari import ATARI_HPARAMS, ATARI_PRESETS
+from dqn_jax.presets.classic import CLASSIC_PRESETS
 from dqn_jax.presets.preset import Preset
 from dqn_jax.presets.thresholds import ATARI_SCORES, criteria_of
-from dqn_jax.presets.tutorials import _TUTORIALS
+from dqn_jax.presets.tutorials import TUTORIALS
 
-PRESETS: dict[str, Preset] = {
-    preset.name: preset for preset in (*_CLASSIC_PRESETS, *_TUTORIALS, *_ATARI_PRESETS, _PONG_FAST, *_PAPER_PRESETS)
-}
+PRESETS: dict[str, Preset] = {preset.name: preset for preset in (*CLASSIC_PRESETS, *TUTORIALS, *ATARI_PRESETS)}
 
 
 def resolve_preset(name: str | Preset) -> Preset:
@@ -36,13 +34,14 @@ def resolve_preset(name: str | Preset) -> Preset:
         preset = PRESETS[name.lower()]
         return preset if preset.criteria else dataclasses.replace(preset, criteria=criteria_of(preset.config.env))
     try:
-        env = resolve_env(name)
+        found = find_env(name)
     except UnknownEnvError as unknown:
         nearest = suggest(name, [*unknown.choices, *PRESETS])
         raise ConfigError(
             f"preset: there is no preset or environment '{name}'.{nearest} 'dqn-jax list' shows all."
         ) from None
-    config, hparams, seeds, what = _suited_to(env)
+    env = found.name
+    config, hparams, seeds, what = _suited_to(found)
     criteria = criteria_of(env)
     note = f"{env}: {what}"
     if env in ATARI_SCORES:
@@ -102,9 +101,9 @@ _TUNED = {
 }
 
 
-def _suited_to(env: str) -> tuple[Config, HParams, int, str]:
-    """Settings for the environment of this full name (which is still to be put in), a number of seeds, and words."""
-    pool = kind_of(env) == "pool"
+def _suited_to(found: FoundEnv) -> tuple[Config, HParams, int, str]:
+    """Settings for an environment (whose name is still to be put in), a number of seeds, and words."""
+    env, pool = found
     tuned = "pong" if pool and is_atari(env) else _TUNED.get(env)
     if tuned is not None:
         preset = PRESETS[tuned]
@@ -116,7 +115,7 @@ def _suited_to(env: str) -> tuple[Config, HParams, int, str]:
         config = dataclasses.replace(preset.config, action_bins=3)
         return config, preset.hparams, preset.seeds, "the settings of 'mountaincar', its force in 3 bins"
     if pool and gives_pixels(env):
-        return _PIXELS, _ATARI_HPARAMS, 1, "the network and step size of 'pong', on 4 frames in colour"
+        return _PIXELS, ATARI_HPARAMS, 1, "the network and step size of 'pong', on 4 frames in colour"
     return _POOL if pool else Config(), HParams(), 4 if pool else 16, "default settings"
 
 

@@ -40,7 +40,7 @@ def _tutorial(
     )
 
 
-_TUTORIALS = (
+TUTORIALS = (
     *_tutorial(
         "tutorial-1",
         "Keras CartPole: 32 one-sample fits at every step, no target network, -10 for a fall",

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from dqn_jax.config import ONLY_WHERE, Config, ConfigError, HParams, show
-from dqn_jax.envs import kind_of
-from dqn_jax.lanes.device import POOL_ONLY
-from dqn_jax.lanes.pool import DEVICE_ONLY
+from dqn_jax.config import SETTINGS, ConfigError, DeviceSettings, PoolSettings, own_fields, show
+from dqn_jax.envs import find_env
 from dqn_jax.report.page import Cell, Paragraph, Table
 
 
@@ -19,11 +17,10 @@ def fixed_settings(settings: dict[str, Any]) -> list[Paragraph | Table]:
     """
     own = {**settings["config"], **settings["hparams"]}
     apart = _elsewhere(own, settings["vary"])
-    defaults = {**{field: getattr(Config, field, None) for field in own}, **HParams._field_defaults}
     shown = {name: value for name, value in own.items() if name not in settings["vary"] and name not in apart}
     rows = []
     for name, value in shown.items():
-        usual = show(defaults.get(name)) if name in settings["hparams"] or hasattr(Config, name) else "-"
+        usual = show(SETTINGS[name].default) if name in SETTINGS else "-"
         rows.append([Cell.of(name), Cell.of(show(value)), Cell.of("" if show(value) == usual else usual)])
     items: list[Paragraph | Table] = [
         Paragraph("Settings that did not vary, and the default of those that differ from it:"),
@@ -37,10 +34,11 @@ def fixed_settings(settings: dict[str, Any]) -> list[Paragraph | Table]:
 def _elsewhere(own: dict[str, Any], varied: dict[str, Any]) -> list[str]:
     """Settings that another kind of environment has, or that the value of another setting switches off."""
     try:
-        names = list(POOL_ONLY if kind_of(str(own["env"])) == "device" else DEVICE_ONLY)
+        names = own_fields(DeviceSettings if find_env(str(own["env"])).in_pool else PoolSettings)
     except (ConfigError, KeyError):  # an environment of another machine's
         names = []
-    for name, (other, holds, _) in ONLY_WHERE.items():
-        if other not in varied and other in own and not holds(own[other]):
+    for name, setting in SETTINGS.items():
+        needs = setting.only_where
+        if needs is not None and needs.other in own and needs.other not in varied and not needs.holds(own[needs.other]):
             names.append(name)
     return [name for name in names if name in own and name not in varied]

@@ -29,7 +29,7 @@ from experiments.common import COLOURS, markdown_table, save_figure
 FOLDER = RESULTS / "comparison"
 PUBLISHED = Path(__file__).parent / "published" / "dopamine.csv"
 PUBLISHED_RULES = rules(  # as in the configuration files of Dopamine's DQN
-    apply_protocol(resolve_preset("pong"), "dopamine").config,
+    apply_protocol(resolve_preset("pong").config, "dopamine"),
     resolve_preset("pong").hparams._replace(epsilon_end=0.01, epsilon_decay_steps=250_000),
 )
 MILLION = 1_000_000  # frames, one iteration of Dopamine

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from dqn_jax.config import Config, ConfigError, HParams, RunError, UnknownEnvError, validate
-from dqn_jax.envs import kind_of, make_env, make_pool, pool_names, resolve_env
+from dqn_jax.envs import find_env, make_env, make_pool, pool_names, resolve_env
 from dqn_jax.envs.pool import PoolOutput, pool_seeds
 from dqn_jax.envs.pool_tasks import known_names, resolve_pool_env
 from dqn_jax.presets import resolve_preset
@@ -598,22 +598,22 @@ def test_one_name_never_means_two_environments():
 
 
 @pytest.mark.parametrize(
-    ("written", "kind", "name"),
+    ("written", "in_pool", "name"),
     [
-        ("cartpole", "device", "CartPole-v1"),
-        ("CartPole-v0", "device", "CartPole-v0"),
-        ("envpool:CartPole-v1", "pool", "envpool:CartPole-v1"),
-        ("breakout", "device", "Breakout-MinAtar"),  # a gymnax name wins
-        ("Breakout-v5", "pool", "Breakout-v5"),
-        ("envpool:breakout", "pool", "Breakout-v5"),
-        ("ms-pacman", "pool", "MsPacman-v5"),
-        ("FrozenLake-v1", "pool", "FrozenLake-v1"),
-        ("FrozenLake-misc", "device", "FrozenLake-misc"),
+        ("cartpole", False, "CartPole-v1"),
+        ("CartPole-v0", False, "CartPole-v0"),
+        ("envpool:CartPole-v1", True, "envpool:CartPole-v1"),
+        ("breakout", False, "Breakout-MinAtar"),  # a gymnax name wins
+        ("Breakout-v5", True, "Breakout-v5"),
+        ("envpool:breakout", True, "Breakout-v5"),
+        ("ms-pacman", True, "MsPacman-v5"),
+        ("FrozenLake-v1", True, "FrozenLake-v1"),
+        ("FrozenLake-misc", False, "FrozenLake-misc"),
     ],
 )
-def test_one_function_resolves_any_name(written, kind, name):
-    assert (kind_of(written), resolve_env(written)) == (kind, name)
-    assert (kind_of(name), resolve_env(name)) == (kind, name)
+def test_one_function_resolves_any_name(written, in_pool, name):
+    assert find_env(written) == find_env(name) == (name, in_pool)
+    assert resolve_env(written) == resolve_env(name) == name
     assert resolve_preset(written).config.env == name or written in ("cartpole", "breakout")
 
 
@@ -629,13 +629,13 @@ def test_a_library_is_imported_only_for_its_own_environments(monkeypatch):
     code = "import sys, dqn_jax.envs; sys.exit('envpool' in sys.modules or 'gymnax' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True, timeout=300)
     monkeypatch.setitem(sys.modules, "gymnax", None)  # importing it is an error now
-    assert kind_of("Pong-v5") == "pool"
-    assert kind_of("envpool:CartPole-v1") == "pool"
+    assert find_env("Pong-v5").in_pool
+    assert find_env("envpool:CartPole-v1").in_pool
 
 
 def test_without_envpool_the_rest_works(monkeypatch):
     monkeypatch.setitem(sys.modules, "envpool", None)
-    assert kind_of("cartpole") == "device"
+    assert not find_env("cartpole").in_pool
     make_env(Config())
     for call in (lambda: make_pool(PONG, 1, 0), lambda: resolve_env("Pong-v5"), lambda: resolve_env("ms-pacman")):
         with pytest.raises(ConfigError, match=r"env.*EnvPool.* is not installed") as error:

@@ -8,7 +8,6 @@ import pytest
 
 from dqn_jax.config import Config, ConfigError, HParams, validate
 from dqn_jax.envs import make_pool
-from dqn_jax.presets import Preset
 from dqn_jax.presets.protocols import EVERYWHERE, PROTOCOLS, apply_protocol, describe_protocol
 
 # A run in which no knob is as in any protocol.
@@ -53,17 +52,16 @@ EXPECTED = {
 @pytest.mark.parametrize("on", [False, True])
 def test_a_protocol_sets_every_knob_whatever_it_was(name, life_loss, on):
     before = dataclasses.replace(OTHER, life_loss=life_loss, fire_reset=on, full_action_space=on)
-    preset = Preset("pong", "", before, HParams(discount=0.9), ("eval>=0",), 3)
-    after = apply_protocol(preset, name)
+    after = apply_protocol(before, name)
     expected = SHARED | dict(zip(DIFFERENT, EXPECTED[name], strict=True))
-    assert after == dataclasses.replace(preset, config=dataclasses.replace(before, **expected))
+    assert after == dataclasses.replace(before, **expected)
     assert PROTOCOLS[name].settings == expected
-    validate(after.config, after.hparams)
+    validate(after, HParams())
 
 
 @pytest.mark.parametrize("name", PROTOCOLS)
 def test_games_run_under_a_protocol(name):
-    config = apply_protocol(Preset("pong", "", Config(env="pong-v5")), name).config
+    config = apply_protocol(Config(env="pong-v5"), name)
     pool = make_pool(config, 1, 0)
     assert pool.spec.obs_shape == (84, 84, 4)
     assert pool.spec.num_actions == (18 if name == "machado" else 6)
@@ -85,8 +83,7 @@ def test_a_protocol_says_what_it_sets_and_how_it_differs(name):
 
 
 def test_unknown_protocols_suggest_the_nearest():
-    preset = Preset("pong", "", Config(env="Pong-v5"))
-    for call in (lambda: apply_protocol(preset, "natur"), lambda: describe_protocol("natur")):
+    for call in (lambda: apply_protocol(Config(env="Pong-v5"), "natur"), lambda: describe_protocol("natur")):
         with pytest.raises(ConfigError, match=r"protocol: .*'natur'\. Did you mean 'nature'.*machado"):
             call()
 
@@ -94,4 +91,4 @@ def test_unknown_protocols_suggest_the_nearest():
 @pytest.mark.parametrize("env", ["CartPole-v1", "Breakout-MinAtar", "FrozenLake-v1", "envpool:CartPole-v1"])
 def test_protocols_are_for_atari(env):
     with pytest.raises(ConfigError, match=rf"protocol: 'nature' is for Atari games, and {env} is none"):
-        apply_protocol(Preset("other", "", Config(env=env)), "nature")
+        apply_protocol(Config(env=env), "nature")
