@@ -54,25 +54,8 @@ from dqn_jax.config.validation import (
 SETTINGS = {**fields_of(Config), **fields_of(HParams)}
 """All settings by name, static and traced, with what is known of each."""
 
-INTEGER_HPARAMS = frozenset(name for name, setting in fields_of(HParams).items() if setting.counts)
-ONLY_WHERE = {
-    name: (setting.only_where.other, setting.only_where.holds, setting.only_where.words)
-    for name, setting in SETTINGS.items()
-    if setting.only_where is not None
-}
-OPTIMIZER_HPARAMS = {name: setting.optax for name, setting in SETTINGS.items() if setting.optax is not None}
-
-
-def field_types(settings: type) -> dict[str, object]:
-    """The types of the fields of `Config`, or of any other such class, by name."""
-    return {name: setting.kind for name, setting in fields_of(settings).items()}
-
-
 __all__ = [
-    "INTEGER_HPARAMS",
-    "ONLY_WHERE",
     "OPTIMIZERS",
-    "OPTIMIZER_HPARAMS",
     "SETTINGS",
     "Bounds",
     "Config",
@@ -100,7 +83,6 @@ __all__ = [
     "check_seed",
     "envs_per_step",
     "exact",
-    "field_types",
     "fields_of",
     "meant_by",
     "own_fields",

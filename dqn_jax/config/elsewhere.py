@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-_ELSEWHERE = {
+ELSEWHERE = {
     "learning_rate": "lr alpha step_size stepsize",
     "discount": "gamma discount_factor",
     "epsilon_start": "epsilon eps exploration_initial_eps start_e eps_start initial_epsilon",
@@ -46,4 +46,4 @@ _ELSEWHERE = {
 def meant_by(name: str) -> list[str]:
     """Our settings that go by `name` elsewhere."""
     name = name.lower().replace("-", "_")
-    return [ours for ours, theirs in _ELSEWHERE.items() if name in theirs.split()]
+    return [ours for ours, theirs in ELSEWHERE.items() if name in theirs.split()]

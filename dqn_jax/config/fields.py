@@ -72,14 +72,20 @@ class Setting(NamedTuple):
     optax: str | None = None  # its name as an argument of optax optimisers
 
     @property
+    def options(self) -> tuple[Any, ...]:
+        """The types that it may be of, None apart."""
+        kinds = typing.get_args(self.kind) if isinstance(self.kind, types.UnionType) else (self.kind,)
+        return tuple(kind for kind in kinds if kind is not type(None))
+
+    @property
     def optional(self) -> bool:
         """Whether it may be None."""
-        return type(None) in typing.get_args(self.kind)
+        return isinstance(self.kind, types.UnionType) and type(None) in typing.get_args(self.kind)
 
     @property
     def counts(self) -> bool:
         """Whether it counts something: traced, it is an int32, and other numbers are float32."""
-        return self.kind in (int, int | None)
+        return int in self.options
 
 
 @functools.cache

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 
 from dqn_jax.agent import Agent, AgentState, UpdateInfo, make_agent
 from dqn_jax.agent.schedules import epsilon_at
-from dqn_jax.config import Config, ConfigError, HParams, envs_per_step
+from dqn_jax.config import Config, ConfigError, HParams, PoolSettings, changed, envs_per_step
 from dqn_jax.convergence import Criterion, parse_criterion
 from dqn_jax.envs import DeviceEnvState, Env, make_env
 from dqn_jax.lanes.evaluation import evaluate
@@ -89,32 +89,14 @@ class Loop(NamedTuple):
     num_chunks: int
 
 
-POOL_ONLY = (
-    "frame_stack",
-    "frame_size",
-    "life_loss",
-    "noop_max",
-    "fire_reset",
-    "full_action_space",
-    "pool_options",
-    "pool_threads",
-    "pool_batch",
-    "obs_key",
-    "grayscale",
-    "replay_memory",
-    "n_step",
-)
-
-
 def make_loop(config: Config) -> Loop:
     """Build the loop of one lane.
 
     Raises:
       ConfigError: as `make_env` and `make_agent`, and for settings that only pools have.
     """
-    for field in POOL_ONLY:
-        if getattr(config, field) != getattr(Config, field):
-            raise ConfigError(f"{field}: only environments of a pool (EnvPool) have it; leave it out.")
+    for field in changed(config, PoolSettings):
+        raise ConfigError(f"{field}: only environments of a pool (EnvPool) have it; leave it out.")
     env = make_env(config)
     agent = make_agent(config, env.spec)
     replay = make_replay(config.replay_capacity, config.batch_size, config.num_envs, config.sampling)

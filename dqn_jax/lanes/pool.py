@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 
 from dqn_jax.agent import Agent, AgentState, UpdateInfo, make_agent
-from dqn_jax.config import Config, ConfigError, HParams, asynchronous, envs_per_step
+from dqn_jax.config import Config, ConfigError, DeviceSettings, HParams, asynchronous, changed, envs_per_step
 from dqn_jax.envs import make_pool
 from dqn_jax.lanes.device import exploration, fresh_learner
 from dqn_jax.lanes.lane import Rhythm, rhythm_of
@@ -86,7 +86,8 @@ def make_pool_loop(config: Config) -> PoolLoop:
     Raises:
       ConfigError: as `make_pool` and `make_agent`, and for settings that only on-device environments have.
     """
-    _refuse(config)
+    for field in changed(config, DeviceSettings):
+        raise ConfigError(f"{field}: environments of a pool do not have it; leave it out.")
     pool = make_pool(config, 1, [0], evaluation=True)  # its spaces are known once it exists
     spec, frame_shape = pool.spec, pool.frame_shape
     pool.close()
@@ -200,20 +201,3 @@ def make_pool_loop(config: Config) -> PoolLoop:
         math.prod(frame_shape) * jnp.dtype(spec.obs_dtype).itemsize + 12,  # a reward, an empty action, four flags
         rhythm,
     )
-
-
-DEVICE_ONLY = (
-    "sampling",
-    "clear_replay",
-    "minibatch_size",
-    "train_unit",
-    "freeze_when",
-    "total_episodes",
-    "env_params",
-)
-
-
-def _refuse(config: Config) -> None:
-    for field in DEVICE_ONLY:
-        if getattr(config, field) != getattr(Config, field):
-            raise ConfigError(f"{field}: environments of a pool do not have it; leave it out.")

@@ -25,7 +25,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from dqn_jax.agent import Agent
-from dqn_jax.config import INTEGER_HPARAMS, Config, ConfigError, HParams, own_rhythm
+from dqn_jax.config import SETTINGS, Config, ConfigError, HParams, own_rhythm
 from dqn_jax.lanes.device import ChunkMetrics, LaneState, Loop, WarmupMetrics
 from dqn_jax.lanes.lane import ring_rows, without_rows
 from dqn_jax.prng import key_data, make_key, wrap_key_data
@@ -177,7 +177,7 @@ def stack_hparams(hparams: HParams, lanes: int) -> HParams:
     def stack(field: str, value: Any) -> Any:
         if value is None:
             return None
-        array = np.asarray(value, np.int32 if field in INTEGER_HPARAMS else np.float32)
+        array = np.asarray(value, np.int32 if SETTINGS[field].counts else np.float32)
         if array.ndim > 1 or (array.ndim == 1 and array.shape[0] != lanes):
             raise ConfigError(f"{field}: {array.size} values for {lanes} lanes; give one value, or one for each lane.")
         return np.broadcast_to(array, (lanes,)).copy()

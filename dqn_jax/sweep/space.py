@@ -16,14 +16,13 @@ import dataclasses
 import itertools
 import math
 import re
-import types
 import typing
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 
-from dqn_jax.config import INTEGER_HPARAMS, ONLY_WHERE, Config, ConfigError, HParams, show, suggest, validate
+from dqn_jax.config import SETTINGS, Config, ConfigError, HParams, show, suggest, validate
 from dqn_jax.presets import Preset, with_overrides
 
 if TYPE_CHECKING:
@@ -104,10 +103,6 @@ class Group(NamedTuple):
 
 
 _RANGES = {"uniform": (False, False), "log": (True, False), "int": (False, True), "logint": (True, True)}
-_FIELDS: dict[str, Any] = {
-    **typing.get_type_hints(Config),
-    **{name: int if name in INTEGER_HPARAMS else float for name in HParams._fields},
-}
 _FIXED = {
     "env_params": "an environment's own parameters stay the same throughout a sweep; set them with --env-params",
     "eval_seed": "trials are compared on the same evaluation starts; set it once with --eval-seed",
@@ -206,12 +201,13 @@ def compile_groups(preset: Preset, space: Space, drawn: Sequence[dict[str, Any]]
 def _check_conditions(preset: Preset, space: Space) -> None:
     base = {**vars(preset.config), **preset.hparams._asdict()}
     for name in space:
-        if name not in ONLY_WHERE:
+        needs = SETTINGS[name].only_where
+        if needs is None:
             continue
-        other, holds, words = ONLY_WHERE[name]
+        other, words = needs.other, needs.words
         dimension = space.get(other)
         values = (base[other],) if dimension is None else dimension.values if isinstance(dimension, Choice) else (0.0,)
-        matters = [bool(holds(value)) for value in values]
+        matters = [needs.holds(value) for value in values]
         if not any(matters):
             raise ConfigError(f"{name}: it has no effect unless {other} is {words}; set --{_flag(other)} too.")
         if not all(matters):
@@ -241,9 +237,9 @@ def _parse_dimension(text: str) -> tuple[str, Dimension]:
         raise ConfigError(
             f"vary: '{text}' looks like a conditional space, which a sweep cannot have; make one for each case."
         )
-    if name not in _FIELDS:
+    if name not in SETTINGS:
         raise ConfigError(
-            f"{name}: there is no such setting.{suggest(name, _FIELDS)} 'dqn-jax train --help' shows all."
+            f"{name}: there is no such setting.{suggest(name, SETTINGS)} 'dqn-jax train --help' shows all."
         )
     if name in _FIXED:
         raise ConfigError(f"{name}: {_FIXED[name]}.")
@@ -262,8 +258,7 @@ def _parse_range(name: str, kind: str, arguments: str) -> Range:
     if kind not in _RANGES:
         raise ConfigError(f"{name}: there is no range '{kind}'.{suggest(kind, _RANGES)} Ranges: {', '.join(_RANGES)}.")
     log, integer = _RANGES[kind]
-    wanted = _FIELDS[name]
-    options = set(typing.get_args(wanted) if isinstance(wanted, types.UnionType) else (wanted,))
+    options = set(SETTINGS[name].options)
     if not {int, float} & options:
         raise ConfigError(f"{name}: it is not a number and has no range; list its values, e.g. {name}=A,B.")
     if not integer and float not in options:
@@ -283,14 +278,11 @@ def _parse_range(name: str, kind: str, arguments: str) -> Range:
 
 def _parse_value(name: str, text: str) -> Any:
     """One value of a list, in the setting's own type."""
-    wanted = _FIELDS[name]
-    options = typing.get_args(wanted) if isinstance(wanted, types.UnionType) else (wanted,)
-    optional = type(None) in options or (name in HParams._fields and HParams._field_defaults[name] is None)
     if text.lower() == "none":
-        if optional:
+        if SETTINGS[name].optional:
             return None
         raise ConfigError(f"{name}: it cannot be left out; give values.")
-    kind = next(option for option in options if option is not type(None))
+    (kind,) = SETTINGS[name].options
     if kind is bool:
         truth = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
         if text.lower() not in truth:

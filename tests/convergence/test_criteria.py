@@ -22,6 +22,7 @@ from dqn_jax.convergence import (
     median_interval,
     median_time,
     median_with_censored,
+    parse_criteria,
     parse_criterion,
     share_interval,
     stability,
@@ -334,3 +335,18 @@ def test_the_interval_of_a_median_knows_what_was_never_reached():
 def test_a_criterion_says_when_it_is_dated(text, words):
     assert words in parse_criterion(text).dated
     assert "not settling" in parse_criterion(text).dated
+
+
+def test_criteria_may_be_one_text():
+    assert [c.name for c in parse_criteria("eval>=475x3 train100>=195")] == ["eval>=475x3", "train100>=195"]
+    assert parse_criteria(("eval>=1",)) == parse_criteria("eval>=1") == [parse_criterion("eval>=1")]
+    assert parse_criteria("") == parse_criteria(()) == []
+
+
+@pytest.mark.parametrize(
+    "criteria", ["eval>=1e999", "eval>=-1e999", "eval>=nan", "eval>=1x9999999", "train0>=1", 5, [5]]
+)
+def test_criteria_that_nothing_can_meet_are_refused(criteria):
+    with pytest.raises(ConfigError, match="criteria: ") as error:
+        parse_criteria(criteria)
+    assert str(error.value).isprintable()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 
 import gymnax
 import jax
@@ -11,7 +12,7 @@ import numpy as np
 import probes  # noqa: F401 - registers the probe environments
 import pytest
 
-from dqn_jax.config import Config, ConfigError
+from dqn_jax.config import Config, ConfigError, HParams, validate
 from dqn_jax.envs import env_names, make_env, resolve_env
 from dqn_jax.prng import make_key
 from dqn_jax.types import to_transition
@@ -342,3 +343,29 @@ def test_environments_with_other_keys_differ_and_with_one_key_agree():
     env = make_env(Config())
     _, starts = jax.vmap(env.reset)(jax.random.split(make_key(0), 8))
     assert len(np.unique(starts[:, 0])) == 8
+
+
+def make_checked(config):
+    validate(config, HParams())
+    return make_env(config)
+
+
+@pytest.mark.parametrize(
+    ("env", "params", "message"),
+    [
+        ("CartPole-v1", {"masscart": 0.0}, "env_params: masscart is 0, .*use more than 0"),
+        ("CartPole-v1", {"tau": 0.0}, "env_params: tau is 0"),
+        ("CartPole-v1", {"length": -1.0}, "env_params: length is -1"),
+        ("Pendulum-v1", {"m": 0.0}, "env_params: m is 0"),
+        ("Pendulum-v1", {"dt": 0.0}, "env_params: dt is 0"),
+        ("Acrobot-v1", {"link_moi": 0.0}, "env_params: link_moi is 0"),
+        ("FourRooms-misc", {"fail_prob": 1.5}, "env_params: fail_prob is 1.5; use a probability"),
+        ("Freeway-MinAtar", {"player_speed": 2.5}, "env_params: player_speed is 2.5; use an integer"),
+        ("CartPole-v1", {"gravity": math.inf}, "env_params: .*finite"),
+    ],
+)
+def test_a_world_that_cannot_be(env, params, message):
+    config = Config(env=env, env_params=tuple(params.items()), action_bins=3 if env == "Pendulum-v1" else None)
+    with pytest.raises(ConfigError, match=f"^{message}") as error:
+        make_checked(config)
+    assert str(error.value).isprintable()

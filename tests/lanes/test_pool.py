@@ -19,7 +19,6 @@ from dqn_jax.cli.main import main
 from dqn_jax.config import Config, ConfigError, HParams
 from dqn_jax.devices import host_device
 from dqn_jax.envs import make_pool
-from dqn_jax.lanes import pool as pool_loop
 from dqn_jax.lanes import pool_population
 from dqn_jax.lanes.pool import make_pool_loop
 from dqn_jax.lanes.pool_population import PoolPopulation
@@ -572,4 +571,3 @@ def test_what_only_the_device_has_is_refused():
     for field, value in (("clear_replay", True), ("freeze_when", "train5>1"), ("total_episodes", 3)):
         with pytest.raises(ConfigError, match=field):
             make_pool_loop(Config(**{**vars(CARTPOLE), field: value}))
-    assert set(pool_loop.DEVICE_ONLY) <= set(vars(CARTPOLE))

@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 
 import dqn_jax
-from dqn_jax.config import validate
+from dqn_jax.config import ConfigError, validate
 from dqn_jax.convergence import parse_criterion
 from dqn_jax.envs import pool_names
 from dqn_jax.lanes.device import exploration
-from dqn_jax.presets import GAMES, PRESETS, resolve_preset, with_overrides
+from dqn_jax.presets import GAMES, PRESETS, check_changes, resolve_preset, with_overrides
 from dqn_jax.presets.thresholds import ATARI_SCORES
 
 SHORT = dict(seeds=1, total_steps=80, eval_every=40, min_replay=16, batch_size=8, eval_episodes=2, max_episode_steps=20)
@@ -149,3 +149,19 @@ def test_the_papers_exploration_decays_from_where_learning_begins():
         explored = [exploration(config, hparams, jnp.int32(config.min_replay + n), lane) for n in (-100, 0, half)]
         np.testing.assert_allclose(explored, [1.0, 1.0, (1.0 + hparams.epsilon_end) / 2], rtol=1e-6)
     assert resolve_preset("pong-fast").config.epsilon_from == dqn_jax.Config().epsilon_from == "start"  # as measured
+
+
+@pytest.mark.parametrize("preset", [5, ["cartpole"], "cart\npole"])
+def test_what_is_no_preset(preset):
+    with pytest.raises(ConfigError, match="preset: ") as error:
+        dqn_jax.train(preset)
+    assert str(error.value).isprintable()
+
+
+def test_what_a_preset_has_to_no_effect_is_left_alone():
+    preset = resolve_preset("cartpole")  # whose target_mixing is not the default
+    changed = with_overrides(preset, {"target_network": False, "double": False, "target_mixing": 0.05})
+    validate(changed.config, changed.hparams)
+    check_changes(preset, changed)
+    with pytest.raises(ConfigError, match="target_mixing"):
+        check_changes(preset, dataclasses.replace(changed, hparams=changed.hparams._replace(target_mixing=0.5)))
