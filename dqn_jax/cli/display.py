@@ -137,7 +137,7 @@ class SweepDisplay:
         if progress.phase == "compile" and group != self._group:
             self._group = group
             print(
-                f"{self.name}: wave {progress.unit + 1} of {progress.units}, {group or 'one program'}", file=sys.stderr
+                f"{self.name}: wave {progress.wave + 1} of {progress.waves}, {group or 'one program'}", file=sys.stderr
             )
         tenths = int(10 * _share(progress))
         if tenths != self._tenths and progress.phase == "run":  # it falls where the best are to be confirmed
@@ -160,7 +160,7 @@ class SweepDisplay:
         doing = (
             "compiling" if progress.phase == "compile" else f"{progress.env_steps:,} of {progress.total_steps:,} steps"
         )
-        table.add_row("program", Text(f"wave {progress.unit + 1} of {progress.units}, {group}: {doing}"))
+        table.add_row("program", Text(f"wave {progress.wave + 1} of {progress.waves}, {group}: {doing}"))
         counts = [f"{progress.running:,} running"]
         for status, words in _STATUSES.items():
             if count := progress.lanes.get(status, 0):

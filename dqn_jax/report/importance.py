@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from dqn_jax.config import show
-from dqn_jax.sweep.database import quiet_optuna
+from dqn_jax.sweep.records.database import quiet_optuna
 from dqn_jax.sweep.space import Space, as_optuna, distribution
 
 if TYPE_CHECKING:

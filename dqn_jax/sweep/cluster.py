@@ -10,32 +10,35 @@ import contextlib
 import os
 import time
 import uuid
+from collections.abc import Callable
 from typing import Any
 
 from dqn_jax.config import ConfigError, RunError
-from dqn_jax.sweep.store import Store
+from dqn_jax.sweep import records
 
 _POLL_SECONDS = 1.0
 _LOST_IN_A_ROW = 20  # tasks that die one after another before we give up
 
 
-def run_units(store: Store, *, workers: int | None, stopping: Any, show: Any) -> bool:
-    """Run all units of the store as tasks of the cluster at $RAY_ADDRESS, or of one started on this machine.
+def run_waves(
+    store: records.Store, *, workers: int | None, stopping: Callable[[], bool], show: Callable[[], None]
+) -> bool:
+    """Run all waves of the store as tasks of the cluster at $RAY_ADDRESS, or of one started on this machine.
 
     Args:
       store: the records, at a URL that all nodes reach.
       workers: tasks at once (default: one for each node, with all its cores and accelerators).
-      stopping: () -> bool, whether to stop.
-      show: () -> None, called every now and then, to show how far it is.
+      stopping: whether to stop.
+      show: called every now and then, to show how far it is.
 
     Returns:
-      Whether all units are done.
+      Whether all waves are done.
 
     Raises:
       ConfigError: if Ray is not installed, or `workers` is not possible.
       RunError: if task after task fails.
     """
-    from dqn_jax.sweep.database import with_password
+    from dqn_jax.sweep.records.url import with_password
 
     ray = _ray()
     url = with_password(store.url)
@@ -46,14 +49,14 @@ def run_units(store: Store, *, workers: int | None, stopping: Any, show: Any) ->
     running: list[Any] = []
     lost = 0
     while True:
-        states = [state for _, state in store.units()]
+        states = [state for _, state in store.waves()]
         if all(state == "done" for state in states):
             return True
         if stopping():
             for reference in running:
                 ray.cancel(reference, force=True)
             return False
-        # No more tasks than there are units to claim; one that comes too late finds none, and ends.
+        # No more tasks than there are waves to claim; one that comes too late finds none, and ends.
         for _ in range(min(states.count("waiting"), share["tasks"]) - len(running)):
             running.append(task.remote(url, store.name, int(share["CPU"]), f"ray-{uuid.uuid4().hex[:12]}"))
         ended, running = ray.wait(running, timeout=_POLL_SECONDS) if running else ([], [])

@@ -14,12 +14,9 @@ from dqn_jax.convergence import parse_criteria, parse_criterion
 from dqn_jax.presets import Preset
 from dqn_jax.sweep import ruler
 from dqn_jax.sweep.pruning import Prune
-from dqn_jax.sweep.space import Choice, Range, Space, grid_size, parse_space
+from dqn_jax.sweep.space import ADAPTIVE, Choice, Range, Sampler, Space, grid_size, parse_space
 from dqn_jax.sweep.tables import RANKINGS
 from dqn_jax.sweep.wave import Rules
-
-ADAPTIVE = ("tpe", "cmaes")
-Sampler = Literal["grid", "random", "sobol", "tpe", "cmaes"]
 
 # Held-out seeds are counted up from here. Neither they nor the seeds of a search may be a seed of evaluation starts:
 # lanes and evaluations draw from one family of streams.
@@ -156,6 +153,20 @@ def as_begun(wanted: dict[str, Any], saved: dict[str, Any]) -> dict[str, Any]:
     if wanted["prune"] is not None and saved.get("prune") and "among" not in saved["prune"]:
         wanted = {**wanted, "prune": {name: wanted["prune"][name] for name in ("rule", "eta")}}
     return wanted
+
+
+def unlike(saved: dict[str, Any], wanted: dict[str, Any]) -> list[tuple[str, Any, Any]]:
+    """Entries of two definitions that differ: (field, saved, wanted), nested ones as `config.num_envs`."""
+    old, new = _flat(saved), _flat(json.loads(json.dumps(wanted)))
+    fields = [field for field in {**old, **new} if field != "format"]
+    return [(field, old.get(field), new.get(field)) for field in fields if old.get(field) != new.get(field)]
+
+
+def _flat(value: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, entry in value.items():
+        flat.update(_flat(entry, f"{prefix}{key}.") if isinstance(entry, dict) else {prefix + key: entry})
+    return flat
 
 
 def preset_of(definition: dict[str, Any], phase: str = "search") -> Preset:

@@ -10,10 +10,9 @@ from typing import Any
 from dqn_jax import runs
 from dqn_jax.config import ConfigError
 from dqn_jax.presets import Preset, resolve_preset
-from dqn_jax.sweep import store as stores
-from dqn_jax.sweep.definition import ADAPTIVE, as_begun
-from dqn_jax.sweep.space import parse_space
-from dqn_jax.sweep.store import Store
+from dqn_jax.sweep import records
+from dqn_jax.sweep.definition import as_begun, unlike
+from dqn_jax.sweep.space import ADAPTIVE, parse_space
 
 _DEFAULTS: dict[str, Any] = {
     "name": None,
@@ -40,7 +39,7 @@ def find(
     out: str | Path | None,
     root: str | Path | None,
     url: str | None,
-) -> tuple[Store, Path | None]:
+) -> tuple[records.Store, Path | None]:
     """The sweep to go on with, and its folder: at `url`, at `out`, or the newest in `root`, of this name if it has one.
 
     Raises:
@@ -51,17 +50,19 @@ def find(
     preset_name = resolve_preset(preset).name if isinstance(preset, str) else preset.name if preset else None
     name = name or preset_name
     directory = Path(out) if out is not None else None
-    store = None if url is None else stores.open_store(url, name)
+    store = None if url is None else records.open_store(url, name)
     name = name if store is None else store.name
     if directory is None and root is not None:
         folder = Path(root) / (name or "")
         found = [path.parent for path in folder.glob("*/store.sqlite" if name else "*/*/store.sqlite")]
         if store is not None:
-            found = [path for path in found if store.is_mirrored(path)] or [runs.new_run_dir(Path(root), store.name)]
+            found = [path for path in found if records.is_mirror_of(store, path)] or [
+                runs.new_run_dir(Path(root), store.name)
+            ]
         if not found:
             raise ConfigError(f"resume: {folder} holds no sweep; drop --resume to start one.")
         directory = max(found, key=lambda path: (path.name, path.stat().st_mtime))
-    store = store or stores.open_store(directory or "")
+    store = store or records.open_store(directory or "")
     has = store.definition["preset"]
     if preset_name not in (None, has):
         raise ConfigError(f"preset: this sweep varies '{has}', not '{preset_name}'; leave '{preset_name}' out.")
@@ -86,7 +87,7 @@ def question(own: dict[str, Any] | None, given: Mapping[str, Any]) -> dict[str, 
     return {**_DEFAULTS, **asked, **given}
 
 
-def amended(store: Store, wanted: dict[str, Any]) -> dict[str, Any] | None:
+def amended(store: records.Store, wanted: dict[str, Any]) -> dict[str, Any] | None:
     """What the sweep is to be from now on, if more is asked of it than it was; None if it is the same.
 
     More seeds and more samples are lanes beside those that there are, and a confirmation comes after: none changes a
@@ -102,7 +103,7 @@ def amended(store: Store, wanted: dict[str, Any]) -> dict[str, Any] | None:
     accepted = dict(own)
     # Pruning and adaptive sampling look at what there is: with more of it they would have done otherwise.
     looks = own["prune"] is not None or own["sampler"] in ADAPTIVE
-    begun = any(unit.phase == "confirm" for unit, _ in store.units())
+    begun = any(wave.phase == "confirm" for wave, _ in store.waves())
     seeds, samples = wanted["seeds"], wanted["samples"]
     more_seeds = seeds[: len(own["seeds"])] == own["seeds"] != seeds
     more_samples = own["samples"] is not None and samples is not None and samples > own["samples"]
@@ -117,10 +118,10 @@ def amended(store: Store, wanted: dict[str, Any]) -> dict[str, Any] | None:
             )
     if own["confirm"] is None:
         accepted["confirm"] = wanted["confirm"]
-    differences = stores.differences(accepted, wanted)
-    if differences:
-        field, saved, asked = differences[0]
-        rest = f" (and {len(differences) - 1} more settings differ)" if len(differences) > 1 else ""
+    differing = unlike(accepted, wanted)
+    if differing:
+        field, saved, asked = differing[0]
+        rest = f" (and {len(differing) - 1} more settings differ)" if len(differing) > 1 else ""
         raise ConfigError(
             f"{field}: this sweep has {_shown(saved)}, not {_shown(asked)}{rest}; it goes on only as it was asked: "
             "leave this out, or drop --resume to start a new one."

@@ -10,7 +10,8 @@ from typing import Any, Literal
 import numpy as np
 
 from dqn_jax.config import HParams
-from dqn_jax.sweep.store import Store, Unit
+from dqn_jax.sweep import records
+from dqn_jax.sweep.records import Wave
 from dqn_jax.sweep.wave import WaveProgress
 
 
@@ -20,8 +21,8 @@ class SweepProgress:
 
     phase: Literal["compile", "run"]
     group: dict[str, Any]  # what is static in the program at work and varies in the sweep
-    unit: int  # the wave at work
-    units: int  # waves known so far
+    wave: int  # at work
+    waves: int  # known so far
     lanes: dict[str, int]  # finished lanes by status
     running: int
     waiting: int
@@ -49,20 +50,20 @@ class Tally:
 
     @property
     def seconds(self) -> float:
-        """Since it began."""
+        """Seconds since the process began."""
         return time.perf_counter() - self.began
 
 
 class Watch:
     """What is known of a sweep, for the display: read from the records, then kept up as lanes leave."""
 
-    def __init__(self, store: Store, tally: Tally, on_progress: OnProgress | None):
+    def __init__(self, store: records.Store, tally: Tally, on_progress: OnProgress | None):
         self.store = store
         self.tally = tally
         self.on_progress = on_progress
         self.lanes: dict[str, int] = {}  # finished, by status
         self.lane_steps = 0  # that they took
-        self.total = self.units = self.done = 0
+        self.total = self.waves = self.done = 0
         self.best: tuple[dict[str, Any], float] | None = None
         self._horizon = float(store.definition["config"]["total_steps"])
         self._seeds = len(store.definition["seeds"])
@@ -71,21 +72,21 @@ class Watch:
 
     @property
     def mean_steps(self) -> float:
-        """That a lane takes."""
+        """Environment steps that a lane takes, over those that have left; NaN before any."""
         finished = sum(self.lanes.values())
         return self.lane_steps / finished if finished else np.nan
 
     def read(self) -> None:
-        """Start from the records."""
-        units = self.store.units()
-        self.units, self.done = len(units), sum(state == "done" for _, state in units)
-        self.total = sum(len(unit.lanes) for unit, _ in units)
+        """Take from the records how far the sweep is."""
+        waves = self.store.waves()
+        self.waves, self.done = len(waves), sum(state == "done" for _, state in waves)
+        self.total = sum(len(wave.lanes) for wave, _ in waves)
         self.lanes, self.lane_steps, self.best, self._times = {}, 0, None, {}
         self._points = self.store.points()
         self.add(self.store.lanes().to_dict("records"))
 
     def add(self, rows: Sequence[Mapping[Any, Any]]) -> None:
-        """Lanes that have left."""
+        """Count lanes that have left (with the entries LANE_COLUMNS)."""
         for row in rows:
             self.lanes[row["status"]] = self.lanes.get(row["status"], 0) + 1
             self.lane_steps += row["env_steps"]
@@ -106,28 +107,39 @@ class Watch:
         rate = finished * self.mean_steps / seconds if finished else 0.0
         waiting = self.total - finished
         self.report(
-            "run", {}, self.done, 0, waiting, (0, 1), rate, waiting * self.mean_steps / rate if rate else np.nan
+            phase="run",
+            group={},
+            wave=self.done,
+            running=0,
+            waiting=waiting,
+            steps=(0, 1),
+            rate=rate,
+            seconds_left=waiting * self.mean_steps / rate if rate else np.nan,
         )
 
     def report(
         self,
+        *,
         phase: Literal["compile", "run"],
         group: dict[str, Any],
-        unit: int,
+        wave: int,
         running: int,
         waiting: int,
         steps: tuple[int, int],
         rate: float,
         seconds_left: float,
     ) -> None:
-        """Tell the display."""
+        """Tell the display, with what is known from the records and the fields of `SweepProgress` given here.
+
+        Of these `steps` are `env_steps` and `total_steps`, and `rate` is `lane_steps_per_second`.
+        """
         assert self.on_progress is not None
         self.on_progress(
             SweepProgress(
                 phase=phase,
                 group=group,
-                unit=unit,
-                units=self.units,
+                wave=wave,
+                waves=self.waves,
                 lanes=dict(self.lanes),
                 running=running,
                 waiting=waiting,
@@ -146,19 +158,19 @@ class Meter:
 
     def __init__(
         self,
-        store: Store,
+        store: records.Store,
         tally: Tally,
         on_progress: OnProgress | None,
-        unit: Unit,
+        wave: Wave,
         all_points: list[dict[str, Any]],
     ):
         self.tally = tally
         self.on_progress = on_progress
-        self.unit = unit
-        self.group = {k: v for k, v in all_points[unit.lanes[0][0]].items() if k not in HParams._fields}
+        self.wave = wave
+        self.group = {k: v for k, v in all_points[wave.lanes[0][0]].items() if k not in HParams._fields}
         self.done = store.recorded() if on_progress else set()
-        running = sum((unit.phase, *lane) not in self.done for lane in unit.lanes)
-        self.wave = WaveProgress(0, 1, running, 0, 0.0, 0.0)
+        running = sum((wave.phase, *lane) not in self.done for lane in wave.lanes)
+        self.reached = WaveProgress(0, 1, running, 0, 0.0, 0.0)
         self.watch = Watch(store, tally, on_progress)
         if on_progress:
             self.watch.read()
@@ -169,29 +181,30 @@ class Meter:
             self.watch.add([row for row in rows if (row["phase"], row["trial"], row["seed"]) not in self.done])
 
     def chunk(self, progress: WaveProgress) -> None:
-        """A chunk has ended."""
+        """Count a chunk that has ended, and tell the display."""
         self.tally.lane_steps += progress.lane_steps
         self.tally.work_seconds += progress.seconds
         self.tally.program_seconds += progress.program_seconds
-        self.wave = progress
+        self.reached = progress
         self.show("run")
 
     def show(self, phase: Literal["compile", "run"]) -> None:
-        """Tell the display."""
-        tally, wave, watch = self.tally, self.wave, self.watch
+        """Tell the display where this process is, and how long the rest may take."""
+        tally, reached, watch = self.tally, self.reached, self.watch
         if not self.on_progress:
             return
-        waiting = watch.total - sum(watch.lanes.values()) - wave.running
+        waiting = watch.total - sum(watch.lanes.values()) - reached.running
         rate = tally.lane_steps / tally.work_seconds if tally.work_seconds else 0.0
-        each = watch.mean_steps if np.isfinite(watch.mean_steps) else wave.total_steps
-        ahead = waiting * each + wave.running * max(each - wave.env_steps, (wave.total_steps - wave.env_steps) / 2)
+        each = watch.mean_steps if np.isfinite(watch.mean_steps) else reached.total_steps
+        left = max(each - reached.env_steps, (reached.total_steps - reached.env_steps) / 2)
+        ahead = waiting * each + reached.running * left
         watch.report(
-            phase,
-            self.group,
-            self.unit.id,
-            wave.running,
-            waiting,
-            (wave.env_steps, wave.total_steps),
-            rate,
-            ahead / rate if rate else np.nan,
+            phase=phase,
+            group=self.group,
+            wave=self.wave.id,
+            running=reached.running,
+            waiting=waiting,
+            steps=(reached.env_steps, reached.total_steps),
+            rate=rate,
+            seconds_left=ahead / rate if rate else np.nan,
         )

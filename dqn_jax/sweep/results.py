@@ -20,10 +20,11 @@ from dqn_jax.envs.bounds import value_bound
 from dqn_jax.presets import Preset, with_overrides
 from dqn_jax.runs import load_metrics, load_provenance, load_settings, load_summary
 from dqn_jax.runs.schemas import Devices, Provenance
+from dqn_jax.sweep import records
+from dqn_jax.sweep.tables import CLOCKS, CURVE_COLUMNS, LANE_COLUMNS, MEASURES, RANKINGS, SWEEP_FILES, SweepData
 
 if TYPE_CHECKING:
     import pandas as pd
-from dqn_jax.sweep.tables import CLOCKS, CURVE_COLUMNS, LANE_COLUMNS, MEASURES, RANKINGS, SWEEP_FILES, SweepData
 
 _WORST = 0.1  # the quantile over seeds that says how bad it can get
 
@@ -52,9 +53,7 @@ def load(path: Path) -> SweepData:
     folder = find(path)
     if not any((folder / name).is_file() for name in SWEEP_FILES):
         return of_run(folder)
-    from dqn_jax.sweep.store import load_data
-
-    return load_data(folder)
+    return records.load_data(folder)
 
 
 def of_run(run: Path) -> SweepData:

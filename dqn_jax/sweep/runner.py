@@ -21,14 +21,12 @@ from dqn_jax.config import ConfigError
 from dqn_jax.interrupt import Interrupt
 from dqn_jax.presets import Preset, resolve_preset, with_overrides
 from dqn_jax.runs import schemas
-from dqn_jax.sweep import going_on
-from dqn_jax.sweep import store as stores
-from dqn_jax.sweep.definition import ADAPTIVE, Sampler, check_new, define, preset_of
+from dqn_jax.sweep import going_on, records
+from dqn_jax.sweep.definition import check_new, define, preset_of
 from dqn_jax.sweep.plan import Plan, fitted_groups, make_plan
 from dqn_jax.sweep.progress import OnProgress, Watch
 from dqn_jax.sweep.results import ranked
-from dqn_jax.sweep.space import Range, parse_space, points
-from dqn_jax.sweep.store import Store
+from dqn_jax.sweep.space import ADAPTIVE, Range, Sampler, parse_space, points
 from dqn_jax.sweep.tables import SweepData
 from dqn_jax.sweep.worker import Worker, work
 
@@ -167,7 +165,7 @@ def sweep(
         return SweepResult(_nothing_yet(definition, plan), None, False)
     store, directory = _create(definition, out, root, url) if found is None else found
     if found is not None and url is not None and directory is not None:
-        store.export(directory)  # at once: its notes belong to this sweep or to none
+        records.export(store, directory)  # at once: its notes belong to this sweep or to none
     with store.lock(), Interrupt() as interrupt:
         if more is not None:
             store.amend(more)
@@ -182,12 +180,12 @@ def sweep(
             warn(line)
         worker.interrupt, interrupt.answer = interrupt, worker.answer
         if engine == "ray":
-            from dqn_jax.sweep.cluster import run_units
+            from dqn_jax.sweep.cluster import run_waves
 
             watch = Watch(store, worker.tally, on_progress)
             finished = _advance(
                 worker,
-                lambda: run_units(store, workers=workers, stopping=lambda: worker.stopping, show=watch.show),
+                lambda: run_waves(store, workers=workers, stopping=lambda: worker.stopping, show=watch.show),
                 wave=wave,
                 memory=memory,
             )
@@ -195,7 +193,7 @@ def sweep(
             finished = _advance(worker, lambda: work(worker, wait=url is not None), wave=wave, memory=memory)
     worker.note_session()
     if url is not None and directory is not None:
-        store.export(directory)
+        records.export(store, directory)
     return SweepResult(store.data(directory), directory, finished)
 
 
@@ -218,7 +216,7 @@ def join(
       RunError: for what fails while running; what was recorded stays.
     """
     devices.configure()
-    store = stores.open_store(url, name)
+    store = records.open_store(url, name)
     worker = Worker(store, None, on_progress, warn)
     with Interrupt() as interrupt:
         worker.interrupt, interrupt.answer = interrupt, worker.answer
@@ -248,7 +246,7 @@ def _advance(worker: Worker, run_waiting: Callable[[], bool], **limits: Any) -> 
         if not adaptive:
             store.add_trials(points(space, definition["sampler"], definition["samples"], definition["sample_seed"]))
         known = len(store.points())
-        _add_units(worker, "search", range(known), seeds, **limits)
+        _add_waves(worker, "search", range(known), seeds, **limits)
         if not run_waiting():
             return False
         if not adaptive or known >= definition["samples"]:
@@ -259,14 +257,14 @@ def _advance(worker: Worker, run_waiting: Callable[[], bool], **limits: Any) -> 
     if confirm is not None:
         data = store.data()
         best = {int(t) for by in confirm["by"] for t in ranked(data, by=by)["trial"].head(confirm["best"])}
-        _add_units(worker, "confirm", sorted(best), confirm["seeds"], **limits)
+        _add_waves(worker, "confirm", sorted(best), confirm["seeds"], **limits)
         if not run_waiting():
             return False
     return True
 
 
-def _add_units(worker: Worker, phase: str, trials: Sequence[int], seeds: Sequence[int], **limits: Any) -> None:
-    """Plan waves for the lanes that are in no unit yet; where others plan too, the first one's waves count."""
+def _add_waves(worker: Worker, phase: str, trials: Sequence[int], seeds: Sequence[int], **limits: Any) -> None:
+    """Plan waves for the lanes that are in none yet; where others plan too, the first one's waves count."""
     while not _planned(worker, phase, trials, seeds, **limits):
         pass
 
@@ -274,10 +272,10 @@ def _add_units(worker: Worker, phase: str, trials: Sequence[int], seeds: Sequenc
 def _planned(worker: Worker, phase: str, trials: Sequence[int], seeds: Sequence[int], **limits: Any) -> bool:
     """Plan what is missing; False if others have planned meanwhile."""
     store = worker.store
-    known = [unit for unit, _ in store.units()]
-    if phase == "confirm" and any(unit.phase == phase for unit in known):
+    known = [wave for wave, _ in store.waves()]
+    if phase == "confirm" and any(wave.phase == phase for wave in known):
         return True  # chosen before; what is best is not asked twice
-    planned = {lane for unit in known if unit.phase == phase for lane in unit.lanes}
+    planned = {lane for wave in known if wave.phase == phase for lane in wave.lanes}
     missing: dict[tuple[int, ...], list[int]] = {}  # trials by the seeds that they lack: all, or those asked for later
     for trial in trials:
         lacking = tuple(seed for seed in seeds if (trial, seed) not in planned)
@@ -302,7 +300,7 @@ def _planned(worker: Worker, phase: str, trials: Sequence[int], seeds: Sequence[
 
 def _create(
     definition: dict[str, Any], out: str | Path | None, root: str | Path | None, url: str | None
-) -> tuple[Store, Path | None]:
+) -> tuple[records.Store, Path | None]:
     """A new sweep, and its folder if it has one."""
     if out is None and root is None and url is None:
         raise ConfigError("out: say where the sweep is kept; give a folder.")
@@ -314,20 +312,20 @@ def _create(
             for suffix in ("", *(f"-{i}" for i in range(2, 1000)))
             if not (path := Path(root) / definition["name"] / (stamp + suffix)).exists()
         )
-    return stores.create(directory, url, definition), directory
+    return records.create(directory, url, definition), directory
 
 
-def _is_finished(store: Store) -> bool:
+def _is_finished(store: records.Store) -> bool:
     """Whether nothing will be added any more."""
-    definition, units = store.definition, store.units()
-    planned = {trial for unit, _ in units if unit.phase == "search" for trial in unit.lanes}
+    definition, waves = store.definition, store.waves()
+    planned = {lane for wave, _ in waves if wave.phase == "search" for lane in wave.lanes}
     if definition["sampler"] in ADAPTIVE:
         trials = definition["samples"]
     else:
         trials = len(points(store.space, definition["sampler"], definition["samples"], definition["sample_seed"]))
-    confirmed = definition["confirm"] is None or any(unit.phase == "confirm" for unit, _ in units)
+    confirmed = definition["confirm"] is None or any(wave.phase == "confirm" for wave, _ in waves)
     everything = len(planned) >= trials * len(definition["seeds"])
-    return everything and confirmed and all(state == "done" for _, state in units)
+    return everything and confirmed and all(state == "done" for _, state in waves)
 
 
 def _nothing_yet(definition: dict[str, Any], plan: Plan) -> SweepData:

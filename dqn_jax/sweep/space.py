@@ -83,7 +83,16 @@ class Range:
 Dimension = Choice | Range
 Space = dict[str, Dimension]
 
-Sampler = Literal["grid", "random", "sobol"]
+Design = Literal["grid", "random", "sobol"]
+"""Ways to draw points that need to know nothing of how others did."""
+
+Adaptive = Literal["tpe", "cmaes"]
+"""Ways to draw points, batch after batch, that learn from how the earlier ones did."""
+
+Sampler = Literal["grid", "random", "sobol", "tpe", "cmaes"]
+"""Ways to draw points: `Design` and `Adaptive`."""
+
+ADAPTIVE: tuple[Adaptive, ...] = typing.get_args(Adaptive)
 
 
 class Trial(NamedTuple):
@@ -127,7 +136,7 @@ def parse_space(vary: Sequence[str] | Mapping[str, str]) -> Space:
     return space
 
 
-def points(space: Space, sampler: Sampler, samples: int | None = None, seed: int = 0) -> list[dict[str, Any]]:
+def points(space: Space, sampler: Design, samples: int | None = None, seed: int = 0) -> list[dict[str, Any]]:
     """Points of the space, the same for the same arguments.
 
     Args:
@@ -266,7 +275,7 @@ def _parse_range(name: str, kind: str, arguments: str) -> Range:
     ends = [part.strip() for part in arguments.split(",")]
     if len(ends) != 2:
         raise ConfigError(f"{name}: a range has two ends, not {len(ends)}; write {kind}(low,high).")
-    low, high = (_number(name, end, int if integer else float) for end in ends)
+    low, high = (_parse_number(name, end, int if integer else float) for end in ends)
     if low >= high:
         raise ConfigError(f"{name}: {kind}({ends[0]},{ends[1]}) is empty; the first end must be the lower.")
     if log and low <= 0:
@@ -289,20 +298,20 @@ def _parse_value(name: str, text: str) -> Any:
             raise ConfigError(f"{name}: '{text}' is neither true nor false.")
         return truth[text.lower()]
     if kind in (int, float):
-        return _number(name, text, kind)
+        return _parse_number(name, text, kind)
     if typing.get_origin(kind) is Literal:
         choices = typing.get_args(kind)
         if text not in choices:
             raise ConfigError(f"{name}: there is no '{text}'.{suggest(text, choices)} Choices: {', '.join(choices)}.")
         return text
     if typing.get_origin(kind) is tuple:
-        return tuple(int(_number(name, width, int)) for width in text.split("x"))
+        return tuple(int(_parse_number(name, width, int)) for width in text.split("x"))
     if not text:
         raise ConfigError(f"{name}: a value is empty; write {name}=A,B.")
     return text
 
 
-def _number(name: str, text: str, kind: type) -> Any:
+def _parse_number(name: str, text: str, kind: type) -> Any:
     try:
         value = float(text)
         if not math.isfinite(value) or (kind is int and not value.is_integer()):

@@ -20,9 +20,8 @@ from dqn_jax.lanes.driver import Driver, driver_for
 from dqn_jax.presets import with_overrides
 from dqn_jax.runs import RunSettings
 from dqn_jax.runs.checkpoint import load_networks, save_networks
-from dqn_jax.sweep import results, tables
+from dqn_jax.sweep import records, results, tables
 from dqn_jax.sweep.definition import preset_of
-from dqn_jax.sweep.store import load_data
 from dqn_jax.types import Params
 
 
@@ -72,7 +71,7 @@ def load(folder: Path, trial: int | None = None) -> Winner:
     Raises:
       ConfigError: if nothing was confirmed, or its networks are not there, or damaged.
     """
-    data = load_data(folder)
+    data = records.load_data(folder)
     definition = data.settings
     if not definition["confirm"]:
         raise ConfigError(

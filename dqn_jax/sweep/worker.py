@@ -1,4 +1,4 @@
-"""A process at work on a sweep: it claims unit after unit from the records, runs it, and records what it found."""
+"""A process at work on a sweep: it claims wave after wave from the records, runs it, and records what it found."""
 
 from __future__ import annotations
 
@@ -19,15 +19,14 @@ from dqn_jax.config import RunError
 from dqn_jax.interrupt import Interrupt
 from dqn_jax.runs import schemas
 from dqn_jax.runs.checkpoint import Allowance
-from dqn_jax.sweep import store as stores
-from dqn_jax.sweep import winners
+from dqn_jax.sweep import records, winners
 from dqn_jax.sweep.checkpoint import WaveCheckpoint
 from dqn_jax.sweep.definition import preset_of, rules_of
 from dqn_jax.sweep.plan import fitted_groups
 from dqn_jax.sweep.progress import Meter, OnProgress, Tally
 from dqn_jax.sweep.pruning import Rung, scores_of
+from dqn_jax.sweep.records import Wave
 from dqn_jax.sweep.space import Group
-from dqn_jax.sweep.store import Store, Unit
 from dqn_jax.sweep.wave import Programs, WaveLane, WaveProgress, make_programs, run_wave
 
 if TYPE_CHECKING:
@@ -43,7 +42,7 @@ class Worker:
 
     def __init__(
         self,
-        store: Store,
+        store: records.Store,
         directory: Path | None = None,
         on_progress: OnProgress | None = None,
         warn: Callable[[str], None] = lambda line: None,
@@ -59,7 +58,7 @@ class Worker:
         self.tally = Tally()
         self.allowance = Allowance(_CHECKPOINT_SHARE)
         self._programs: tuple[Any, Programs] | None = None
-        self._scores: dict[int, dict[Rung, list[float]]] = {}  # of units that are done, for pruning
+        self._scores: dict[int, dict[Rung, list[float]]] = {}  # of waves that are done, for pruning
 
     @property
     def stopping(self) -> bool:
@@ -72,22 +71,22 @@ class Worker:
         about = f" (about {max(left, 1):.0f} s)" if left == left else ""
         return f"stopping after this chunk{about}, and saving; Ctrl-C again stops now and loses what is not saved"
 
-    def programs(self, group: Group, unit: Unit) -> Programs:
-        """The programs of a group for a unit's lanes; those of the last one are kept."""
+    def programs(self, group: Group, wave: Wave) -> Programs:
+        """The programs of a group for a wave's lanes; those of the last one are kept."""
         left_out = tuple(value is None for value in group.trials[0].hparams)
         if self._programs is not None:
             key, programs = self._programs
-            if key == (group.config, left_out) and programs.population.layout.lanes >= len(unit.lanes):
+            if key == (group.config, left_out) and programs.population.layout.lanes >= len(wave.lanes):
                 return programs
         self._programs = None  # frees their memory first
-        programs = make_programs(group.config, group.trials[0].hparams, len(unit.lanes))
+        programs = make_programs(group.config, group.trials[0].hparams, len(wave.lanes))
         self._programs = ((group.config, left_out), programs)
         self.tally.compile_seconds += programs.population.compile_seconds
         self.note(
             "compiled",
             {
-                "unit": unit.id,
-                "phase": unit.phase,
+                "unit": wave.id,
+                "phase": wave.phase,
                 "capacity": programs.population.layout.lanes,
                 "seconds": programs.population.compile_seconds,
                 "temporary_bytes": programs.population.temporary_bytes,
@@ -95,14 +94,14 @@ class Worker:
         )
         return programs
 
-    def raced(self, unit: Unit) -> dict[Rung, list[float]]:
-        """What trials of earlier units that are done had scored at each rung.
+    def raced(self, wave: Wave) -> dict[Rung, list[float]]:
+        """What trials of earlier waves that are done had scored at each rung.
 
         Raises:
           RunError: if an older version began to prune here, by other rules.
         """
         prune = self.rules.prune
-        if prune is None or unit.phase != "search":
+        if prune is None or wave.phase != "search":
             return {}
         if "among" not in self.store.definition["prune"]:
             raise RunError(
@@ -110,11 +109,11 @@ class Worker:
                 "(provenance.json says which), or start a new sweep."
             )
         found: dict[Rung, list[float]] = {}
-        for earlier, state in self.store.units():
-            if earlier.id >= unit.id or state != "done" or earlier.phase != unit.phase:
+        for earlier, state in self.store.waves():
+            if earlier.id >= wave.id or state != "done" or earlier.phase != wave.phase:
                 continue
             if earlier.id not in self._scores:
-                self._scores[earlier.id] = scores_of(prune, *self.store.of_unit(earlier.id))
+                self._scores[earlier.id] = scores_of(prune, *self.store.of_wave(earlier.id))
             for rung, scores in self._scores[earlier.id].items():
                 found.setdefault(rung, []).extend(scores)
         return found
@@ -147,23 +146,23 @@ class Worker:
 
 
 def work(worker: Worker, *, wait: bool) -> bool:
-    """Run units until none is to be had; False if stopped.
+    """Run waves until none is to be had; False if stopped.
 
     Args:
       worker: this process.
-      wait: whether others may be at work: then go on until their units are done too, for they may die.
+      wait: whether others may be at work: then go on until their waves are done too, for they may die.
     """
     store = worker.store
     while not worker.stopping:
-        unit = store.claim(worker.owner, _LEASE_SECONDS)
-        if unit is not None:
-            if run_unit(worker, unit):
+        wave = store.claim(worker.owner, _LEASE_SECONDS)
+        if wave is not None:
+            if run_claimed(worker, wave):
                 continue
             if worker.stopping:
                 store.release(worker.owner)
                 return False
-            worker.warn(f"wave {unit.id} has gone to another worker: this one's lease ran out")
-        elif wait and any(state == "running" for _, state in store.units()):
+            worker.warn(f"wave {wave.id} has gone to another worker: this one's lease ran out")
+        elif wait and any(state == "running" for _, state in store.waves()):
             time.sleep(_POLL_SECONDS)
         else:
             return True
@@ -171,37 +170,37 @@ def work(worker: Worker, *, wait: bool) -> bool:
 
 
 def work_one(url: str, name: str, owner: str) -> int:
-    """Run the next unit that nobody has, of the sweep at `url`; 0 if there is none.
+    """Run the next wave that nobody has, of the sweep at `url`; 0 if there is none.
 
     A task that is started again after its death has the same `owner`, and takes up what it had then.
     """
     devices.configure()
-    store = stores.open_store(url, name)
+    store = records.open_store(url, name)
     store.release(owner)
     worker = Worker(store)
     worker.owner = owner
-    unit = store.claim(worker.owner, _LEASE_SECONDS)
-    if unit is not None:
-        run_unit(worker, unit)
+    wave = store.claim(worker.owner, _LEASE_SECONDS)
+    if wave is not None:
+        run_claimed(worker, wave)
     return worker.tally.waves
 
 
-def run_unit(worker: Worker, unit: Unit) -> bool:
-    """Run one claimed unit to its end; False if it was stopped or lost."""
+def run_claimed(worker: Worker, wave: Wave) -> bool:
+    """Run one claimed wave to its end; False if it was stopped or lost."""
     store = worker.store
     all_points = store.points()
-    numbers = sorted({trial for trial, _ in unit.lanes})
-    preset = preset_of(store.definition, unit.phase)
+    numbers = sorted({trial for trial, _ in wave.lanes})
+    preset = preset_of(store.definition, wave.phase)
     group, *others = fitted_groups(preset, store.space, [all_points[t] for t in numbers], numbers)
     if others:
-        raise RunError(f"unit {unit.id} holds trials of several programs; it was planned by another version.")
+        raise RunError(f"wave {wave.id} holds trials of several programs; it was planned by another version.")
     trials = {trial.number: trial for trial in group.trials}
-    lanes = [WaveLane(trial, seed, trials[trial].hparams) for trial, seed in unit.lanes]
-    meter = Meter(store, worker.tally, worker.on_progress, unit, all_points)
+    lanes = [WaveLane(trial, seed, trials[trial].hparams) for trial, seed in wave.lanes]
+    meter = Meter(store, worker.tally, worker.on_progress, wave, all_points)
 
     def record(rows: list[dict[str, Any]], curves: pd.DataFrame) -> bool:
         meter.left(rows)
-        return store.record(unit.id, worker.owner, rows, curves) and held()
+        return store.record(wave.id, worker.owner, rows, curves) and held()
 
     def on_progress(progress: WaveProgress) -> bool:
         meter.chunk(progress)
@@ -210,22 +209,22 @@ def run_unit(worker: Worker, unit: Unit) -> bool:
 
     def resumed(env_steps: int) -> None:
         if worker.directory is not None and programs.driver.restarts_games:
-            worker.warn(runs.note_fresh_games(worker.directory, {"wave": unit.id, "env_steps": env_steps}))
+            worker.warn(runs.note_fresh_games(worker.directory, {"wave": wave.id, "env_steps": env_steps}))
 
-    raced = worker.raced(unit)
+    raced = worker.raced(wave)
     keep = None
-    if unit.phase == "confirm" and worker.directory is not None:
+    if wave.phase == "confirm" and worker.directory is not None:
         keep = functools.partial(winners.keep, worker.directory)
-    elif unit.phase == "confirm":
+    elif wave.phase == "confirm":
         worker.warn("the networks of confirmed lanes are kept where the sweep has its folder: not of those run here")
-    with _lease(store, unit, worker.owner) as held:
+    with _lease(store, wave, worker.owner) as held:
         meter.show("compile")
-        programs = worker.programs(group, unit)
+        programs = worker.programs(group, wave)
         if worker.stopping:  # compiling takes long
             return False
         checkpoint = None
         if worker.directory is not None:
-            folder = worker.directory / "units" / f"{unit.id:05d}"
+            folder = worker.directory / "units" / f"{wave.id:05d}"
             checkpoint = WaveCheckpoint(
                 folder, programs.population, worker.allowance, appends_rows=programs.driver.appends_rows
             )
@@ -234,8 +233,8 @@ def run_unit(worker: Worker, unit: Unit) -> bool:
                 programs,
                 lanes,
                 # What is confirmed is measured to the end: pruning would bias it.
-                worker.rules if unit.phase == "search" else dataclasses.replace(worker.rules, prune=None),
-                phase=unit.phase,
+                worker.rules if wave.phase == "search" else dataclasses.replace(worker.rules, prune=None),
+                phase=wave.phase,
                 checkpoint=checkpoint,
                 recorded=store.recorded,
                 record=record,
@@ -246,21 +245,21 @@ def run_unit(worker: Worker, unit: Unit) -> bool:
                 keep=keep,
             )
     if ended:
-        store.finish(unit.id)
+        store.finish(wave.id)
         worker.tally.waves += 1
     return ended
 
 
 @contextlib.contextmanager
-def _lease(store: Store, unit: Unit, owner: str) -> Iterator[Callable[[], bool]]:
-    """Keeps a unit leased while it compiles and runs, however long that takes; the value says whether it still is."""
+def _lease(store: records.Store, wave: Wave, owner: str) -> Iterator[Callable[[], bool]]:
+    """Keeps a wave leased while it compiles and runs, however long that takes; the value says whether it still is."""
     ended = threading.Event()
     lost = threading.Event()
 
     def keep() -> None:
         while not ended.wait(_LEASE_SECONDS / 3):
             try:
-                if not store.renew(unit.id, owner, _LEASE_SECONDS):
+                if not store.renew(wave.id, owner, _LEASE_SECONDS):
                     lost.set()
                     return
             except RunError:

@@ -11,7 +11,7 @@ import numpy as np
 import optuna
 
 from dqn_jax.config import ConfigError
-from dqn_jax.sweep.database import quiet_optuna
+from dqn_jax.sweep.records.database import quiet_optuna
 from dqn_jax.sweep.space import Range, Space, as_optuna, distribution
 
 FINISHED = ("COMPLETE", "PRUNED")

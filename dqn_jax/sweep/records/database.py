@@ -9,28 +9,22 @@ from __future__ import annotations
 import contextlib
 import functools
 import json
-import os
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
-from urllib.parse import quote, quote_plus
 
 import sqlalchemy as sa
 
-from dqn_jax.config import ConfigError, RunError, suggest
-from dqn_jax.runs.redact import HIDDEN, names_secret
-from dqn_jax.sweep.curves import DamagedError, digest
+from dqn_jax.config import ConfigError, suggest
+from dqn_jax.sweep.records.errors import clear_database_errors, damaged
+from dqn_jax.sweep.records.url import engine_arguments, make_engine, shown
+from dqn_jax.sweep.records.values import digest
 from dqn_jax.sweep.tables import LANE_COLUMNS
 
 FORMAT = 2  # of sweep.json, our tables and the curves; a newer one is refused
 DIGESTS_SINCE = 2  # the format from which on rows and files have digests
-FROM_ENVIRONMENT = "env:"  # a URL that begins so is in the environment variable of that name
-_BUSY_SECONDS = 60  # how long to wait for another writer of the same SQLite file
-_CONNECT_SECONDS = 5
 _METRIC = "restricted mean of env_steps to convergence"
-_PREFIX = "dqn_jax_"
-_OURS = ("sweeps", "units", "lanes", "curves")
+_OURS = {"sweeps": "dqn_jax_sweeps", "waves": "dqn_jax_units", "lanes": "dqn_jax_lanes", "curves": "dqn_jax_curves"}
 
 
 class Tables(NamedTuple):
@@ -45,7 +39,7 @@ class Tables(NamedTuple):
     trial_user_attributes: sa.Table
     trial_system_attributes: sa.Table
     sweeps: sa.Table
-    units: sa.Table
+    waves: sa.Table
     lanes: sa.Table
     curves: sa.Table
 
@@ -60,11 +54,11 @@ def find_tables(engine: sa.Engine) -> Tables:
     found, inspector = sa.MetaData(), sa.inspect(engine)
     found.reflect(engine, only=lambda name, _: name in theirs)
     missing = [name for name in theirs if name not in found.tables]
-    if missing or not inspector.has_table(_PREFIX + "sweeps"):
+    if missing or not inspector.has_table(_OURS["sweeps"]):
         raise ConfigError(f"sweep: {shown(engine.url)} holds no sweep of dqn_jax; choose another.")
-    ours = _metadata("digest" in {column["name"] for column in inspector.get_columns(_PREFIX + "sweeps")})
+    ours = _metadata("digest" in {column["name"] for column in inspector.get_columns(_OURS["sweeps"])})
     tables = {name: found.tables[name] for name in theirs}
-    return Tables(**tables, **{name: ours.tables[_PREFIX + name] for name in _OURS})
+    return Tables(**tables, **{name: ours.tables[table] for name, table in _OURS.items()})
 
 
 @functools.cache
@@ -72,24 +66,24 @@ def _metadata(digests: bool = True) -> sa.MetaData:
     """Our tables, as they are now or were before there were digests."""
     metadata = sa.MetaData()
 
-    def added(*columns: str, kind: Any = sa.Text) -> Iterator[sa.Column[Any]]:
+    def added(*columns: str, kind: type[sa.types.TypeEngine[object]] = sa.Text) -> Iterator[sa.Column[object]]:
         return (sa.Column(column, kind) for column in columns if digests)
 
     kinds = {"int64": sa.BigInteger, "float64": sa.Double, "bool": sa.Boolean, "str": sa.Text}
     keys = ("phase", "trial", "seed")
     sa.Table(
-        _PREFIX + "sweeps",
+        _OURS["sweeps"],
         metadata,
         sa.Column("study_id", sa.Integer, primary_key=True, autoincrement=False),
         sa.Column("format", sa.Integer, nullable=False),
         sa.Column("definition", sa.Text, nullable=False),
         sa.Column("origin", sa.Text),  # of a mirror: where the sweep is
         sa.Column("revision", sa.Integer, nullable=False),  # raised by each transaction that writes
-        *added("digest", "trials_digest", "units_digest"),  # of what was asked, of all points, of all units
+        *added("digest", "trials_digest", "units_digest"),  # of what was asked, of all points, of all waves
         *added("lanes_recorded", kind=sa.Integer),
     )
     sa.Table(
-        _PREFIX + "units",
+        _OURS["waves"],
         metadata,
         sa.Column("study_id", sa.Integer, primary_key=True, autoincrement=False),
         sa.Column("id", sa.Integer, primary_key=True, autoincrement=False),
@@ -101,7 +95,7 @@ def _metadata(digests: bool = True) -> sa.MetaData:
         *added("curves_digest"),  # of the file
     )
     sa.Table(
-        _PREFIX + "lanes",
+        _OURS["lanes"],
         metadata,
         sa.Column("study_id", sa.Integer, primary_key=True, autoincrement=False),
         *(sa.Column(n, kinds[LANE_COLUMNS[n]], primary_key=True, autoincrement=False) for n in keys),
@@ -110,7 +104,7 @@ def _metadata(digests: bool = True) -> sa.MetaData:
         *added("digest"),
     )
     sa.Table(
-        _PREFIX + "curves",
+        _OURS["curves"],
         metadata,
         sa.Column("id", sa.Integer, primary_key=True),
         sa.Column("study_id", sa.Integer, nullable=False, index=True),
@@ -130,7 +124,7 @@ def create_sweep(url: str, definition: dict[str, Any], origin: str | None) -> No
     name = definition["name"]
     engine = make_engine(url)
     where = shown(engine.url)
-    with clear_errors(where, engine.url):
+    with clear_database_errors(where, engine.url):
         _metadata().create_all(engine)
         _add_columns(engine)
         prepare_for_optuna(url)
@@ -142,7 +136,7 @@ def create_sweep(url: str, definition: dict[str, Any], origin: str | None) -> No
                 study = connection.execute(
                     sa.select(studies.c.study_id).where(studies.c.study_name == name)
                 ).scalar_one()
-                for table in (tables.sweeps, tables.units, tables.lanes, tables.curves):
+                for table in (tables.sweeps, tables.waves, tables.lanes, tables.curves):
                     # What Optuna left of a study it deleted, whose number may come again.
                     old = ~table.c.study_id.in_(sa.select(studies.c.study_id)) | (table.c.study_id == study)
                     connection.execute(table.delete().where(old))
@@ -164,8 +158,8 @@ def create_sweep(url: str, definition: dict[str, Any], origin: str | None) -> No
             ) from None
 
 
-def sweep_digest(row: Mapping[Any, Any]) -> str:
-    """Of what was asked."""
+def sweep_digest(row: Mapping[str, object]) -> str:
+    """The digest of what was asked, from the columns that say it."""
     return digest([row[name] for name in ("study_name", "format", "definition", "origin")])
 
 
@@ -181,7 +175,7 @@ def _add_columns(engine: sa.Engine) -> None:
                     connection.exec_driver_sql(f"ALTER TABLE {table.name} ADD COLUMN {column.name} {kind}")
 
 
-def find_sweep(connection: sa.Connection, tables: Tables, where: str, name: str | None) -> Any:
+def find_sweep(connection: sa.Connection, tables: Tables, where: str, name: str | None) -> sa.Row[Any]:
     """The row of the sweep of that name, or of the only one, with its `study_name`.
 
     Raises:
@@ -207,26 +201,6 @@ def find_sweep(connection: sa.Connection, tables: Tables, where: str, name: str 
     return row
 
 
-def damaged(where: str, what: str) -> DamagedError:
-    """The error that says what of the records is not as it was written."""
-    return DamagedError(f"store: {where} is damaged ({what}); put a copy of it in its place, or start a new sweep.")
-
-
-@contextlib.contextmanager
-def clear_decoding(where: str) -> Iterator[None]:
-    """Turn whatever is wrong with values that are read, of any kind and in any place, into one line."""
-    try:
-        yield
-    except (ConfigError, RunError, sa.exc.DBAPIError):
-        raise
-    except (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RecursionError) as error:
-        raise damaged(
-            where, f"{type(error).__name__}: {str(error).splitlines()[0][:80] if str(error) else ''}"
-        ) from error
-    except sa.exc.SQLAlchemyError as error:
-        raise damaged(where, str(error).splitlines()[0][:80]) from error
-
-
 def check_file(engine: sa.Engine, where: str) -> None:
     """Let SQLite look through its file.
 
@@ -239,98 +213,6 @@ def check_file(engine: sa.Engine, where: str) -> None:
         raise damaged(where, found.splitlines()[-1])
 
 
-def sqlite_url(path: Path) -> str:
-    """The URL of a file."""
-    return sa.URL.create("sqlite", database=str(path.absolute())).render_as_string()
-
-
-def shown(url: sa.URL) -> str:
-    """A URL as it may be kept and shown: without passwords, also those among its parameters."""
-    query = {name: HIDDEN if _is_secret(name, value) else value for name, value in url.query.items()}
-    return url.set(query=query).render_as_string(hide_password=True).replace(quote_plus(HIDDEN), HIDDEN)
-
-
-def same_place(one: str, other: str) -> bool:
-    """Whether two URLs, as shown, are of the same database, whoever asks for it and wherever the password stands."""
-
-    def place(text: str) -> tuple[Any, ...]:
-        url = sa.make_url(text)
-        query = {name: value for name, value in url.query.items() if not _is_secret(name, value)}
-        return url.get_backend_name(), url.host, url.port, url.database, query
-
-    return place(one) == place(other)
-
-
-def _is_secret(name: str, value: str | Sequence[str]) -> bool:
-    return names_secret(name) or any(map(names_secret, _listed(value)))
-
-
-def _listed(value: str | Sequence[str]) -> Sequence[str]:
-    return [value] if isinstance(value, str) else value
-
-
-def _without_secrets(text: str, url: sa.URL | None) -> str:
-    """What a driver says about a URL, without the passwords of that."""
-    if url is None:
-        return text
-    secrets = [str(url.password or "")]
-    for name, value in url.query.items():
-        secrets += _listed(value) if _is_secret(name, value) else []
-    spelled = {spell(secret) for secret in secrets if secret for spell in (str, quote, quote_plus)}
-    for secret in sorted(spelled, key=len, reverse=True):
-        text = text.replace(secret, HIDDEN)
-    return text
-
-
-def with_password(url: str) -> str:
-    """A URL for other machines, whose environment is another: with the password that $PGPASSWORD gives here."""
-    location, password = sa.make_url(url), os.environ.get("PGPASSWORD")
-    if password and location.password is None and "password" not in location.query:
-        location = location.set(password=password)
-    return location.render_as_string(hide_password=False)
-
-
-def make_engine(url: str) -> sa.Engine:
-    """What connects to a database.
-
-    Raises:
-      ConfigError: if the URL is none, or of a kind that is not supported.
-    """
-    location, arguments = _engine_arguments(url)
-    try:
-        return sa.create_engine(location, **arguments)
-    except ImportError as error:
-        raise ConfigError(f"store: the driver of {location.drivername} is missing ({error}); install it.") from None
-
-
-def _engine_arguments(url: str) -> tuple[sa.URL, dict[str, Any]]:
-    """Where a database is, and how SQLAlchemy is to speak to it; `env:NAME` is an environment variable's URL."""
-    if url.startswith(FROM_ENVIRONMENT):
-        variable = url.removeprefix(FROM_ENVIRONMENT)
-        url = os.environ.get(variable, "")
-        if not url:
-            raise ConfigError(f"store: the environment variable '{variable}' holds no URL; set it, or give the URL.")
-    try:
-        location = sa.make_url(url)
-        kind = location.get_backend_name()
-    except (sa.exc.ArgumentError, ValueError):
-        kind = ""
-    else:
-        if "@" in (location.host or ""):
-            raise ConfigError("store: a user name or password in a URL holds an '@'; write it as %40.")
-    # No pool: a connection costs milliseconds, and one that nobody uses can go stale, or hold a file open.
-    if kind == "postgresql":
-        if "+" not in location.drivername:
-            location = location.set(drivername="postgresql+psycopg")
-        timeout = {} if "connect_timeout" in location.query else {"connect_timeout": _CONNECT_SECONDS}
-        return location, {"connect_args": timeout, "poolclass": sa.pool.NullPool}
-    if kind == "sqlite" and location.database not in (None, "", ":memory:"):
-        # IMMEDIATE: a transaction that writes waits for its turn when it begins, not half-way, where it may not.
-        connect = {"timeout": _BUSY_SECONDS, "isolation_level": "IMMEDIATE"}
-        return location, {"connect_args": connect, "poolclass": sa.pool.NullPool}
-    raise ConfigError("store: this is not the URL of a database that a sweep can use; give postgresql://HOST/NAME.")
-
-
 def prepare_for_optuna(url: str) -> None:
     """Make Optuna's tables, if they are not there.
 
@@ -339,9 +221,9 @@ def prepare_for_optuna(url: str) -> None:
     """
     import optuna
 
-    location, arguments = _engine_arguments(url)
+    location, arguments = engine_arguments(url)
     template = location.render_as_string(hide_password=False).replace("{", "{{").replace("}", "}}")
-    with clear_errors(shown(location), location), quiet_optuna():
+    with clear_database_errors(shown(location), location), quiet_optuna():
         try:
             storage = optuna.storages.RDBStorage(template, engine_kwargs=arguments)
         except optuna.exceptions.StorageInternalError as error:
@@ -361,23 +243,6 @@ def connect(engine: sa.Engine, patience: float) -> sa.Connection:
             if time.monotonic() >= deadline:
                 raise
             time.sleep(1)
-
-
-@contextlib.contextmanager
-def clear_errors(where: str, url: sa.URL | None = None) -> Iterator[None]:
-    """Turn what a database (at `url`) or a file system refuses into one line, without the passwords of the URL."""
-    try:
-        yield
-    except sa.exc.IntegrityError:
-        raise  # a fault of ours, or of a caller who says what it means
-    except (sa.exc.DBAPIError, OSError) as error:
-        cause = error.orig if isinstance(error, sa.exc.DBAPIError) else error.strerror or error
-        reason = _without_secrets((str(cause).strip() or "no reason given").splitlines()[0], url)
-        remedies = {"full": "free space", "No space": "free space", "locked": "close the program that holds it"}
-        remedy = next((remedies[word] for word in remedies if word in reason), "see that it is there and works")
-        raise RunError(f"store: cannot use {where} ({reason}); {remedy}, then go on with --resume.") from (
-            error if _without_secrets(str(error), url) == str(error) else None
-        )
 
 
 @contextlib.contextmanager
