@@ -27,6 +27,10 @@ _METRIC = "restricted mean of env_steps to convergence"
 _OURS = {"sweeps": "dqn_jax_sweeps", "waves": "dqn_jax_units", "lanes": "dqn_jax_lanes", "curves": "dqn_jax_curves"}
 
 
+Record = sa.Row[*tuple[Any, ...]]
+"""A row as a database gives it."""
+
+
 class Tables(NamedTuple):
     """Optuna's tables, under its names, and ours."""
 
@@ -66,7 +70,7 @@ def _metadata(digests: bool = True) -> sa.MetaData:
     """Our tables, as they are now or were before there were digests."""
     metadata = sa.MetaData()
 
-    def added(*columns: str, kind: type[sa.types.TypeEngine[object]] = sa.Text) -> Iterator[sa.Column[object]]:
+    def added(*columns: str, kind: Any = sa.Text) -> Iterator[sa.Column[Any]]:
         return (sa.Column(column, kind) for column in columns if digests)
 
     kinds = {"int64": sa.BigInteger, "float64": sa.Double, "bool": sa.Boolean, "str": sa.Text}
@@ -175,7 +179,7 @@ def _add_columns(engine: sa.Engine) -> None:
                     connection.exec_driver_sql(f"ALTER TABLE {table.name} ADD COLUMN {column.name} {kind}")
 
 
-def find_sweep(connection: sa.Connection, tables: Tables, where: str, name: str | None) -> sa.Row[Any]:
+def find_sweep(connection: sa.Connection, tables: Tables, where: str, name: str | None) -> Record:
     """The row of the sweep of that name, or of the only one, with its `study_name`.
 
     Raises:
@@ -196,7 +200,7 @@ def find_sweep(connection: sa.Connection, tables: Tables, where: str, name: str 
         raise ConfigError(f"sweep: {where} was written by a newer dqn_jax (format {formats[chosen]}); update dqn_jax.")
     row = connection.execute(sa.select(study_name, sweeps).select_from(joined).where(study_name == chosen)).one()
     saved = row._mapping.get("digest")
-    if (saved is not None) != (row.format >= DIGESTS_SINCE) or saved not in (None, sweep_digest(row._mapping)):
+    if (saved is not None) != (row.format >= DIGESTS_SINCE) or saved not in (None, sweep_digest(dict(row._mapping))):
         raise damaged(where, "what was asked")
     return row
 

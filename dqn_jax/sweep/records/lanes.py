@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
 
 from dqn_jax.sweep.records.curves import in_order
+from dqn_jax.sweep.records.database import Record
 from dqn_jax.sweep.records.errors import damaged
 from dqn_jax.sweep.records.study import Study
 from dqn_jax.sweep.records.values import LaneKey, digest, insert
@@ -43,7 +44,7 @@ def read(connection: sa.Connection, study: Study, with_wave: bool = False) -> pd
     return in_order([pd.DataFrame.from_records(values, columns=list(columns))], columns)
 
 
-def of_trials(connection: sa.Connection, study: Study, phase: str, trials: Iterable[int]) -> Sequence[sa.Row[Any]]:
+def of_trials(connection: sa.Connection, study: Study, phase: str, trials: Iterable[int]) -> Sequence[Record]:
     """The lanes of some trials in a phase, by trial and seed.
 
     Raises:
@@ -72,7 +73,7 @@ def forget(connection: sa.Connection, study: Study, wave_id: int) -> None:
     study.note(connection, lanes_recorded=study.tables.sweeps.c.lanes_recorded - gone.rowcount)
 
 
-def _check(study: Study, rows: Iterable[sa.Row[Any]]) -> None:
+def _check(study: Study, rows: Iterable[Record]) -> None:
     for row in rows if study.has_digests else ():
         if row.digest != digest([getattr(row, name) for name in LANE_COLUMNS]):
             raise damaged(study.where, f"trial {row.trial}, seed {row.seed}")

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import sqlalchemy as sa
 from optuna.distributions import distribution_to_json
 
 from dqn_jax.sweep.records import lanes
 from dqn_jax.sweep.records.adaptive import Past
+from dqn_jax.sweep.records.database import Record
 from dqn_jax.sweep.records.errors import clear_decoding, damaged
 from dqn_jax.sweep.records.study import Study
 from dqn_jax.sweep.records.values import Point, digest, insert, mean, utc_now
@@ -29,7 +30,7 @@ class _Ended(NamedTuple):
 
     state: str  # as Optuna says it
     value: float | None  # none of a pruned one
-    lanes: list[sa.Row[Any]]
+    lanes: list[Record]
 
 
 def ids(connection: sa.Connection, study: Study) -> dict[int, int]:
@@ -180,7 +181,7 @@ def history(connection: sa.Connection, study: Study) -> list[Past]:
 
 def _ended(connection: sa.Connection, study: Study, numbers: Iterable[int]) -> dict[int, _Ended]:
     """Those trials whose seeds are all in."""
-    seeds_of: dict[int, dict[int, sa.Row[Any]]] = {}
+    seeds_of: dict[int, dict[int, Record]] = {}
     for lane in lanes.of_trials(connection, study, PHASES[0], numbers):
         seeds_of.setdefault(lane.trial, {})[lane.seed] = lane
     ended = {}
@@ -193,11 +194,11 @@ def _ended(connection: sa.Connection, study: Study, numbers: Iterable[int]) -> d
     return ended
 
 
-def _restricted(lane: sa.Row[Any], horizon: float) -> float:
+def _restricted(lane: Record, horizon: float) -> float:
     return min(lane.converged_env_steps, horizon) if lane.converged else horizon
 
 
-def _point_rows(connection: sa.Connection, study: Study) -> Sequence[sa.Row[Any]]:
+def _point_rows(connection: sa.Connection, study: Study) -> Sequence[Record]:
     trials, params = study.tables.trials, study.tables.trial_params
     return connection.execute(
         sa.select(trials.c.number, params.c.param_name, params.c.param_value)
@@ -207,5 +208,5 @@ def _point_rows(connection: sa.Connection, study: Study) -> Sequence[sa.Row[Any]
     ).all()
 
 
-def _digest(rows: Iterable[sa.Row[Any]]) -> str:
+def _digest(rows: Iterable[Record]) -> str:
     return digest(sorted([list(row) for row in rows]))

@@ -6,7 +6,7 @@ import datetime
 import hashlib
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from dqn_jax.config import RunError
@@ -49,7 +49,7 @@ def key_of(lane: Mapping[str, Any]) -> LaneKey:
 
 def row_of(lane: Mapping[str, Any]) -> dict[str, object]:
     """A lane (with the entries LANE_COLUMNS) in Python's own types, NaN as NULL."""
-    casts = {"int64": int, "float64": _nullable, "bool": bool, "str": str}
+    casts: dict[str, Callable[[Any], object]] = {"int64": int, "float64": _nullable, "bool": bool, "str": str}
     return {name: casts[kind](lane[name]) for name, kind in LANE_COLUMNS.items()}
 
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
-from typing import Any
 
 import sqlalchemy as sa
 
+from dqn_jax.sweep.records.database import Record
 from dqn_jax.sweep.records.study import Study
 from dqn_jax.sweep.records.values import Wave, WaveState, clock, digest, insert
 
@@ -21,7 +21,7 @@ def read(connection: sa.Connection, study: Study) -> list[tuple[Wave, WaveState]
     now, rows = clock(connection), _rows(connection, study)
     study.check(connection, "units_digest", lambda: _digest(rows), "its waves")
 
-    def state(row: sa.Row[Any]) -> WaveState:
+    def state(row: Record) -> WaveState:
         if row.done:
             return "done"
         return "running" if row.lease_until is not None and row.lease_until > now else "waiting"
@@ -96,7 +96,7 @@ def file_digests(connection: sa.Connection, study: Study) -> dict[int, str | Non
     return {row.id: row._mapping.get("curves_digest") for row in _rows(connection, study) if row.done}
 
 
-def _rows(connection: sa.Connection, study: Study) -> Sequence[sa.Row[Any]]:
+def _rows(connection: sa.Connection, study: Study) -> Sequence[Record]:
     table = study.tables.waves
     return connection.execute(table.select().where(study.owns(table)).order_by(table.c.id)).all()
 
@@ -106,9 +106,9 @@ def _is(study: Study, wave_id: int) -> tuple[sa.ColumnElement[bool], sa.ColumnEl
     return study.owns(table), table.c.id == wave_id
 
 
-def _wave(row: sa.Row[Any]) -> Wave:
+def _wave(row: Record) -> Wave:
     return Wave(row.id, row.phase, tuple((trial, seed) for trial, seed in json.loads(row.lanes)))
 
 
-def _digest(rows: Iterable[sa.Row[Any]]) -> str:
+def _digest(rows: Iterable[Record]) -> str:
     return digest([[row.id, row.phase, row.lanes] for row in rows])
