@@ -67,12 +67,12 @@ class CrashError(Exception):
     """What ends a process in the middle."""
 
 
-def crash_after(chunks: int, unit: int = 0) -> Callable[[SweepProgress], None]:
-    """For `on_progress`: the process dies after so many chunks, counted from this unit on."""
+def crash_after(chunks: int, wave: int = 0) -> Callable[[SweepProgress], None]:
+    """For `on_progress`: the process dies after so many chunks, counted from this wave on."""
     left = [chunks]
 
     def on_progress(progress: SweepProgress) -> None:
-        left[0] -= progress.phase == "run" and progress.unit >= unit
+        left[0] -= progress.phase == "run" and progress.wave >= wave
         if left[0] <= 0:
             raise CrashError
 

@@ -76,8 +76,8 @@ def test_bar_percentage_and_time_left_of_a_sweep_stay_on_the_screen(name, width)
     known = SweepProgress(
         phase="run",
         group={"hidden": (64, 64), "batch_size": 32},
-        unit=1,
-        units=4,
+        wave=1,
+        waves=4,
         lanes={"converged": 1200, "diverged": 3},
         running=7,
         waiting=1190,

@@ -20,8 +20,8 @@ from sweeping import compiled as compiled  # a fixture
 from dqn_jax.cli.display import SweepDisplay, sweep_tables
 from dqn_jax.cli.main import main
 from dqn_jax.sweep import SweepProgress, SweepResult, sweep
+from dqn_jax.sweep.records import load_data
 from dqn_jax.sweep.results import ranked
-from dqn_jax.sweep.store import load_data
 from dqn_jax.sweep.tables import LANE_COLUMNS
 
 FLAGS = [
@@ -296,8 +296,8 @@ def progress(**changes):
     known = dict(
         phase="run",
         group={"hidden": (64, 64), "batch_size": 32},
-        unit=1,
-        units=4,
+        wave=1,
+        waves=4,
         lanes={"converged": 1200, "diverged": 3},
         running=7,
         waiting=40,

@@ -15,7 +15,7 @@ from dqn_jax.config import Config, HParams
 from dqn_jax.envs.bounds import value_bound
 from dqn_jax.lanes.history import History
 from dqn_jax.presets import resolve_preset
-from dqn_jax.sweep.curves import Part, read_part, to_parquet
+from dqn_jax.sweep.records.curves import Part, read_part, to_parquet
 from dqn_jax.sweep.results import above_bound
 
 

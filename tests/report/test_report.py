@@ -52,7 +52,7 @@ HAND = [
 def folder(tmp_path, monkeypatch):
     """Makes a folder that loads as the given sweep."""
     stored = {}
-    monkeypatch.setattr("dqn_jax.sweep.store.load_data", lambda path: stored[path])
+    monkeypatch.setattr("dqn_jax.sweep.records.load_data", lambda path: stored[path])
 
     def store(data, name="sweep"):
         path = tmp_path / name

@@ -16,8 +16,8 @@ from synthetic import curves_of, lane, lanes_table
 from dqn_jax import ConfigError, RunError
 from dqn_jax.cli.main import main
 from dqn_jax.sweep import runner, sweep
+from dqn_jax.sweep.records import Wave, create, load_data, open_store
 from dqn_jax.sweep.space import points
-from dqn_jax.sweep.store import Unit, create, load_data, open_store
 
 
 def small(directory):
@@ -25,13 +25,13 @@ def small(directory):
     vary = {"learning_rate": "log(0.0001,0.01)", "hidden": "64x64,120x84"}
     new = create(directory, None, {"name": "study", "vary": vary, "seeds": [0, 1], "config": {"total_steps": 100_000}})
     new.add_trials(points(new.space, "random", 4))
-    new.add_units([Unit(i, "search", tuple((t, s) for t in (2 * i, 2 * i + 1) for s in (0, 1))) for i in range(2)])
+    new.add_waves([Wave(i, "search", tuple((t, s) for t in (2 * i, 2 * i + 1) for s in (0, 1))) for i in range(2)])
     for lanes in (4, 2):
-        unit = new.claim("me", 60)
-        rows = [lane(*key) for key in unit.lanes[:lanes]]
-        new.record(unit.id, "me", rows, curves_of(lanes_table(rows)))
+        wave = new.claim("me", 60)
+        rows = [lane(*key) for key in wave.lanes[:lanes]]
+        new.record(wave.id, "me", rows, curves_of(lanes_table(rows)))
         if lanes == 4:
-            new.finish(unit.id)
+            new.finish(wave.id)
     return load_data(directory)
 
 
@@ -128,17 +128,17 @@ def test_stores_of_before_there_were_digests_go_on(tmp_path):
     assert assert_told_or_same(tmp_path, good) is None
     old = open_store(tmp_path)
     with old.lock():
-        unit = old.claim("me", 60)
-        rows = [lane(*key) for key in unit.lanes[2:]]
-        old.record(unit.id, "me", rows, curves_of(lanes_table(rows)))
-        old.finish(unit.id)
+        wave = old.claim("me", 60)
+        rows = [lane(*key) for key in wave.lanes[2:]]
+        old.record(wave.id, "me", rows, curves_of(lanes_table(rows)))
+        old.finish(wave.id)
     old.ask(2, "tpe", seed=0)
     pd.testing.assert_frame_equal(old.curves(), curves_of(old.lanes()))
     url = f"sqlite:///{tmp_path}/store.sqlite"  # a new sweep in the old tables has digests
     definition = {"name": "new", "vary": {"double": "true"}, "seeds": [0], "config": {"total_steps": 10}}
     new = create(None, url, definition)
     new.add_trials([{"double": True}])
-    with new._engine.connect() as connection:
+    with new.engine.connect() as connection:
         assert connection.exec_driver_sql("SELECT count(trials_digest) FROM dqn_jax_sweeps").scalar_one() == 1
 
 

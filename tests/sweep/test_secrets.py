@@ -8,6 +8,7 @@ import sys
 import traceback
 
 import pytest
+import sqlalchemy as sa
 from servers import free_port, postgres_server
 from sweeping import CRITERIA, ENV, TINY
 from sweeping import compiled as compiled  # a fixture
@@ -15,8 +16,8 @@ from sweeping import compiled as compiled  # a fixture
 from dqn_jax import ConfigError, RunError
 from dqn_jax.cli.main import main
 from dqn_jax.runs.redact import redact
-from dqn_jax.sweep import database
-from dqn_jax.sweep.store import create, load_data, open_store
+from dqn_jax.sweep.records import create, errors, load_data, open_store
+from dqn_jax.sweep.records.url import with_password
 
 SECRET = "hunter2+Q/x"  # decoded; every spelling of it has "hunter2" in it
 SPELLED = "hunter2%2BQ%2Fx"
@@ -123,9 +124,9 @@ def test_errors_and_their_tracebacks_show_no_password(spelling, capfd, monkeypat
     out, err = capfd.readouterr()
     assert "hunter2" not in out + err
     # What a driver may say of itself.
-    location = database.sa.make_url(url)
-    with pytest.raises(RunError) as error, database.clear_errors("there", location):
-        raise database.sa.exc.OperationalError(f"SELECT '{SECRET}'", None, OSError(f"bad {SPELLED} or {SECRET}"))
+    location = sa.make_url(url)
+    with pytest.raises(RunError) as error, errors.clear_database_errors("there", location):
+        raise sa.exc.OperationalError(f"SELECT '{SECRET}'", None, OSError(f"bad {SPELLED} or {SECRET}"))
     assert str(error.value).startswith("store: cannot use there (bad *** or ***);")
     assert error.value.__cause__ is None
     with pytest.raises(ConfigError, match="write it as %40") as error:
@@ -141,10 +142,10 @@ def test_a_password_or_a_whole_url_comes_from_the_environment(monkeypatch):
             create(None, url, definition)
         monkeypatch.setenv("PGPASSWORD", SECRET)
         assert create(None, url, definition).name == "study"
-        for_others = database.with_password(url)
+        for_others = with_password(url)
         monkeypatch.delenv("PGPASSWORD")
         assert open_store(for_others).name == "study"
-        assert database.with_password(for_others) == for_others
+        assert with_password(for_others) == for_others
         monkeypatch.setenv("DQN_JAX_STORE", with_secret(url, "user"))
         assert open_store("env:DQN_JAX_STORE").name == "study"
     with pytest.raises(ConfigError, match="environment variable 'NOT_THERE' holds no URL"):

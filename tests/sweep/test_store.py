@@ -27,10 +27,10 @@ from servers import free_port
 from synthetic import curves_of, lane, lanes_table
 
 from dqn_jax import ConfigError, RunError
-from dqn_jax.sweep import database
+from dqn_jax.sweep.definition import unlike
+from dqn_jax.sweep.records import Wave, create, database, export, load_data, open_store
 from dqn_jax.sweep.results import find, load
 from dqn_jax.sweep.space import points
-from dqn_jax.sweep.store import Unit, create, differences, load_data, open_store
 
 HORIZON = 100_000
 VARY = {
@@ -56,13 +56,13 @@ class Place:
     def __init__(self, directory, url):
         self.directory, self.url = directory, url
 
-    def create(self, trials=4, units=2, **changes):
+    def create(self, trials=4, waves=2, **changes):
         new = create(self.directory, self.url, definition(**changes))
         if trials:
             new.add_trials(points(new.space, "random", trials))
             lanes = [(trial, seed) for trial in range(trials) for seed in new.definition["seeds"]]
-            size = len(lanes) // units
-            new.add_units(Unit(i, "search", tuple(lanes[i * size : (i + 1) * size])) for i in range(units))
+            size = len(lanes) // waves
+            new.add_waves(Wave(i, "search", tuple(lanes[i * size : (i + 1) * size])) for i in range(waves))
         return new
 
     def open(self):
@@ -87,16 +87,16 @@ def study_of(opened):
     return optuna.load_study(study_name=opened.name, storage=storage)
 
 
-def record(into, unit, owner="me", lanes=None, **changes):
-    rows = [lane(*key, **changes) for key in (unit.lanes if lanes is None else lanes)]
-    return into.record(unit.id, owner, rows, curves_of(lanes_table(rows)))
+def record(into, wave, owner="me", lanes=None, **changes):
+    rows = [lane(*key, **changes) for key in (wave.lanes if lanes is None else lanes)]
+    return into.record(wave.id, owner, rows, curves_of(lanes_table(rows)))
 
 
 def run_all(into, owner="me"):
-    while unit := into.claim(owner, 60):
+    while wave := into.claim(owner, 60):
         done = {key[1:] for key in into.recorded()}
-        record(into, unit, owner, [key for key in unit.lanes if key not in done])
-        into.finish(unit.id)
+        record(into, wave, owner, [key for key in wave.lanes if key not in done])
+        into.finish(wave.id)
 
 
 def assert_whole(opened):
@@ -116,17 +116,17 @@ def test_a_sweep_is_recorded_as_it_was_run(place):
     new = place.create()
     rows = [lane(t, s, converged_env_steps=10_000.0 * (t + s + 1)) for t in range(4) for s in range(2)]
     for i in range(2):
-        unit = new.claim("me", 60)
-        assert unit == Unit(i, "search", tuple((t, s) for t in (2 * i, 2 * i + 1) for s in (0, 1)))
-        for half in (unit.lanes[2:], unit.lanes[:2]):
+        wave = new.claim("me", 60)
+        assert wave == Wave(i, "search", tuple((t, s) for t in (2 * i, 2 * i + 1) for s in (0, 1)))
+        for half in (wave.lanes[2:], wave.lanes[:2]):
             mine = [row for row in rows if (row["trial"], row["seed"]) in half]
-            assert new.record(unit.id, "me", mine, curves_of(lanes_table(mine)))
-        new.finish(unit.id)
+            assert new.record(wave.id, "me", mine, curves_of(lanes_table(mine)))
+        new.finish(wave.id)
     assert new.claim("me", 60) is None
     for opened in (new, place.open()):
         pd.testing.assert_frame_equal(opened.lanes(), lanes_table(rows))
         pd.testing.assert_frame_equal(opened.curves(), curves_of(lanes_table(rows)))
-        assert [state for _, state in opened.units()] == ["done", "done"]
+        assert [state for _, state in opened.waves()] == ["done", "done"]
         assert opened.recorded() == {("search", t, s) for t in range(4) for s in range(2)}
     if place.directory is not None:
         names = sorted(path.name for path in place.directory.rglob("*") if path.is_file())
@@ -162,21 +162,21 @@ def test_any_point_of_the_space_comes_back(module_store, units):
 
 
 def test_adding_again_adds_what_is_missing(place):
-    new = place.create(trials=3, units=1)
+    new = place.create(trials=3, waves=1)
     drawn = points(new.space, "random", 5)
     new.add_trials(drawn)
     new.add_trials(drawn)
     assert new.points() == [*points(new.space, "random", 3), *drawn[3:]]
-    units = [unit for unit, _ in new.units()]
-    new.add_units([*units, Unit(1, "confirm", ((3, 7),))])
-    assert [unit for unit, _ in new.units()] == [*units, Unit(1, "confirm", ((3, 7),))]
-    with pytest.raises(ValueError, match="unit 1 is there already, with other lanes"):
-        new.add_units([Unit(1, "confirm", ((3, 8),))])
+    planned = [wave for wave, _ in new.waves()]
+    new.add_waves([*planned, Wave(1, "confirm", ((3, 7),))])
+    assert [wave for wave, _ in new.waves()] == [*planned, Wave(1, "confirm", ((3, 7),))]
+    with pytest.raises(ValueError, match="wave 1 is there already, with other lanes"):
+        new.add_waves([Wave(1, "confirm", ((3, 8),))])
 
 
 def test_a_trial_has_the_restricted_mean_of_its_seeds(place):
-    new = place.create(trials=4, units=1, seeds=[0, 1, 2])
-    unit = new.claim("me", 60)
+    new = place.create(trials=4, waves=1, seeds=[0, 1, 2])
+    wave = new.claim("me", 60)
     rows = [
         *(lane(0, s, converged_env_steps=t) for s, t in enumerate([10_000.0, 20_000.0, 60_000.0])),
         lane(1, 0, converged_env_steps=40_000.0, final_return=400.0),
@@ -187,7 +187,7 @@ def test_a_trial_has_the_restricted_mean_of_its_seeds(place):
         lane(2, 2, converged_env_steps=120_000.0),
         lane(3, 0),
     ]
-    new.record(unit.id, "me", rows, curves_of(lanes_table(rows)))
+    new.record(wave.id, "me", rows, curves_of(lanes_table(rows)))
     trials = study_of(new).trials
     assert [trial.number for trial in trials] == [0, 1, 2, 3]
     assert [trial.state.name for trial in trials] == ["COMPLETE", "COMPLETE", "PRUNED", "RUNNING"]
@@ -202,7 +202,7 @@ def test_a_trial_has_the_restricted_mean_of_its_seeds(place):
     }
     assert trials[3].user_attrs == {}
     rows = [lane(3, 1, converged_env_steps=120_000.0), lane(3, 2, converged_env_steps=40_000.0)]
-    new.record(unit.id, "me", rows, curves_of(lanes_table(rows)))
+    new.record(wave.id, "me", rows, curves_of(lanes_table(rows)))
     study = study_of(new)
     assert [trial.user_attrs["censored"] for trial in study.trials] == [False, True, True, True]
     assert study.trials[3].value == 80_000.0
@@ -210,15 +210,15 @@ def test_a_trial_has_the_restricted_mean_of_its_seeds(place):
 
 
 def test_what_never_converged_is_never_optunas_best(folder):
-    new = folder.create(trials=2, units=1)
-    unit = new.claim("me", 60)
-    record(new, unit, lanes=[(0, 0), (0, 1)])
+    new = folder.create(trials=2, waves=1)
+    wave = new.claim("me", 60)
+    record(new, wave, lanes=[(0, 0), (0, 1)])
     trial = study_of(new).trials[0]
     assert (trial.value, trial.user_attrs["converged"], trial.user_attrs["censored"]) == (HORIZON, 0, True)
     with pytest.raises(ValueError, match="feasible"):
         _ = study_of(new).best_trial
-    record(new, unit, lanes=[(1, 0)], converged_env_steps=HORIZON + 1.0)
-    record(new, unit, lanes=[(1, 1)])
+    record(new, wave, lanes=[(1, 0)], converged_env_steps=HORIZON + 1.0)
+    record(new, wave, lanes=[(1, 1)])
     study = study_of(new)
     assert [trial.value for trial in study.trials] == [HORIZON, HORIZON]
     assert study.best_trial.number == 1
@@ -226,20 +226,20 @@ def test_what_never_converged_is_never_optunas_best(folder):
 
 
 def test_seeds_that_confirm_play_no_part_in_a_trials_value(place):
-    new = place.create(trials=1, units=1, seeds=[0])
-    new.add_units([Unit(1, "confirm", ((0, 7),))])
+    new = place.create(trials=1, waves=1, seeds=[0])
+    new.add_waves([Wave(1, "confirm", ((0, 7),))])
     for _ in range(2):
-        unit = new.claim("me", 60)
-        row = lane(*unit.lanes[0], phase=unit.phase, converged_env_steps=1000.0 if unit.id else 50_000.0)
-        new.record(unit.id, "me", [row], curves_of(lanes_table([row])))
-        new.finish(unit.id)
+        wave = new.claim("me", 60)
+        row = lane(*wave.lanes[0], phase=wave.phase, converged_env_steps=1000.0 if wave.id else 50_000.0)
+        new.record(wave.id, "me", [row], curves_of(lanes_table([row])))
+        new.finish(wave.id)
     assert study_of(new).best_value == 50_000.0
     assert new.lanes()["phase"].tolist() == ["search", "confirm"]
     assert new.curves()["phase"].drop_duplicates().tolist() == ["search", "confirm"]
 
 
 def test_optuna_opens_it(place):
-    new = place.create(trials=3, units=1)
+    new = place.create(trials=3, waves=1)
     point = new.points()[0]
     waiting = study_of(new)
     assert [trial.state.name for trial in waiting.trials] == ["WAITING"] * 3
@@ -253,7 +253,7 @@ def test_optuna_opens_it(place):
     assert [trial.state.name for trial in study.trials] == ["RUNNING"] * 3
     before = study.trials[0].datetime_start
     run_all(place.open(), "me")
-    record(new, new.units()[0][0])
+    record(new, new.waves()[0][0])
     study = study_of(new)
     assert study.trials[0].datetime_start == before <= study.trials[0].datetime_complete
     assert study.direction.name == "MINIMIZE"
@@ -264,7 +264,7 @@ def test_optuna_opens_it(place):
 
 
 def test_a_thousand_trials_take_no_time(place):
-    new = place.create(trials=1, units=1)
+    new = place.create(trials=1, waves=1)
     drawn = points(new.space, "random", 1000)
     start = time.monotonic()
     new.add_trials(drawn)
@@ -276,70 +276,70 @@ def test_a_thousand_trials_take_no_time(place):
 
 
 def test_a_lane_is_recorded_once(place):
-    new = place.create(trials=1, units=1)
-    unit = new.claim("me", 60)
+    new = place.create(trials=1, waves=1)
+    wave = new.claim("me", 60)
     for steps in (10_000.0, 70_000.0):
-        record(new, unit, converged_env_steps=steps)
+        record(new, wave, converged_env_steps=steps)
     twice = [lane(0, 0, final_return=7.0), lane(0, 0, final_return=8.0)]
-    new.record(unit.id, "me", twice, curves_of(lanes_table(twice)))
+    new.record(wave.id, "me", twice, curves_of(lanes_table(twice)))
     rows = [lane(0, s, converged_env_steps=10_000.0) for s in (0, 1)]
     pd.testing.assert_frame_equal(new.lanes(), lanes_table(rows))
     pd.testing.assert_frame_equal(new.curves(), curves_of(lanes_table(rows)))
-    new.finish(unit.id)
-    new.finish(unit.id)
+    new.finish(wave.id)
+    new.finish(wave.id)
     pd.testing.assert_frame_equal(new.curves(), curves_of(lanes_table(rows)))
     assert study_of(new).best_value == 10_000.0
 
 
 def test_an_expired_lease_is_taken_over_and_both_records_make_one(place):
-    first = place.create(trials=2, units=1)
+    first = place.create(trials=2, waves=1)
     second = place.open()
-    unit = first.claim("first", 0.0)
-    assert second.units()[0][1] == "waiting"
-    assert record(first, unit, "first", unit.lanes[:1])
-    assert second.claim("second", 60) == unit
+    wave = first.claim("first", 0.0)
+    assert second.waves()[0][1] == "waiting"
+    assert record(first, wave, "first", wave.lanes[:1])
+    assert second.claim("second", 60) == wave
     assert first.claim("first", 60) is None
-    assert not first.renew(unit.id, "first", 60)
-    assert not record(first, unit, "first", unit.lanes[1:3], converged_env_steps=5_000.0)  # it counts all the same
-    assert second.renew(unit.id, "second", 60)
-    assert record(second, unit, "second")
-    second.finish(unit.id)
-    assert not second.renew(unit.id, "second", 60)
+    assert not first.renew(wave.id, "first", 60)
+    assert not record(first, wave, "first", wave.lanes[1:3], converged_env_steps=5_000.0)  # it counts all the same
+    assert second.renew(wave.id, "second", 60)
+    assert record(second, wave, "second")
+    second.finish(wave.id)
+    assert not second.renew(wave.id, "second", 60)
     assert second.lanes()["converged_env_steps"].fillna(0).tolist() == [0, 5_000, 5_000, 0]
     pd.testing.assert_frame_equal(second.curves(), curves_of(second.lanes()))
 
 
 def test_a_lease_is_renewed_and_given_back(place):
-    new = place.create(units=1)
-    unit = new.claim("me", 0.0)
-    assert new.renew(unit.id, "me", 60)  # late, but nobody else came
+    new = place.create(waves=1)
+    wave = new.claim("me", 0.0)
+    assert new.renew(wave.id, "me", 60)  # late, but nobody else came
     assert new.claim("other", 60) is None
     new.release("other")
     assert new.claim("other", 60) is None
     new.release("me")
-    assert not new.renew(unit.id, "me", 60)
-    assert new.claim("other", 60) == unit
+    assert not new.renew(wave.id, "me", 60)
+    assert new.claim("other", 60) == wave
 
 
 def test_a_unit_is_done_only_with_all_its_lanes(place):
     new = place.create()
-    unit = new.claim("me", 60)
-    record(new, unit, lanes=unit.lanes[1:])
-    with pytest.raises(ValueError, match="unit 0 is not done: 1 of its lanes"):
-        new.finish(unit.id)
+    wave = new.claim("me", 60)
+    record(new, wave, lanes=wave.lanes[1:])
+    with pytest.raises(ValueError, match="wave 0 is not done: 1 of its lanes"):
+        new.finish(wave.id)
 
 
 def test_racing_workers_never_share_a_unit(place):
     count, claimed, errors = 12, [], []
-    place.create(trials=count, units=count, seeds=[0])
+    place.create(trials=count, waves=count, seeds=[0])
     stores = [place.open() for _ in range(3)]
 
     def work(number):
         try:
-            while unit := stores[number].claim(f"worker-{number}", 60):
-                claimed.append(unit.id)
-                record(stores[number], unit, f"worker-{number}")
-                stores[number].finish(unit.id)
+            while wave := stores[number].claim(f"worker-{number}", 60):
+                claimed.append(wave.id)
+                record(stores[number], wave, f"worker-{number}")
+                stores[number].finish(wave.id)
         except Exception as error:
             errors.append(error)
 
@@ -355,14 +355,14 @@ def test_racing_workers_never_share_a_unit(place):
 
 def test_seeds_of_a_trial_that_arrive_at_once_complete_it(place):
     count = 6
-    place.create(trials=count, units=2 * count)  # a unit for each lane
+    place.create(trials=count, waves=2 * count)  # a wave for each lane
     stores = [place.open() for _ in range(2)]
     barrier = threading.Barrier(2)
 
     def work(seed):
         for trial in range(count):
             barrier.wait(60)
-            record(stores[seed], Unit(2 * trial + seed, "search", ((trial, seed),)))
+            record(stores[seed], Wave(2 * trial + seed, "search", ((trial, seed),)))
 
     threads = [threading.Thread(target=work, args=(seed,)) for seed in range(2)]
     for thread in threads:
@@ -383,7 +383,7 @@ class Death(BaseException):
 
 def deaths(opened, act):
     """Die in `act` before its first statement, then before its second, ... and before it commits, until it lives."""
-    dialect = opened._engine.dialect
+    dialect = opened.engine.dialect
     commit = dialect.do_commit
     for at in itertools.count():
         left = itertools.count(at, -1)
@@ -396,34 +396,34 @@ def deaths(opened, act):
             step()
             commit(connection)
 
-        sa.event.listen(opened._engine, "before_cursor_execute", step)
+        sa.event.listen(opened.engine, "before_cursor_execute", step)
         dialect.do_commit = do_commit
         try:
             with contextlib.suppress(Death):
                 act()
                 return
         finally:
-            sa.event.remove(opened._engine, "before_cursor_execute", step)
+            sa.event.remove(opened.engine, "before_cursor_execute", step)
             dialect.do_commit = commit
         yield at
 
 
 def test_death_before_any_statement_loses_and_doubles_nothing(place):
-    new = place.create(trials=2, units=1)
-    unit = new.claim("me", 0.0)
-    rows = [lane(*key) for key in unit.lanes]
+    new = place.create(trials=2, waves=1)
+    wave = new.claim("me", 0.0)
+    rows = [lane(*key) for key in wave.lanes]
     curves = curves_of(lanes_table(rows))
     died = 0
-    for died in deaths(new, lambda: new.record(unit.id, "me", rows, curves)):  # noqa: B007 - the last is what counts
+    for died in deaths(new, lambda: new.record(wave.id, "me", rows, curves)):  # noqa: B007 - the last is what counts
         assert new.recorded() == set()
         assert new.curves().empty
     assert died > 8
     assert_whole(place.open())
-    for died in deaths(new, lambda: new.finish(unit.id)):  # noqa: B007
-        assert new.units() == [(unit, "waiting")]
+    for died in deaths(new, lambda: new.finish(wave.id)):  # noqa: B007
+        assert new.waves() == [(wave, "waiting")]
         pd.testing.assert_frame_equal(new.curves(), curves)
     assert died > 3
-    assert new.units() == [(unit, "done")]
+    assert new.waves() == [(wave, "done")]
     assert_whole(place.open())
 
 
@@ -435,9 +435,9 @@ def test_death_while_trials_are_asked_leaves_none_of_them(folder):
 
 
 def test_death_while_the_curves_are_written_loses_nothing(folder, monkeypatch):
-    new = folder.create(units=1)
-    unit = new.claim("me", 60)
-    record(new, unit)
+    new = folder.create(waves=1)
+    wave = new.claim("me", 60)
+    record(new, wave)
     with monkeypatch.context() as patched:
 
         def die(*_):
@@ -445,11 +445,11 @@ def test_death_while_the_curves_are_written_loses_nothing(folder, monkeypatch):
 
         patched.setattr(os, "fsync", die)
         with pytest.raises(Death):
-            new.finish(unit.id)
+            new.finish(wave.id)
     assert_whole(folder.open())
-    (folder.directory / "curves" / "unit-00000.parquet").write_bytes(b"half of one")  # it counts once the unit is done
+    (folder.directory / "curves" / "unit-00000.parquet").write_bytes(b"half of one")  # it counts once the wave is done
     assert_whole(folder.open())
-    folder.open().finish(unit.id)
+    folder.open().finish(wave.id)
     assert_whole(folder.open())
 
 
@@ -458,17 +458,17 @@ import sys
 from pathlib import Path
 sys.path[:0] = [{tests!r}]
 from synthetic import curves_of, lane, lanes_table
-from dqn_jax.sweep import store
+from dqn_jax.sweep import records
 assert not set(sys.modules) & {{"optuna", "sqlalchemy"}}, "slow to import, and not needed yet"
-opened = store.open_store({where!r})
+opened = records.open_store({where!r})
 with opened.lock():
     print("locked", flush=True)
-    while unit := opened.claim("worker", 60):
-        for key in unit.lanes:
+    while wave := opened.claim("worker", 60):
+        for key in wave.lanes:
             if ("search", *key) not in opened.recorded():
-                opened.record(unit.id, "worker", [lane(*key)], curves_of(lanes_table([lane(*key)])))
+                opened.record(wave.id, "worker", [lane(*key)], curves_of(lanes_table([lane(*key)])))
                 print("recorded", flush=True)
-        opened.finish(unit.id)
+        opened.finish(wave.id)
 """
 
 
@@ -478,7 +478,7 @@ def worker(where):
 
 
 def test_a_killed_process_leaves_whole_records_and_an_open_lock(folder):
-    new = folder.create(trials=60, units=4)
+    new = folder.create(trials=60, waves=4)
     for _ in range(2):
         before = len(new.recorded())
         with worker(folder.directory) as process:
@@ -498,7 +498,7 @@ def test_a_killed_process_leaves_whole_records_and_an_open_lock(folder):
         assert len(after.recorded()) >= before + 12
         assert_whole(after)
         with after.lock():  # free, and so is what the dead process had leased
-            assert "running" not in {state for _, state in after.units()}
+            assert "running" not in {state for _, state in after.waves()}
     with new.lock():
         run_all(new)
     assert len(new.recorded()) == 120
@@ -509,28 +509,28 @@ def test_a_killed_process_leaves_whole_records_and_an_open_lock(folder):
 
 
 def test_a_full_disk_is_one_line_and_loses_nothing(folder):
-    new = folder.create(trials=40, units=2)
+    new = folder.create(trials=40, waves=2)
     first, second = new.claim("me", 60), new.claim("me", 60)
     record(new, first)
 
     def shrink(connection, _):
         connection.execute("PRAGMA max_page_count = 1")  # at least what it has
 
-    sa.event.listen(new._engine, "connect", shrink)
+    sa.event.listen(new.engine, "connect", shrink)
     with pytest.raises(RunError, match=r"cannot use .*full.*; free space, then go on with --resume") as error:
         record(new, second)
     assert "\n" not in str(error.value)
     assert_whole(folder.open())
     assert len(new.recorded()) == 40
-    sa.event.remove(new._engine, "connect", shrink)
+    sa.event.remove(new.engine, "connect", shrink)
     record(new, second)
     assert_whole(folder.open())
 
 
 def test_a_full_disk_under_the_curves_is_one_line_too(folder, monkeypatch):
-    new = folder.create(units=1)
-    unit = new.claim("me", 60)
-    record(new, unit)
+    new = folder.create(waves=1)
+    wave = new.claim("me", 60)
+    record(new, wave)
 
     def full(*_):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -538,9 +538,9 @@ def test_a_full_disk_under_the_curves_is_one_line_too(folder, monkeypatch):
     with monkeypatch.context() as patched:
         patched.setattr(os, "fsync", full)
         with pytest.raises(RunError, match=r"No space left on device\); free space, then go on with --resume"):
-            new.finish(unit.id)
+            new.finish(wave.id)
     assert_whole(folder.open())
-    new.finish(unit.id)
+    new.finish(wave.id)
     assert_whole(folder.open())
 
 
@@ -558,14 +558,14 @@ def test_a_server_that_is_not_there_is_one_line(tmp_path):
 def test_a_server_may_be_away_for_a_while(postgres, monkeypatch):
     new = Place(None, postgres()).create()
     monkeypatch.setattr(time, "sleep", lambda seconds: None)
-    connect, left = new._engine.dialect.connect, [True, True, False]
+    connect, left = new.engine.dialect.connect, [True, True, False]
 
     def away(*args, **kwargs):
         if left.pop(0):
             raise psycopg.OperationalError("the database system is starting up")
         return connect(*args, **kwargs)
 
-    monkeypatch.setattr(new._engine.dialect, "connect", away)
+    monkeypatch.setattr(new.engine.dialect, "connect", away)
     assert len(new.points()) == 4
     assert left == []
 
@@ -600,7 +600,7 @@ def test_a_newer_format_is_refused(place, monkeypatch):
 
 def test_an_unknown_version_of_optunas_tables_is_refused(place):
     new = place.create()
-    with new._engine.begin() as connection:
+    with new.engine.begin() as connection:
         connection.exec_driver_sql("UPDATE alembic_version SET version_num = 'v99.0.0.a'")
     with pytest.raises(ConfigError, match=r"store: The runtime optuna version .* is no longer compatible"):
         place.open()
@@ -608,8 +608,8 @@ def test_an_unknown_version_of_optunas_tables_is_refused(place):
 
 def test_a_database_holds_several_sweeps(postgres):
     where = Place(None, postgres())
-    where.create(trials=2, units=1)
-    where.create(trials=3, units=1, name="second", seeds=[5])
+    where.create(trials=2, waves=1)
+    where.create(trials=3, waves=1, name="second", seeds=[5])
     with pytest.raises(ConfigError, match=r"has 2 sweeps \(study, second\); choose one by its name"):
         where.open()
     with pytest.raises(ConfigError, match=r"has no sweep 'secnd'. Did you mean 'second'\? It has study, second"):
@@ -624,7 +624,7 @@ def test_a_database_holds_several_sweeps(postgres):
     storage = study_of(opened)._storage
     storage.delete_study(storage.get_study_id_from_name("study"))
     assert where.open().name == "second"
-    assert where.create(trials=2, units=1).lanes().empty
+    assert where.create(trials=2, waves=1).lanes().empty
 
 
 def test_a_directory_may_have_any_name(tmp_path):
@@ -644,11 +644,11 @@ def test_a_sampler_learns_and_a_resumed_sweep_asks_the_same(place):
         drawn = new.ask(8, "tpe", seed=3)
         assert [number for number, _ in drawn] == list(range(8 * batch, 8 * batch + 8))
         assert new.points() == [*before, *(point for _, point in drawn)]
-        unit = Unit(batch, "search", tuple((number, seed) for number, _ in drawn for seed in (0, 1)))
-        new.add_units([unit])
+        wave = Wave(batch, "search", tuple((number, seed) for number, _ in drawn for seed in (0, 1)))
+        new.add_waves([wave])
         distance = {number: abs(np.log10(p["learning_rate"]) + 3) for number, p in drawn}
-        rows = [lane(t, s, converged_env_steps=1_000 + 90_000 * distance[t]) for t, s in unit.lanes]
-        new.record(unit.id, "me", rows, curves_of(lanes_table(rows)))
+        rows = [lane(t, s, converged_env_steps=1_000 + 90_000 * distance[t]) for t, s in wave.lanes]
+        new.record(wave.id, "me", rows, curves_of(lanes_table(rows)))
     found = np.abs(np.log10([point["learning_rate"] for point in new.points()]) + 3)
     assert found[-16:].mean() < 0.5 * found[:16].mean()
 
@@ -662,7 +662,7 @@ def test_the_same_records_are_asked_the_same(tmp_path, sampler):
         drawn = new.ask(8, sampler, seed=1)
         rows = [lane(t, s, converged_env_steps=1000.0 * (t + 1)) for t in range(8) for s in (0, 1)]
         rows[3]["status"] = "pruned"
-        new.add_units([Unit(0, "search", tuple((row["trial"], row["seed"]) for row in rows))])
+        new.add_waves([Wave(0, "search", tuple((row["trial"], row["seed"]) for row in rows))])
         new.record(0, "me", rows, curves_of(lanes_table(rows)))
         drawn += (where.open() if name == "two" else new).ask(8, sampler, seed=1)
         asked.append(drawn)
@@ -681,11 +681,11 @@ def test_cmaes_narrows_down(folder):
             )
             for t, p in drawn
         ]
-        new.add_units([Unit(batch, "search", tuple((t, 0) for t, _ in drawn))])
+        new.add_waves([Wave(batch, "search", tuple((t, 0) for t, _ in drawn))])
         new.record(batch, "me", rows, curves_of(lanes_table(rows)))
         spread.append(np.mean([row["converged_env_steps"] for row in rows]))
     assert spread[-1] < 0.2 * spread[0]
-    with new._engine.connect() as connection:
+    with new.engine.connect() as connection:
         attributes = connection.exec_driver_sql("SELECT key, value_json FROM trial_system_attributes").all()
     attributes = [(key, value) for key, value in attributes if key != "constraints"]
     assert {key for key, _ in attributes} == {"dqn_jax:generation"}  # plain numbers, no pickled optimiser
@@ -702,7 +702,7 @@ def test_cmaes_needs_a_range(folder):
 
 
 def test_a_report_reads_while_the_sweep_runs(folder):
-    new = folder.create(trials=20, units=4)
+    new = folder.create(trials=20, waves=4)
     (folder.directory / "plan.json").write_text('{"devices": 1}')
     thread = threading.Thread(target=run_all, args=(new,))
     thread.start()
@@ -722,25 +722,25 @@ def test_a_report_reads_while_the_sweep_runs(folder):
 
 def test_a_server_is_mirrored_into_a_directory(tmp_path, postgres):
     where = Place(None, postgres())
-    remote = where.create(trials=4, units=2)
+    remote = where.create(trials=4, waves=2)
     mirror = tmp_path / "mirror"
     for _ in range(3):
-        remote.export(mirror)
+        export(remote, mirror)
         mirrored, opened = load_data(mirror), remote.data()
         for name in ("trials", "lanes", "curves"):
             pd.testing.assert_frame_equal(getattr(mirrored, name), getattr(opened, name))
         assert mirrored.settings == opened.settings
-        if unit := remote.claim("me", 60):
-            record(remote, unit, lanes=unit.lanes[1:])
-            remote.export(mirror)
-            record(remote, unit)
-            remote.finish(unit.id)
+        if wave := remote.claim("me", 60):
+            record(remote, wave, lanes=wave.lanes[1:])
+            export(remote, mirror)
+            record(remote, wave)
+            remote.finish(wave.id)
     assert len(mirrored.lanes) == 8
     assert sorted(path.name for path in (mirror / "curves").iterdir()) == ["unit-00000.parquet", "unit-00001.parquet"]
     with pytest.raises(ConfigError, match=r"mirrors 'study' at postgresql\S+; go on with it by --store URL"):
         open_store(mirror)
     with pytest.raises(ConfigError, match="holds another sweep"):
-        where.create(name="other").export(mirror)
+        export(where.create(name="other"), mirror)
 
 
 def test_a_new_sweep_on_a_server_has_its_mirror_at_once(tmp_path, postgres):
@@ -752,9 +752,9 @@ def test_a_new_sweep_on_a_server_has_its_mirror_at_once(tmp_path, postgres):
 
 def test_differences_name_the_field(place):
     new = place.create()
-    assert differences(new.definition, definition(vary=VARY)) == []
+    assert unlike(new.definition, definition(vary=VARY)) == []
     wanted = definition(seeds=(0, 1, 2), vary={**VARY, "discount": "0.9"}, sampler="sobol")
-    assert differences(new.definition, wanted) == [
+    assert unlike(new.definition, wanted) == [
         ("vary.discount", "uniform(0.9,0.999)", "0.9"),
         ("seeds", [0, 1], [0, 1, 2]),
         ("sampler", None, "sobol"),
@@ -770,7 +770,7 @@ from pathlib import Path
 import sqlalchemy as sa
 import optuna
 from dqn_jax import ConfigError
-from dqn_jax.sweep.store import create, load_data, open_store
+from dqn_jax.sweep.records import create, load_data, open_store
 
 folder, stride, definition = Path(sys.argv[1]), int(sys.argv[2]), json.loads(sys.argv[3])
 create(folder / "first", None, definition)  # all that is imported late
@@ -884,12 +884,12 @@ def test_a_creation_at_a_url_that_is_killed_can_be_done_again(place):
 
 
 def test_of_two_that_plan_at_once_one_does(place):
-    first = place.create(trials=4, units=1)
+    first = place.create(trials=4, waves=1)
     second = place.open()
     waves = [((0, 7),), ((1, 7),)]
     assert first.plan("confirm", waves, after=1)
     assert not second.plan("confirm", [((0, 7), (1, 7))], after=1)
-    assert [unit for unit, _ in second.units()][1:] == [Unit(1, "confirm", waves[0]), Unit(2, "confirm", waves[1])]
+    assert [wave for wave, _ in second.waves()][1:] == [Wave(1, "confirm", waves[0]), Wave(2, "confirm", waves[1])]
     assert [number for number, _ in first.ask(2, "tpe", 0, after=4)] == [4, 5]
     assert second.ask(2, "tpe", 0, after=4) == []
     assert len(second.points()) == 6

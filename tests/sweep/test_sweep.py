@@ -52,9 +52,9 @@ from dqn_jax.sweep import plan as plans
 from dqn_jax.sweep.checkpoint import WaveCheckpoint
 from dqn_jax.sweep.plan import describe, fitted, lane_bytes, make_plan
 from dqn_jax.sweep.pruning import Prune, scores_of
+from dqn_jax.sweep.records import load_data, open_store
 from dqn_jax.sweep.results import halves, ranked
 from dqn_jax.sweep.space import compile_groups, parse_space, points
-from dqn_jax.sweep.store import load_data, open_store
 from dqn_jax.sweep.tables import CURVE_COLUMNS, LANE_COLUMNS, STATUSES
 from dqn_jax.sweep.wave import Rules, WaveLane, _Judge, curve_rows, lane_row, make_programs
 
@@ -156,7 +156,7 @@ def test_leaving_early_changes_nothing_before(whole, spent):
 def test_a_lane_has_the_same_numbers_in_waves_of_any_size(tmp_path, compiled, whole, wave):
     again = sweep(**ASKED, wave=wave, out=tmp_path / "sweep")
     assert_same_numbers(again.data, whole.data)
-    assert len(open_store(tmp_path / "sweep").units()) == {1: 12, 4: 4}[wave]
+    assert len(open_store(tmp_path / "sweep").waves()) == {1: 12, 4: 4}[wave]
     assert compiled == [CONFIG]  # all waves in one program
 
 
@@ -495,7 +495,7 @@ def test_waves_are_compared_with_those_before_them(tmp_path, compiled, pruned):
             trial in weeded_out(data, 136, racing, -(-len(racing) // 2)) and trial != 6
         )
     # And the same after a crash in any of them, and from the tables alone as they were judged.
-    died(tmp_path / "again", **asked, on_progress=crash_after(2, unit=3))
+    died(tmp_path / "again", **asked, on_progress=crash_after(2, wave=3))
     assert_same_numbers(sweep(**asked, out=tmp_path / "again", resume=True).data, data)
     rules = definition.rules_of(data.settings)
     assert rules.prune.ladder() == [104, 208]
@@ -739,8 +739,8 @@ def test_a_crash_after_any_chunk_costs_nothing(tmp_path, compiled, whole, chunks
     for progress in seen:
         assert sum(progress.lanes.values()) + progress.running + progress.waiting == 12
     first = next(progress for progress in seen if progress.phase == "run")
-    unit, done = divmod(chunks, _chunks_of_first_wave(whole))
-    assert (first.unit, first.env_steps) == (unit, 16 + 40 * (done + 1))
+    wave, done = divmod(chunks, _chunks_of_first_wave(whole))
+    assert (first.wave, first.env_steps) == (wave, 16 + 40 * (done + 1))
 
 
 def test_a_crash_between_a_record_and_its_checkpoint_runs_no_lane_again(tmp_path, compiled, monkeypatch, whole):
@@ -808,13 +808,12 @@ KILLED = """
 import sys, time
 sys.path.insert(0, sys.argv[2])
 from sweeping import ASKED
-from dqn_jax.sweep import definition, estimate, runner, sweep, winners, worker
-from dqn_jax.sweep import plan as plans
+from dqn_jax.sweep import sweep, worker
 
 worker._CHECKPOINT_SHARE = 1e9
 
 def slowly(progress):
-    print(progress.phase, progress.unit, progress.env_steps, flush=True)
+    print(progress.phase, progress.wave, progress.env_steps, flush=True)
     time.sleep(0.3)
 
 sweep(**ASKED, wave=6, out=sys.argv[1], on_progress=slowly)
@@ -863,7 +862,7 @@ def test_a_signal_stops_after_the_chunk_and_the_sweep_goes_on_from_there(tmp_pat
     assert steps == [56, 96]
     assert "stopping after this chunk" in capsys.readouterr().err
     assert [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)] == handlers
-    assert [state for _, state in open_store(tmp_path / "sweep").units()] == ["waiting"]
+    assert [state for _, state in open_store(tmp_path / "sweep").waves()] == ["waiting"]
     again = sweep(**ASKED, out=tmp_path / "sweep", resume=True, on_progress=lambda p: steps.append(p.env_steps))
     assert again.finished
     assert steps[2:4] == [0, 136]
@@ -985,9 +984,9 @@ def test_adaptive_samplers_go_on_from_what_they_found(tmp_path, compiled, sample
     assert len(data.trials) == 6
     assert data.trials.drop_duplicates().shape == (6, 2)
     assert len(data.lanes) == 12
-    units = [unit for unit, _ in open_store(tmp_path / "whole").units()]
-    assert [sorted({trial for trial, _ in unit.lanes}) for unit in units] == [[0, 1, 2], [3, 4, 5]]
-    died(tmp_path / "sweep", **asked | {"wave": None}, on_progress=crash_after(2, unit=1))
+    waves = [wave for wave, _ in open_store(tmp_path / "whole").waves()]
+    assert [sorted({trial for trial, _ in wave.lanes}) for wave in waves] == [[0, 1, 2], [3, 4, 5]]
+    died(tmp_path / "sweep", **asked | {"wave": None}, on_progress=crash_after(2, wave=1))
     resumed = sweep(**asked, out=tmp_path / "sweep", resume=True)
     assert_same_numbers(resumed.data, data)
     assert len(compiled) <= 3  # one program for all batches, and once more after the crash
@@ -1022,7 +1021,7 @@ def test_what_is_left_out_or_static_makes_programs_of_its_own(tmp_path, compiled
 
 def test_the_best_are_confirmed_once_on_seeds_held_out_and_from_other_starts(tmp_path, compiled):
     asked = {**ASKED, "confirm": 2, "confirm_best": 2, "prune": "halving", "prune_eta": 4, "criteria": ("eval>=2",)}
-    died(tmp_path / "sweep", **asked | {"wave": None}, on_progress=crash_after(1, unit=1))  # in the confirmation
+    died(tmp_path / "sweep", **asked | {"wave": None}, on_progress=crash_after(1, wave=1))  # in the confirmation
     data = sweep(**asked, out=tmp_path / "sweep", resume=True).data
     held_out = lanes_of_confirmation(data)
     best = list(ranked(data)["trial"].head(2))
@@ -1067,7 +1066,7 @@ def test_the_networks_of_confirmed_lanes_are_kept_whenever_they_leave_and_whoeve
     out = tmp_path / "sweep"
 
     def crash(progress):
-        if progress.unit == 1 and progress.phase == "run" and progress.running < 4:
+        if progress.wave == 1 and progress.phase == "run" and progress.running < 4:
             raise CrashError
 
     died(out, **asked | {"wave": None}, on_progress=crash)
@@ -1277,8 +1276,8 @@ def test_a_replay_is_cut_to_what_it_can_hold():
 def test_progress_adds_up(tmp_path, compiled, whole):
     seen = []
     result = sweep(**ASKED, wave=6, out=tmp_path / "sweep", on_progress=seen.append)
-    assert [p.unit for p in seen if p.phase == "compile"] == [0, 1]
-    assert {p.units for p in seen} == {2}
+    assert [p.wave for p in seen if p.phase == "compile"] == [0, 1]
+    assert {p.waves for p in seen} == {2}
     for progress in seen:
         assert sum(progress.lanes.values()) + progress.running + progress.waiting == 12
         assert set(progress.lanes) <= set(STATUSES)
