@@ -12,7 +12,7 @@ from typing import Any
 from dqn_jax.config import ConfigError
 from dqn_jax.files import atomic, write_json
 from dqn_jax.sweep.records import database, folder, url
-from dqn_jax.sweep.records.errors import clear_database_errors
+from dqn_jax.sweep.records.errors import clear_database_errors, clear_decoding
 from dqn_jax.sweep.records.store import Store, tell
 from dqn_jax.sweep.tables import SWEEP_FILES, SweepData
 
@@ -58,7 +58,7 @@ def open_any(where: Path | str, name: str | None = None) -> Store:
             raise ConfigError(f"sweep: {directory} was left before its sweep began; start it there without --resume.")
         raise ConfigError(f"sweep: {directory} is not a sweep; give the folder that 'dqn-jax sweep' printed.")
     engine = url.make_engine(url.sqlite_url(path))
-    with clear_database_errors(str(directory)):
+    with clear_database_errors(str(directory)), clear_decoding(str(directory)):
         database.check_file(engine, str(directory))
     store = Store(engine, directory, name)
     with contextlib.suppress(OSError):  # a folder that can only be read
