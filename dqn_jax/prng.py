@@ -7,8 +7,6 @@ fused kernel. Keys made here work with everything in `jax.random`.
 
 from __future__ import annotations
 
-from typing import Any
-
 import jax
 import jax.extend.random as jex_random
 import jax.numpy as jnp
@@ -52,7 +50,7 @@ def _split(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
     return jnp.stack(_threefry(key, *_counts(shape)), axis=-1)
 
 
-def _fold_in(key: jax.Array, data: Any) -> jax.Array:
+def _fold_in(key: jax.Array, data: jax.Array | int) -> jax.Array:
     seed = _seed(jnp.asarray(data, jnp.uint32))
     return jnp.stack(_threefry(key, seed[0], seed[1]))
 

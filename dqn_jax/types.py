@@ -6,8 +6,10 @@ from typing import Any, NamedTuple
 
 import jax
 
+PyTree = Any  # a pytree of arrays
+DType = Any  # what `jnp.dtype` takes
 Key = jax.Array  # a typed PRNG key (jax.random.key), never raw uint32 data
-Params = Any  # a pytree of network weights
+Params = PyTree  # a pytree of network weights
 Obs = jax.Array
 
 
@@ -26,10 +28,20 @@ class Transition(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """A sampled batch in which some elements may be no transition."""
+    """What a memory gives to learn from: transitions, how much each counts, and where they are remembered."""
 
     transition: Transition  # leaves [B, ...]
-    weight: jax.Array  # [B], float32, 0 where the element is no transition (its values mean nothing), else 1
+    # [B], float32, factors of the losses: 0 where an element is no transition (its values then mean nothing), else 1,
+    # or what corrects for draws that are not uniform. None where all count as 1.
+    weight: jax.Array | None
+    place: jax.Array  # [B], int32, places in the memory, row * N + environment
+
+
+class TransitionRow(NamedTuple):
+    """One vector step of environments on the device."""
+
+    transition: Transition  # leaves [N, ...]
+    ended: jax.Array  # [N], bool, an episode ended with it, by termination or at a time limit
 
 
 class FrameRow(NamedTuple):
@@ -59,7 +71,6 @@ class EnvOutput(NamedTuple):
     reward: jax.Array  # [], float32, as learnt from
     terminated: jax.Array  # [], bool, the task ended: the bootstrap stops here
     truncated: jax.Array  # [], bool, a time limit ended the episode: the bootstrap goes on
-    valid: jax.Array  # [], bool, False for rows that are no transition (a pool's reset rows)
     episode_return: jax.Array  # [], float32, raw return of the episode so far, this step included
     episode_length: jax.Array  # [], int32, environment frames of the episode so far
 
@@ -69,7 +80,7 @@ class EnvSpec(NamedTuple):
 
     name: str
     obs_shape: tuple[int, ...]
-    obs_dtype: Any
+    obs_dtype: DType
     num_actions: int
     max_episode_steps: int  # in environment frames
 
@@ -83,3 +94,8 @@ def to_transition(obs_tm1: Obs, a_tm1: jax.Array, out: EnvOutput) -> Transition:
         discount_t=1.0 - out.terminated.astype("float32"),
         obs_t=out.final_obs,
     )
+
+
+def to_row(obs_tm1: Obs, a_tm1: jax.Array, out: EnvOutput) -> TransitionRow:
+    """The row that a vector step made (leaves `[N, ...]`)."""
+    return TransitionRow(to_transition(obs_tm1, a_tm1, out), out.terminated | out.truncated)

@@ -156,19 +156,19 @@ def run_watched(monkeypatch, config, hparams, chunks, max_steps=4_000, max_updat
             networks = jax.tree.map(lambda x: jnp.zeros((20, *x.shape)), (state.params, state.target_params))
             return state._replace(opt_state=Fits(state.opt_state, obs, networks))
 
-        def update(state, batch, hparams):
+        def learn(state, batch, hparams, key):
             fits, made = state.opt_state, state.updates
-            assert batch.obs_tm1.shape[0] == minibatch
-            state, info = agent.update(state._replace(opt_state=fits.opt_state), batch, hparams)
+            assert batch.transition.obs_tm1.shape[0] == minibatch
+            state, *info = agent.learn(state._replace(opt_state=fits.opt_state), batch, hparams, key)
             networks = jax.tree.map(
                 lambda log, x: log.at[made].set(x, mode="drop"),
                 fits.networks,
                 (state.params, state.target_params),
             )
-            fits = Fits(state.opt_state, fits.obs_tm1.at[made].set(batch.obs_tm1), networks)
-            return state._replace(opt_state=fits), info
+            fits = Fits(state.opt_state, fits.obs_tm1.at[made].set(batch.transition.obs_tm1), networks)
+            return state._replace(opt_state=fits), *info
 
-        return agent._replace(init=init, update=update)
+        return agent._replace(init=init, learn=learn)
 
     def watched_replay(*args):
         replay = make_replay(*args)

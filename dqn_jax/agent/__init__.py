@@ -1,5 +1,7 @@
-"""What learns: losses, networks, optimisers and the learner that joins them."""
+"""What learns: the members of the family, their networks and optimisers, and the learner that they share."""
 
+from dqn_jax.agent.algorithm import Algorithm, Loss, Prediction, Views
+from dqn_jax.agent.algorithms import ALGORITHMS
 from dqn_jax.agent.learner import (
     Agent,
     AgentState,
@@ -8,8 +10,13 @@ from dqn_jax.agent.learner import (
 )
 
 __all__ = [
+    "ALGORITHMS",
     "Agent",
     "AgentState",
+    "Algorithm",
+    "Loss",
+    "Prediction",
     "UpdateInfo",
+    "Views",
     "make_agent",
 ]

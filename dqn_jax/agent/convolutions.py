@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from dqn_jax.types import DType
+
 Convolution = Callable[[jax.Array, jax.Array, int, int], jax.Array]
+Saved = tuple[jax.Array, jax.Array]  # x and kernel, for the gradients
 
 
 def plain_convolution(x: jax.Array, kernel: jax.Array, stride: int, padding: int) -> jax.Array:
@@ -34,11 +36,11 @@ def ordered_convolution(x: jax.Array, kernel: jax.Array, stride: int, padding: i
     return plain_convolution(x, kernel, stride, padding)
 
 
-def _convolution_forward(x: jax.Array, kernel: jax.Array, stride: int, padding: int) -> tuple[jax.Array, Any]:
+def _convolution_forward(x: jax.Array, kernel: jax.Array, stride: int, padding: int) -> tuple[jax.Array, Saved]:
     return plain_convolution(x, kernel, stride, padding), (x, kernel)
 
 
-def _convolution_backward(stride: int, padding: int, saved: Any, g: jax.Array) -> tuple[jax.Array, jax.Array]:
+def _convolution_backward(stride: int, padding: int, saved: Saved, g: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Gradients of x and kernel, from the gradient `g` (`[B, h, w, F]`) of the result."""
     x, kernel = saved
     size = kernel.shape[0]
@@ -84,7 +86,7 @@ class Conv(nn.Module):
     size: int
     stride: int = 1
     padding: int = 0
-    dtype: Any = jnp.float32  # computed in; weights are float32
+    dtype: DType = jnp.float32  # computed in; weights are float32
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:

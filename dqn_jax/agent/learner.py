@@ -1,6 +1,6 @@
-"""The DQN family as three pure functions: `Agent(init, act, update)`.
+"""The learner that all members of the DQN family share: `Agent(init, predict, respond, learn)`, pure functions.
 
-A variant is a loss, a head and a replay, chosen by `Config`; there is one agent file.
+A variant is a head, a loss of one example (`algorithm`) and a memory (`replay`), chosen by `Config`.
 """
 
 from __future__ import annotations
@@ -11,13 +11,14 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from dqn_jax.agent import losses
-from dqn_jax.agent.networks import QNetwork, choose_torso, smallest_image
+from dqn_jax.agent.algorithm import Prediction, Views
+from dqn_jax.agent.algorithms import algorithm_for
+from dqn_jax.agent.networks import make_network
 from dqn_jax.agent.optimizers import make_optimizer
 from dqn_jax.agent.schedules import learning_rate_at
-from dqn_jax.config import Config, ConfigError, HParams, check_optimizer
-from dqn_jax.prng import random_index
-from dqn_jax.types import EnvSpec, Key, Params, Transition
+from dqn_jax.config import Config, HParams, check_optimizer
+from dqn_jax.prng import make_key, random_index
+from dqn_jax.types import Batch, EnvSpec, Key, Params, PyTree, Transition
 
 
 class AgentState(NamedTuple):
@@ -43,115 +44,132 @@ class AgentInit(Protocol):
     def __call__(self, key: Key, hparams: HParams) -> AgentState: ...
 
 
-class AgentAct(Protocol):
-    """Epsilon-greedy actions, `[N]` int32, for `obs` `[N, *obs_shape]`; each row tosses its own coin."""
+class AgentPredict(Protocol):
+    """What the network says of `obs` `[N, *obs_shape]`: leaves `[N, ...]`. `key` is for what its head draws."""
 
-    def __call__(self, params: Params, obs: jax.Array, epsilon: jax.Array | float, key: Key) -> jax.Array: ...
+    def __call__(self, params: Params, obs: jax.Array, key: Key) -> Prediction: ...
 
 
-class AgentUpdate(Protocol):
-    """One gradient step on a batch (leaves `[B, ...]`), then the target network's move if it is due.
+class AgentRespond(Protocol):
+    """Epsilon-greedy actions, `[N]` int32, for `obs` `[N, *obs_shape]`; each row tosses its own coin.
 
-    `weight` `[B]`, 0 or 1, multiplies each loss before their mean over the batch: with 0 an element is left out, and
-    it counts in no diagnostic. The mean is over B all the same: with fewer elements the step is smaller.
+    `context` is what the agent itself carries from step to step, leaves `[N, ...]`: () unless it is recurrent.
     """
 
     def __call__(
-        self, state: AgentState, batch: Transition, hparams: HParams, weight: jax.Array | None = None
-    ) -> tuple[AgentState, UpdateInfo]: ...
+        self, params: Params, context: PyTree, obs: jax.Array, epsilon: jax.Array | float, key: Key
+    ) -> tuple[PyTree, jax.Array]: ...
 
 
-class QValues(Protocol):
-    """Q-values, `[N, num_actions]` float32, for `obs` `[N, *obs_shape]`."""
+class AgentLearn(Protocol):
+    """One gradient step on a batch, then the target network's move if it is due; also TD errors, `[B]`, by example.
 
-    def __call__(self, params: Params, obs: jax.Array) -> jax.Array: ...
+    Each loss is multiplied by its weight before their mean over the batch: with 0 an element is left out, and it
+    counts in no diagnostic. The mean is over B all the same: with fewer elements the step is smaller.
+
+    What heads draw comes from `key` and the number of updates made: one key may serve many updates in a row.
+    """
+
+    def __call__(
+        self, state: AgentState, batch: Batch, hparams: HParams, key: Key
+    ) -> tuple[AgentState, UpdateInfo, jax.Array]: ...
 
 
 class Agent(NamedTuple):
-    """A DQN agent: pure functions, to be used under `jit`, `vmap` and `scan` as they are."""
+    """An agent of the DQN family: pure functions, to be used under `jit`, `vmap` and `scan` as they are."""
 
     init: AgentInit
-    act: AgentAct
-    update: AgentUpdate
-    q_values: QValues
+    predict: AgentPredict
+    respond: AgentRespond
+    learn: AgentLearn
+
+    def act(self, params: Params, obs: jax.Array, epsilon: jax.Array | float, key: Key) -> jax.Array:
+        """As `respond`, of an agent that carries nothing: actions `[N]` int32 for `obs` `[N, *obs_shape]`."""
+        return self.respond(params, (), obs, epsilon, key)[1]
+
+    def update(
+        self, state: AgentState, batch: Transition, hparams: HParams, weight: jax.Array | None = None
+    ) -> tuple[AgentState, UpdateInfo]:
+        """As `learn`, on transitions that nobody remembers (leaves `[B, ...]`; `weight` `[B]`, None for 1)."""
+        nowhere = jnp.zeros(batch.r_t.shape, jnp.int32)
+        return self.learn(state, Batch(batch, weight, nowhere), hparams, make_key(0))[:2]
+
+    def q_values(self, params: Params, obs: jax.Array) -> jax.Array:
+        """Q-values, `[N, A]` float32, for `obs` `[N, *obs_shape]`; heads that draw do so the same way every time."""
+        return self.predict(params, obs, make_key(0)).q_values
 
 
 def make_agent(config: Config, spec: EnvSpec) -> Agent:
     """Build the agent for an environment.
 
     Args:
-      config: network, loss and optimiser (the static part; the traced part goes to `update`).
+      config: algorithm, network, loss and optimiser (the static part; the traced part goes to `learn`).
       spec: of the environment; `make_env(config).spec`.
 
     Raises:
-      ConfigError: if the network does not fit the observations, or there is no such optimiser.
+      ConfigError: if the network does not fit the observations, the algorithm refuses a setting, or there is no such
+        optimiser.
 
-    Reference: Mnih et al. 2015 (Nature 518:529), Algorithm 1; variants as cited in `losses` and `networks`.
+    Reference: Mnih et al. 2015 (Nature 518:529), Algorithm 1; variants as cited in `algorithms` and `networks`.
     """
     check_optimizer(config.optimizer)
-    torso = choose_torso(spec.obs_shape, spec.obs_dtype) if config.torso == "auto" else config.torso
-    least = smallest_image(torso)
-    if torso != "mlp" and (len(spec.obs_shape) not in (3, 4) or min(spec.obs_shape[:2]) < least):
-        raise ConfigError(
-            f"torso: '{torso}' needs [H, W, C] observations of at least {least}x{least}, and {spec.name} gives "
-            f"{list(spec.obs_shape)}; use another torso, such as mlp."
-        )
-    network = QNetwork(
-        spec.num_actions,
-        torso,
-        config.hidden,
-        config.activation,
-        config.dueling,
-        config.weight_init,
-        config.compute_dtype,
-    )
+    algorithm = algorithm_for(config)
+    network = make_network(config, spec, algorithm.head(config))
+    example_loss = algorithm.loss(config)
 
-    def q_values(params: Params, obs: jax.Array) -> jax.Array:
-        return network.apply(params, obs)  # type: ignore[return-value]
+    def predict(params: Params, obs: jax.Array, key: Key) -> Prediction:
+        return network.apply(params, obs, key)  # type: ignore[return-value]
 
     def init(key: Key, hparams: HParams) -> AgentState:
-        params = network.init(key, jnp.zeros((1, *spec.obs_shape), spec.obs_dtype))
+        params = network.init(key, jnp.zeros((1, *spec.obs_shape), spec.obs_dtype), make_key(0))
         # A copy, not an alias: the loop donates its state, and a buffer can be donated only once.
         target_params = jax.tree.map(jnp.copy, params) if config.target_network else ()
         opt_state = make_optimizer(config, hparams, 0.0).init(params)
         return AgentState(params, target_params, opt_state, jnp.zeros((), jnp.int32))
 
-    def act(params: Params, obs: jax.Array, epsilon: jax.Array | float, key: Key) -> jax.Array:
-        explore_key, action_key = jax.random.split(key)
+    def respond(
+        params: Params, context: PyTree, obs: jax.Array, epsilon: jax.Array | float, key: Key
+    ) -> tuple[PyTree, jax.Array]:
+        explore_key, action_key, predict_key = jax.random.split(key, 3)
         rows = obs.shape[0]
-        greedy = jnp.argmax(q_values(params, obs), axis=-1).astype(jnp.int32)
+        greedy = jnp.argmax(predict(params, obs, predict_key).q_values, axis=-1).astype(jnp.int32)
         random = random_index(action_key, (rows,), spec.num_actions)
-        return jnp.where(jax.random.uniform(explore_key, (rows,)) < epsilon, random, greedy)
+        return context, jnp.where(jax.random.uniform(explore_key, (rows,)) < epsilon, random, greedy)
+
+    def views_of(params: Params, target_params: Params, batch: Transition, key: Key) -> Views:
+        """Leaves `[B, ...]`. Each view draws for itself; all but the first are constants for the gradient."""
+        fixed = jax.lax.stop_gradient(params)
+        target = target_params if config.target_network else fixed
+        keys = jax.random.split(key, len(Views._fields))
+        return Views(
+            online_tm1=predict(params, batch.obs_tm1, keys[0]),
+            target_tm1=predict(target, batch.obs_tm1, keys[1]),
+            online_t=predict(fixed, batch.obs_t, keys[2]),
+            target_t=predict(target, batch.obs_t, keys[3]),
+        )
 
     def loss_fn(
-        params: Params, target_params: Params, batch: Transition, hparams: HParams, weight: jax.Array | None
-    ) -> tuple[jax.Array, UpdateInfo]:
-        discount_t = batch.discount_t * hparams.discount
-        q_tm1 = q_values(params, batch.obs_tm1)
-        q_t = q_values(target_params if config.target_network else params, batch.obs_t)
-        if config.double:
-            q_t_selector = q_values(params, batch.obs_t) if config.target_network else q_t
-            td_error = jax.vmap(losses.double_q_learning)(q_tm1, batch.a_tm1, batch.r_t, discount_t, q_t, q_t_selector)
-        else:
-            td_error = jax.vmap(losses.q_learning)(q_tm1, batch.a_tm1, batch.r_t, discount_t, q_t)
-        loss = losses.squared_loss(td_error)
-        if config.loss == "huber":
-            loss = losses.huber_loss(td_error, hparams.huber_delta)
+        params: Params, target_params: Params, batch: Batch, hparams: HParams, key: Key
+    ) -> tuple[jax.Array, tuple[UpdateInfo, jax.Array]]:
+        transition, weight = batch.transition, batch.weight
+        transition = transition._replace(discount_t=transition.discount_t * hparams.discount)
+        views = views_of(params, target_params, transition, key)
+        loss, td_error = jax.vmap(lambda views, transition: example_loss(views, transition, hparams))(views, transition)
         if weight is not None:
             loss = loss * weight
-        q_a_tm1 = jnp.take_along_axis(q_tm1, batch.a_tm1[:, None], axis=-1)[:, 0]
+        q_a_tm1 = jnp.take_along_axis(views.online_tm1.q_values, transition.a_tm1[:, None], axis=-1)[:, 0]
         # One reduction for the three diagnostics: on CPU each small operation costs as much as a large one.
         if weight is None:
             diagnostics = jnp.mean(jnp.stack([loss, jnp.abs(td_error), q_a_tm1]), axis=1)
         else:
             sums = jnp.sum(jnp.stack([loss, weight * jnp.abs(td_error), weight * q_a_tm1]), axis=1)
             diagnostics = sums / jnp.maximum(jnp.sum(weight), 1.0)
-        return jnp.mean(loss), UpdateInfo(*diagnostics)
+        return jnp.mean(loss), (UpdateInfo(*diagnostics), td_error)
 
-    def update(
-        state: AgentState, batch: Transition, hparams: HParams, weight: jax.Array | None = None
-    ) -> tuple[AgentState, UpdateInfo]:
-        grads, info = jax.grad(loss_fn, has_aux=True)(state.params, state.target_params, batch, hparams, weight)
+    def learn(state: AgentState, batch: Batch, hparams: HParams, key: Key) -> tuple[AgentState, UpdateInfo, jax.Array]:
+        key = jax.random.fold_in(key, state.updates)
+        gradient = jax.grad(loss_fn, has_aux=True)
+        grads, (info, td_error) = gradient(state.params, state.target_params, batch, hparams, key)
         optimizer = make_optimizer(config, hparams, learning_rate_at(hparams, state.updates))
         steps, opt_state = optimizer.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, steps)
@@ -166,6 +184,6 @@ def make_agent(config: Config, spec: EnvSpec) -> Agent:
                 params,
                 target_params,
             )
-        return AgentState(params, target_params, opt_state, updates), info
+        return AgentState(params, target_params, opt_state, updates), info, td_error
 
-    return Agent(init, act, update, q_values)
+    return Agent(init, predict, respond, learn)

@@ -20,6 +20,7 @@ def q_learning(
     r_t: Array,
     discount_t: Array,
     q_t: Array,
+    *,
     stop_target_gradients: bool = True,
 ) -> Array:
     """TD error of Q-learning: `r_t + discount_t * max_a q_t[a] - q_tm1[a_tm1]`.
@@ -55,6 +56,7 @@ def double_q_learning(
     discount_t: Array,
     q_t_value: Array,
     q_t_selector: Array,
+    *,
     stop_target_gradients: bool = True,
 ) -> Array:
     """TD error of Double Q-learning: `r_t + discount_t * q_t_value[argmax_a q_t_selector[a]] - q_tm1[a_tm1]`.

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable
-from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from dqn_jax.agent.algorithm import Head, Prediction, Streams
 from dqn_jax.agent.convolutions import Conv, max_pool
+from dqn_jax.config import ConfigError, NetworkSettings
+from dqn_jax.types import DType, EnvSpec, Key
 
 Activation = Callable[[jax.Array], jax.Array]
 
@@ -49,7 +52,7 @@ def smallest_image(torso: str) -> int:
     return least
 
 
-def choose_torso(obs_shape: tuple[int, ...], obs_dtype: Any) -> str:
+def choose_torso(obs_shape: tuple[int, ...], obs_dtype: DType) -> str:
     """What 'auto' stands for: nature for images of bytes large enough, minatar for others, else mlp.
 
     Images are `[H, W, C]`, or `[H, W, C, frame_stack]`.
@@ -65,7 +68,7 @@ class ImpalaStage(nn.Module):
 
     features: int
     activate: Activation
-    dtype: Any = jnp.float32
+    dtype: DType = jnp.float32  # computed in; weights are float32
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -77,17 +80,23 @@ class ImpalaStage(nn.Module):
         return x
 
 
-class QNetwork(nn.Module):
-    """Observations to Q-values: `[B, *obs_shape]` to `[B, num_actions]`, float32.
+def q_head(streams: Streams, features: jax.Array, key: Key) -> Prediction:
+    """One Q-value for each action: `[B, F]` to `q_values` `[B, A]`."""
+    del key
+    return Prediction(streams(features))
+
+
+class Network(nn.Module):
+    """Observations to predictions: `[B, *obs_shape]` to leaves `[B, ...]`, float32.
 
     torso "mlp" flattens the observation; the others are convolutions of `[H, W, C]` observations, or of
     `[H, W, C, frame_stack]`, all frames' channels taken together: "minatar" of Young & Tian 2019 (arXiv 1903.03176),
     "dqn2013" of Mnih et al. 2013 (arXiv 1312.5602), "nature" of Mnih et al. 2015 (Nature 518:529), "impala" the
     residual one of Espeholt et al. 2018 (arXiv 1802.01561, figure 3, without the LSTM). `hidden` are the dense
     layers behind any of them.
-    `dueling` splits the head into a value and an advantage stream, each with a last hidden layer of its
+    `dueling` splits them into a value and an advantage stream, each with a last hidden layer of its
     own: Wang et al. 2016 (arXiv 1511.06581), equation 9. `weight_init` is that of the dense layers.
-    `compute_dtype` is what all layers compute in; weights are float32.
+    `compute_dtype` is what all layers compute in; weights are float32. `head` makes of it what the algorithm predicts.
     """
 
     num_actions: int
@@ -97,10 +106,11 @@ class QNetwork(nn.Module):
     dueling: bool = False
     weight_init: str = "lecun_normal"
     compute_dtype: str = "float32"
+    head: Head = q_head
 
     @nn.compact
-    def __call__(self, obs: jax.Array) -> jax.Array:
-        """`[B, *obs_shape]` to `[B, num_actions]`."""
+    def __call__(self, obs: jax.Array, key: Key) -> Prediction:
+        """`[B, *obs_shape]` to leaves `[B, ...]`; `key` is for what the head draws."""
         activate = ACTIVATIONS[self.activation]
         dtype = jnp.dtype(self.compute_dtype)
         dense = functools.partial(nn.Dense, kernel_init=INITIALIZERS[self.weight_init], dtype=dtype)
@@ -116,17 +126,49 @@ class QNetwork(nn.Module):
             for features in IMPALA_STAGES:
                 x = ImpalaStage(features, activate, dtype)(x)
             x = activate(x)
-        x = x.reshape(x.shape[0], -1)
-        shared, last = (self.hidden[:-1], self.hidden[-1:]) if self.dueling else (self.hidden, ())
-        for width in shared:
-            x = activate(dense(width)(x))
-        if not self.dueling:
-            return dense(self.num_actions)(x).astype(jnp.float32)
-        streams = []
-        for outputs in (1, self.num_actions):
-            stream = x
-            for width in last:
-                stream = activate(dense(width)(stream))
-            streams.append(dense(outputs)(stream).astype(jnp.float32))
-        value, advantage = streams
-        return value + advantage - jnp.mean(advantage, axis=-1, keepdims=True)
+
+        def outputs(x: jax.Array, width: int, shape: tuple[int, ...]) -> jax.Array:
+            x = dense(width * math.prod(shape))(x).astype(jnp.float32)
+            return x.reshape(*x.shape[:-1], width, *shape)
+
+        def streams(x: jax.Array, shape: tuple[int, ...] = ()) -> jax.Array:
+            shared, last = (self.hidden[:-1], self.hidden[-1:]) if self.dueling else (self.hidden, ())
+            for width in shared:
+                x = activate(dense(width)(x))
+            if not self.dueling:
+                return outputs(x, self.num_actions, shape)
+            both = []
+            for actions in (1, self.num_actions):
+                stream = x
+                for width in last:
+                    stream = activate(dense(width)(stream))
+                both.append(outputs(stream, actions, shape))
+            value, advantage = both
+            return value + advantage - jnp.mean(advantage, axis=-1 - len(shape), keepdims=True)
+
+        return self.head(streams, x.reshape(x.shape[0], -1), key)
+
+
+def make_network(settings: NetworkSettings, spec: EnvSpec, head: Head) -> Network:
+    """The network of the settings for an environment's observations and actions.
+
+    Raises:
+      ConfigError: if the torso does not fit the observations.
+    """
+    torso = choose_torso(spec.obs_shape, spec.obs_dtype) if settings.torso == "auto" else settings.torso
+    least = smallest_image(torso)
+    if torso != "mlp" and (len(spec.obs_shape) not in (3, 4) or min(spec.obs_shape[:2]) < least):
+        raise ConfigError(
+            f"torso: '{torso}' needs [H, W, C] observations of at least {least}x{least}, and {spec.name} gives "
+            f"{list(spec.obs_shape)}; use another torso, such as mlp."
+        )
+    return Network(
+        spec.num_actions,
+        torso=torso,
+        hidden=settings.hidden,
+        activation=settings.activation,
+        dueling=settings.dueling,
+        weight_init=settings.weight_init,
+        compute_dtype=settings.compute_dtype,
+        head=head,
+    )

@@ -113,7 +113,7 @@ def _times(train_every: int, repeats: int) -> tuple[dict[str, np.ndarray], dict[
 
 def _frame_replay(repeats: int) -> list[Row]:
     """A Nature replay: its size at a million transitions, and what sampling costs in small and large ones."""
-    from dqn_jax.replay.frames import make_frame_replay
+    from dqn_jax.replay import frame_memory
     from dqn_jax.types import FrameRow
 
     envs = 16
@@ -121,15 +121,17 @@ def _frame_replay(repeats: int) -> list[Row]:
     row = FrameRow(
         jnp.zeros((envs, 84, 84), jnp.uint8), jnp.zeros((envs,), jnp.int32), jnp.zeros((envs,)), flag, flag, flag
     )
-    million = jax.eval_shape(lambda: make_frame_replay(1_000_000, 32, envs, frame_stack=4).init(row))
+    million = jax.eval_shape(lambda: frame_memory(1_000_000, 32, envs, frame_stack=4).init(row))
     size = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(million))
     took = {}
     for capacity in (10_000, 200_000):
-        replay = make_frame_replay(capacity, 32, envs, frame_stack=4)
-        state = replay.init(row)._replace(rows_added=jnp.int32(2 * capacity // envs))
-        sample = jax.jit(replay.sample)
-        jax.block_until_ready(sample(state, make_key(0), 0.99))
-        took[capacity] = [min(seconds_of(sample, state, make_key(i), 0.99) for i in range(50)) for _ in range(repeats)]
+        memory = frame_memory(capacity, 32, envs, frame_stack=4)
+        state = memory.init(row)._replace(rows_added=jnp.int32(2 * capacity // envs))
+        sample, hparams = jax.jit(memory.sample), HParams()
+        jax.block_until_ready(sample(state, make_key(0), hparams))
+        took[capacity] = [
+            min(seconds_of(sample, state, make_key(i), hparams) for i in range(50)) for _ in range(repeats)
+        ]
     ratio = [b / a for a, b in zip(*took.values(), strict=True)]
     return [
         row_of("replay of 1,000,000 Nature transitions", [size / 1e9], "GB", "<= 7.5"),

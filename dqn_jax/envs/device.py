@@ -183,7 +183,6 @@ def make_env(config: DeviceSettings) -> Env:
             reward=learnt_reward(reward, terminated),
             terminated=terminated,
             truncated=truncated,
-            valid=jnp.ones((), bool),
             episode_return=state.episode_return + reward,
             episode_length=state.episode_length + frames,
         )

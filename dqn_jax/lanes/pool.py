@@ -18,12 +18,13 @@ import jax
 import jax.numpy as jnp
 
 from dqn_jax.agent import Agent, AgentState, UpdateInfo, make_agent
-from dqn_jax.config import Config, ConfigError, DeviceSettings, HParams, asynchronous, changed, envs_per_step
+from dqn_jax.config import Config, ConfigError, DeviceSettings, HParams, changed, envs_per_step
 from dqn_jax.envs import make_pool
 from dqn_jax.lanes.device import exploration, fresh_learner
 from dqn_jax.lanes.lane import Rhythm, rhythm_of
 from dqn_jax.prng import make_key
-from dqn_jax.replay.frames import FrameReplayAdd, FrameReplayState, make_frame_replay, stack_push
+from dqn_jax.replay import ReplayState, make_memory, stack_push
+from dqn_jax.replay.memory import MemoryAdd
 from dqn_jax.types import Batch, EnvSpec, FrameRow, Key, Obs, Params
 
 
@@ -33,7 +34,7 @@ class PoolLaneState(NamedTuple):
     seed: jax.Array  # [], int32
     key: Key
     agent: AgentState
-    replay: FrameReplayState | Any  # () where it is kept apart
+    replay: ReplayState | Any  # () where it is kept apart
     obs: Obs  # [N, *obs_shape], what it acted on last
     episodes: jax.Array  # [], int32, episodes finished
     trainings: jax.Array  # [], int32, times of training (each `updates_per_train` batches)
@@ -43,9 +44,9 @@ class PoolParts(NamedTuple):
     """What `start`, `act` and `learn` are made of, for programs that keep a replay apart from its learner."""
 
     fresh: Callable[..., PoolLaneState]  # (seed, hparams, weights): with no replay
-    empty: Callable[..., FrameReplayState]  # (seed): the same for all
+    empty: Callable[..., ReplayState]  # (seed): the same for all
     choose: Callable[..., tuple[PoolLaneState, jax.Array, jax.Array]]  # as `act`, but stores nothing
-    add: FrameReplayAdd
+    add: MemoryAdd
     begin: Callable[..., tuple[PoolLaneState, Key, jax.Array]]  # (trainings, lane): a key for `draw`, sums so far
     draw: Callable[..., Batch]  # (update, replay, key, discount)
     fit: Callable[..., tuple[AgentState, jax.Array]]  # (learner, sums, batch, hparams)
@@ -92,14 +93,7 @@ def make_pool_loop(config: Config) -> PoolLoop:
     spec, frame_shape = pool.spec, pool.frame_shape
     pool.close()
     agent = make_agent(config, spec)
-    replay = make_frame_replay(
-        config.replay_capacity,
-        config.batch_size,
-        config.num_envs,
-        config.frame_stack,
-        config.n_step,
-        asynchronous=asynchronous(config),
-    )
+    replay = make_memory(config, "frames")
     # At the least so many that a whole window is stored, of whichever environment.
     one_short = config.num_envs * (config.frame_stack + config.n_step - 1)
     rhythm = rhythm_of(config, least=one_short // envs_per_step(config) + 1)
@@ -110,7 +104,7 @@ def make_pool_loop(config: Config) -> PoolLoop:
         learner = fresh_learner(config, agent, net_key, hparams, weights)
         return PoolLaneState(seed, key, learner, (), obs, count, count)
 
-    def empty(_: jax.Array) -> FrameReplayState:
+    def empty(_: jax.Array) -> ReplayState:
         envs = (config.num_envs,)
         frame, flag = jnp.zeros((*envs, *frame_shape), spec.obs_dtype), jnp.zeros(envs, bool)
         return replay.init(FrameRow(frame, jnp.zeros(envs, jnp.int32), jnp.zeros(envs), flag, flag, flag))
@@ -151,8 +145,8 @@ def make_pool_loop(config: Config) -> PoolLoop:
         lane = lane._replace(key=key, trainings=lane.trainings + trainings)
         return lane, learn_key, jnp.zeros((len(UpdateInfo._fields),))
 
-    def draw(update: jax.Array, stored: FrameReplayState, key: Key, discount: jax.Array | float) -> Batch:
-        return replay.sample(stored, jax.random.fold_in(key, update), discount)
+    def draw(update: jax.Array, stored: ReplayState, key: Key, discount: jax.Array | float) -> Batch:
+        return replay.sample(stored, jax.random.fold_in(key, update), HParams(discount=discount))  # type: ignore[arg-type]
 
     def fit(state: AgentState, sums: jax.Array, batch: Batch, hparams: HParams) -> tuple[AgentState, jax.Array]:
         state, info = agent.update(state, batch.transition, hparams, batch.weight)

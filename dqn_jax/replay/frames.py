@@ -1,54 +1,104 @@
-"""Experience replay for a pool of environments: `FrameReplay(init, add, sample, gather)`.
+"""A memory of single frames, for a pool of environments.
 
 A ring of rows, one row per vector step of the pool, in which every frame is stored once, as it came (bytes
 stay bytes). Observations are stacked, and rewards summed over n steps, when a batch is drawn: both by index
 into the ring, both cut where an episode begins. Rows that are no transition come out with weight 0.
 
-A place is a row and an environment; it stands for the transition from the action chosen there. Environments that
-step asynchronously have rows in numbers of their own.
+A place stands for the transition from the action chosen there. Environments that step asynchronously have rows in
+numbers of their own.
 """
 
 from __future__ import annotations
 
-from typing import NamedTuple, Protocol
-
 import jax
 import jax.numpy as jnp
 
+from dqn_jax.config import HParams
 from dqn_jax.prng import random_index
-from dqn_jax.replay.ring import check_sizes
+from dqn_jax.replay.memory import Memory, QValuesOf
+from dqn_jax.replay.ring import ReplayState, check_sizes, clear, empty_ring, keep_priorities, take, write
 from dqn_jax.types import Batch, FrameRow, Key, Transition
 
 
-class FrameReplayState(NamedTuple):
-    """The stored rows and how many were ever written."""
+def frame_memory(
+    capacity: int,
+    batch_size: int,
+    num_envs: int,
+    *,
+    frame_stack: int = 1,
+    n_step: int = 1,
+    asynchronous: bool = False,
+) -> Memory:
+    """A memory of `FrameRow`s in which at least `capacity` places can be drawn once it is full.
 
-    storage: FrameRow  # leaves [R, N, ...]
-    rows_added: jax.Array  # [], or [N] where environments step asynchronously, int32; write positions are remainders
+    `sample` draws uniformly, with replacement, from the places whose whole window is stored, and gives what `gather`
+    does: it needs `frame_stack + n_step` rows or more of an environment.
 
+    Args:
+      capacity: places that can be drawn before the oldest are overwritten, rounded up to whole rows of
+        `num_envs`. A few rows more are stored: those that the oldest and newest of these places reach into.
+      batch_size: places per sample, drawn with replacement.
+      num_envs: environments per row.
+      frame_stack: newest frames that make one observation; with 1 it is the frame, without a stack axis.
+      n_step: rewards summed before the bootstrap.
+      asynchronous: environments step in numbers of their own; each keeps as many places, the newest ones.
 
-class FrameReplayInit(Protocol):
-    """An empty buffer for rows shaped and typed as `example_row` (leaves `[N, ...]`)."""
+    Raises:
+      ValueError: if an argument is not positive, or a batch is larger than the ring.
 
-    def __call__(self, example_row: FrameRow) -> FrameReplayState: ...
-
-
-class FrameReplayAdd(Protocol):
-    """Write one row (leaves `[N, ...]`), overwriting the oldest when full.
-
-    Asynchronously, the next row of each of the environments `envs` (`[M]`, int32, none twice; leaves `[M, ...]`).
+    Reference: Mnih et al. 2015 (Nature 518:529), Methods; zeros before the episode as in Dopamine (Castro et
+    al. 2018, arXiv 1812.06110).
     """
+    check_sizes(capacity=capacity, batch_size=batch_size, num_envs=num_envs, frame_stack=frame_stack, n_step=n_step)
+    rows_before, rows_after = frame_stack - 1, n_step
+    num_rows = -(-capacity // num_envs) + rows_before + rows_after
 
-    def __call__(self, state: FrameReplayState, row: FrameRow, envs: jax.Array | None = None) -> FrameReplayState: ...
+    def init(example_row: FrameRow) -> ReplayState:
+        for name, x in zip(FrameRow._fields, example_row, strict=True):
+            if jnp.shape(x)[:1] != (num_envs,):
+                raise ValueError(f"{name} must be of {num_envs} environments, not of shape {jnp.shape(x)}")
+        rows_added = jnp.zeros((num_envs,) if asynchronous else (), jnp.int32)
+        return ReplayState(empty_ring(example_row, num_rows), rows_added)
+
+    def add(state: ReplayState, row: FrameRow, envs: jax.Array | None = None) -> ReplayState:
+        if envs is None:
+            storage = write(state.storage, row, state.rows_added % num_rows)
+            return state._replace(storage=storage, rows_added=state.rows_added + 1)
+        position = state.rows_added[envs] % num_rows
+
+        def write_some(ring: jax.Array, x: jax.Array) -> jax.Array:
+            x = x.astype(ring.dtype)
+            return ring.at[position, envs].set(x, mode="promise_in_bounds", unique_indices=True)
+
+        storage = jax.tree.map(write_some, state.storage, row)
+        return state._replace(storage=storage, rows_added=state.rows_added.at[envs].add(1))
+
+    def sample(state: ReplayState, key: Key, hparams: HParams, q_values: QValuesOf | None = None) -> Batch:
+        del q_values
+        stored = jnp.minimum(state.rows_added, num_rows)
+        oldest, places = state.rows_added - stored + rows_before, stored - rows_before - rows_after
+        if not asynchronous:
+            drawn = random_index(key, (batch_size,), places * num_envs)
+            rows, envs = oldest + drawn // num_envs, drawn % num_envs
+        else:
+            ends = jnp.cumsum(jnp.maximum(places, 0))  # all places in a line, one environment's after another's
+            drawn = random_index(key, (batch_size,), ends[-1])
+            envs = jnp.sum(drawn[:, None] >= ends[None], axis=1, dtype=jnp.int32)
+            rows = (oldest + places - ends)[envs] + drawn
+        return gather(state.storage, rows, envs, hparams.discount, frame_stack=frame_stack, n_step=n_step)
+
+    return Memory(init, add, sample, keep_priorities, clear)
 
 
-class FrameReplaySample(Protocol):
-    """`batch_size` places, drawn uniformly from those whose whole window is stored, as `gather` gives them."""
-
-    def __call__(self, state: FrameReplayState, key: Key, discount: jax.Array | float) -> Batch: ...
-
-
-class FrameReplayGather(Protocol):
+def gather(
+    storage: FrameRow,
+    rows: jax.Array,
+    envs: jax.Array,
+    discount: jax.Array | float,
+    *,
+    frame_stack: int,
+    n_step: int,
+) -> Batch:
     """The n-step transitions of the places in `rows` and `envs` (`[B]`, int32); an environment's first row is 0.
 
     With m the rows from place k to the end of its n-step window: n, or fewer where the episode or the
@@ -64,121 +114,38 @@ class FrameReplayGather(Protocol):
 
     Reference: Sutton and Barto 2018, section 7.1; Hessel et al. 2018 (arXiv 1710.02298) for Q-learning.
     """
+    num_rows, num_envs = storage.reward.shape
 
-    def __call__(
-        self, state: FrameReplayState, rows: jax.Array, envs: jax.Array, discount: jax.Array | float
-    ) -> Batch: ...
+    def at(ring: jax.Array, rows: jax.Array, envs: jax.Array) -> jax.Array:
+        return take(ring, rows % num_rows * num_envs + envs)
 
-
-class FrameReplay(NamedTuple):
-    """A replay of frames: pure functions. `sample` needs `frame_stack + n_step` rows or more of an environment.
-
-    In one jitted program, add before sampling: XLA copies the whole ring where it is written after it is read.
-    """
-
-    init: FrameReplayInit
-    add: FrameReplayAdd
-    sample: FrameReplaySample
-    gather: FrameReplayGather
-
-
-def make_frame_replay(
-    capacity: int,
-    batch_size: int,
-    num_envs: int,
-    frame_stack: int = 1,
-    n_step: int = 1,
-    *,
-    asynchronous: bool = False,
-) -> FrameReplay:
-    """A replay in which at least `capacity` places can be drawn once it is full.
-
-    Args:
-      capacity: places that can be drawn before the oldest are overwritten, rounded up to whole rows of
-        `num_envs`. A few rows more are stored: those that the oldest and newest of these places reach into.
-      batch_size: places per sample, drawn with replacement.
-      num_envs: environments per row.
-      frame_stack: newest frames that make one observation; with 1 it is the frame, without a stack axis.
-      n_step: rewards summed before the bootstrap.
-      asynchronous: environments step in numbers of their own; each keeps as many places, the newest ones.
-
-    Raises:
-      ValueError: if an argument is not positive, or a batch is larger than the buffer.
-
-    Reference: Mnih et al. 2015 (Nature 518:529), Methods; zeros before the episode as in Dopamine (Castro et
-    al. 2018, arXiv 1812.06110).
-    """
-    check_sizes(capacity=capacity, batch_size=batch_size, num_envs=num_envs, frame_stack=frame_stack, n_step=n_step)
-    rows_before, rows_after = frame_stack - 1, n_step
-    num_rows = -(-capacity // num_envs) + rows_before + rows_after
-
-    def init(example_row: FrameRow) -> FrameReplayState:
-        for name, x in zip(FrameRow._fields, example_row, strict=True):
-            if jnp.shape(x)[:1] != (num_envs,):
-                raise ValueError(f"{name} must be of {num_envs} environments, not of shape {jnp.shape(x)}")
-        storage = jax.tree.map(lambda x: jnp.zeros((num_rows, *jnp.shape(x)), jnp.result_type(x)), example_row)
-        return FrameReplayState(storage, jnp.zeros((num_envs,) if asynchronous else (), jnp.int32))
-
-    def add(state: FrameReplayState, row: FrameRow, envs: jax.Array | None = None) -> FrameReplayState:
-        position = (state.rows_added if envs is None else state.rows_added[envs]) % num_rows
-
-        def write(buffer: jax.Array, x: jax.Array) -> jax.Array:
-            x = x.astype(buffer.dtype)
-            if envs is None:
-                return jax.lax.dynamic_update_index_in_dim(buffer, x, position, 0)
-            return buffer.at[position, envs].set(x, mode="promise_in_bounds", unique_indices=True)
-
-        storage = jax.tree.map(write, state.storage, row)
-        rows_added = state.rows_added + 1 if envs is None else state.rows_added.at[envs].add(1)
-        return FrameReplayState(storage, rows_added)
-
-    def sample(state: FrameReplayState, key: Key, discount: jax.Array | float) -> Batch:
-        stored = jnp.minimum(state.rows_added, num_rows)
-        oldest, places = state.rows_added - stored + rows_before, stored - rows_before - rows_after
-        if not asynchronous:
-            place = random_index(key, (batch_size,), places * num_envs)
-            return gather(state, oldest + place // num_envs, place % num_envs, discount)
-        ends = jnp.cumsum(jnp.maximum(places, 0))  # all places in a line, one environment's after another's
-        place = random_index(key, (batch_size,), ends[-1])
-        envs = jnp.sum(place[:, None] >= ends[None], axis=1, dtype=jnp.int32)
-        return gather(state, (oldest + places - ends)[envs] + place, envs, discount)
-
-    def at(buffer: jax.Array, rows: jax.Array, envs: jax.Array) -> jax.Array:
-        """`buffer[rows, envs]`; flattening the two leading axes is free, and one flat index makes one gather."""
-        flat = buffer.reshape(num_rows * num_envs, *buffer.shape[2:])
-        return flat.at[rows % num_rows * num_envs + envs].get(mode="promise_in_bounds")
-
-    def observation(storage: FrameRow, rows: jax.Array, envs: jax.Array) -> jax.Array:
+    def observation(rows: jax.Array) -> jax.Array:
         if frame_stack == 1:
             return at(storage.frame, rows, envs)
-        window_rows, window_envs = rows[:, None] + jnp.arange(-rows_before, 1)[None], envs[:, None]
+        window_rows, window_envs = rows[:, None] + jnp.arange(1 - frame_stack, 1)[None], envs[:, None]
         frames = at(storage.frame, window_rows, window_envs)  # [B, frame_stack, *frame_shape]
         # A frame is older than the episode where any of those after it begins one.
         begins = at(storage.first, window_rows[:, 1:], window_envs).astype(jnp.int32)
         older = jnp.pad(jax.lax.cummax(begins, axis=1, reverse=True), ((0, 0), (0, 1)))
         return jnp.moveaxis(_zero_where(older > 0, frames), 1, -1)
 
-    def gather(state: FrameReplayState, rows: jax.Array, envs: jax.Array, discount: jax.Array | float) -> Batch:
-        storage = state.storage
-        window_rows, window_envs = rows[:, None] + jnp.arange(1, n_step + 1)[None], envs[:, None]
-        ended = at(storage.terminated, window_rows, window_envs) | at(storage.truncated, window_rows, window_envs)
-        stops = at(storage.first, window_rows, window_envs) | jnp.pad(ended[:, :-1], ((0, 0), (1, 0)))
-        reached = jax.lax.cummin((~stops).astype(jnp.int32), axis=1)  # [B, n], 1 where the window gets to this row
-        steps = jnp.sum(reached, axis=1)
-        rewards = at(storage.reward, window_rows, window_envs) * (discount ** jnp.arange(n_step))[None]
-        # Where there is no transition, no step is made: finite values, so that weight 0 takes them out of a loss.
-        last = rows + steps
-        bootstraps = (steps > 0) & ~at(storage.terminated, last, envs)
-        transition = Transition(
-            obs_tm1=observation(storage, rows, envs),
-            a_tm1=at(storage.action, rows, envs),
-            r_t=jnp.sum(jnp.where(reached > 0, rewards, 0.0), axis=1),
-            discount_t=jnp.where(bootstraps, discount ** (steps - 1), 0.0),
-            obs_t=observation(storage, last, envs),
-        )
-        return Batch(transition, reached[:, 0].astype(jnp.float32))
-
-    return FrameReplay(init, add, sample, gather)
+    window_rows, window_envs = rows[:, None] + jnp.arange(1, n_step + 1)[None], envs[:, None]
+    ended = at(storage.terminated, window_rows, window_envs) | at(storage.truncated, window_rows, window_envs)
+    stops = at(storage.first, window_rows, window_envs) | jnp.pad(ended[:, :-1], ((0, 0), (1, 0)))
+    reached = jax.lax.cummin((~stops).astype(jnp.int32), axis=1)  # [B, n], 1 where the window gets to this row
+    steps = jnp.sum(reached, axis=1)
+    rewards = at(storage.reward, window_rows, window_envs) * (discount ** jnp.arange(n_step))[None]
+    # Where there is no transition, no step is made: finite values, so that weight 0 takes them out of a loss.
+    last = rows + steps
+    bootstraps = (steps > 0) & ~at(storage.terminated, last, envs)
+    transition = Transition(
+        obs_tm1=observation(rows),
+        a_tm1=at(storage.action, rows, envs),
+        r_t=jnp.sum(jnp.where(reached > 0, rewards, 0.0), axis=1),
+        discount_t=jnp.where(bootstraps, discount ** (steps - 1), 0.0),
+        obs_t=observation(last),
+    )
+    return Batch(transition, reached[:, 0].astype(jnp.float32), rows % num_rows * num_envs + envs)
 
 
 def stack_push(stack: jax.Array, frame: jax.Array, first: jax.Array) -> jax.Array:

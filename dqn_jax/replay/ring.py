@@ -1,19 +1,32 @@
-"""What rings of every kind share: sizes that are possible, and draws of distinct places."""
+"""What memories of every kind share: rings of rows, places in them, and draws of places."""
 
 from __future__ import annotations
+
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
+from dqn_jax.config import HParams, Sampling
 from dqn_jax.prng import random_index
-from dqn_jax.types import Key
+from dqn_jax.types import Key, PyTree
+
+
+class ReplayState(NamedTuple):
+    """The state of every memory. A checkpoint appends the rows of `storage`, and writes the rest, which is small."""
+
+    storage: PyTree  # leaves [R, N, ...]: a row for each vector step of N environments
+    # [], or [N] where environments step asynchronously, int32: rows written since it was empty. Where the next one
+    # goes is its remainder.
+    rows_added: jax.Array
+    priorities: PyTree = ()  # what `Memory.reprioritize` changes; () where there are none
 
 
 def check_sizes(*, capacity: int, batch_size: int, **others: int) -> None:
-    """Check what a replay is made of.
+    """Check what a memory is made of.
 
     Raises:
-      ValueError: if a size is not positive, or a batch is larger than the buffer.
+      ValueError: if a size is not positive, or a batch is larger than the ring.
     """
     for name, value in {"capacity": capacity, "batch_size": batch_size, **others}.items():
         if value < 1:
@@ -22,7 +35,64 @@ def check_sizes(*, capacity: int, batch_size: int, **others: int) -> None:
         raise ValueError(f"batch_size {batch_size} is larger than capacity {capacity}")
 
 
-def _distinct_indices(key: Key, count: int, size: jax.Array) -> jax.Array:
+def empty_ring(row: PyTree, rows: int) -> PyTree:
+    """Zeros `[rows, N, ...]` for rows shaped and typed as `row` (leaves `[N, ...]`)."""
+    return jax.tree.map(lambda x: jnp.zeros((rows, *jnp.shape(x)), jnp.result_type(x)), row)
+
+
+def write(storage: PyTree, row: PyTree, position: jax.Array) -> PyTree:
+    """A ring (leaves `[R, N, ...]`) with `row` (leaves `[N, ...]`) at `position` (`[]`, int32), in place."""
+    return jax.tree.map(
+        lambda ring, x: jax.lax.dynamic_update_index_in_dim(ring, x.astype(ring.dtype), position, 0), storage, row
+    )
+
+
+def take(ring: jax.Array, place: jax.Array) -> jax.Array:
+    """`[*place.shape, ...]`, what a ring `[R, N, ...]` holds at each place (int32): row * N + environment.
+
+    Flattening the two leading axes is free, and one flat index makes one gather.
+    """
+    flat = ring.reshape(ring.shape[0] * ring.shape[1], *ring.shape[2:])
+    return flat.at[place].get(mode="promise_in_bounds")
+
+
+def keep_priorities(priorities: PyTree, place: jax.Array, td_error: jax.Array, hparams: HParams) -> PyTree:
+    """`Memory.reprioritize` where TD errors change nothing."""
+    del place, td_error, hparams
+    return priorities
+
+
+def clear(state: ReplayState, when: jax.Array | bool) -> ReplayState:
+    """`Memory.clear`: rows that are no longer counted are never drawn."""
+    return state._replace(rows_added=jnp.where(when, 0, state.rows_added))
+
+
+def draw(key: Key, sampling: Sampling, count: int, stored: jax.Array, end: jax.Array, places: int) -> jax.Array:
+    """`count` of the places of a ring, `[count]` int32.
+
+    Args:
+      key: random key.
+      sampling: how: "with_replacement", uniformly. "without_replacement", uniformly, all different, in random order;
+        while fewer are stored, with replacement. "latest", the newest, oldest of them first; while fewer are stored,
+        all of them, over and over.
+      count: places to draw.
+      stored: `[]`, int32, places in use: the first so many, until all are.
+      end: `[]`, int32, the place after the newest.
+      places: in all.
+    """
+    if sampling == "latest":
+        newest = jnp.minimum(stored, count)
+        first = end - newest + places
+        return (first + jnp.arange(count) % newest) % places
+    if sampling == "without_replacement":
+        repeated_key, distinct_key = jax.random.split(key)
+        enough = stored >= count
+        distinct = distinct_indices(distinct_key, count, jnp.maximum(stored, count))
+        return jnp.where(enough, distinct, random_index(repeated_key, (count,), stored))
+    return random_index(key, (count,), stored)
+
+
+def distinct_indices(key: Key, count: int, size: jax.Array) -> jax.Array:
     """`[count]` int32 from `[0, size)`, all different, in uniformly random order; `size` is at least `count`.
 
     The first `count` swaps of a Fisher-Yates shuffle of all positions. Only positions touched so far are

@@ -12,12 +12,25 @@ import pytest
 import scipy.stats
 
 from dqn_jax.agent.convolutions import Conv, fastest_convolution, max_pool, ordered_convolution, plain_convolution
-from dqn_jax.agent.networks import ACTIVATIONS, QNetwork, choose_torso, smallest_image
+from dqn_jax.agent.networks import ACTIVATIONS, Network, choose_torso, smallest_image
 
 ROWS = 5
 TORSOS = ("mlp", "minatar", "dqn2013", "nature", "impala")
 PIXELS = ("dqn2013", "nature", "impala")
 CONVOLUTIONS = [plain_convolution, ordered_convolution]
+
+
+class QNetwork:
+    """A network whose head is DQN's, of which the Q-values are asked."""
+
+    def __init__(self, *fields, **more):
+        self._network = Network(*fields, **more)
+
+    def init(self, key, obs):
+        return self._network.init(key, obs, jax.random.key(0))
+
+    def apply(self, params, obs):
+        return self._network.apply(params, obs, jax.random.key(0)).q_values
 
 
 @pytest.fixture(scope="module")

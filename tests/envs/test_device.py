@@ -99,7 +99,6 @@ def test_episode_return_and_length_are_raw_and_of_one_episode():
         assert (float(out.episode_return[i]), int(out.episode_length[i])) == (expected, expected)
         expected = 0 if out.terminated[i] else expected
     np.testing.assert_array_equal(out.reward, np.where(out.terminated, -2.0, 0.5))  # -7 * 0.5, clipped to -2
-    assert np.all(out.valid)
 
 
 def test_advance_does_not_reset():
@@ -326,8 +325,8 @@ def test_every_environment_steps_with_stable_types_and_lossless_observations(nam
     for field in (out.obs, out.final_obs):
         assert (field.shape, field.dtype) == ((40, *spec.obs_shape), spec.obs_dtype)
         assert np.all(np.isfinite(field))
-    dtypes = [out.reward, out.terminated, out.truncated, out.valid, out.episode_return, out.episode_length]
-    assert [x.dtype for x in dtypes] == [jnp.float32, bool, bool, bool, jnp.float32, jnp.int32]
+    dtypes = [out.reward, out.terminated, out.truncated, out.episode_return, out.episode_length]
+    assert [x.dtype for x in dtypes] == [jnp.float32, bool, bool, jnp.float32, jnp.int32]
     assert np.all(np.isfinite(out.reward))
     assert not np.any(out.terminated & out.truncated)
     if spec.obs_dtype == jnp.uint8:  # a byte holds what the environment showed

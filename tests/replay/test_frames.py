@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import types
 
 import jax
 import jax.numpy as jnp
@@ -12,11 +13,27 @@ import scipy.stats
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dqn_jax.config import HParams
 from dqn_jax.prng import make_key
-from dqn_jax.replay.frames import make_frame_replay, stack_push
+from dqn_jax.replay.frames import frame_memory, gather, stack_push
 from dqn_jax.types import FrameRow, Transition
 
 FRAME_SHAPE = (2, 3)
+
+
+def make_frame_replay(capacity, batch_size, num_envs, frame_stack=1, n_step=1, **options):
+    """A memory of frames, sampled by a discount alone, and asked for places with `gather`."""
+    window = {"frame_stack": frame_stack, "n_step": n_step}
+    memory = frame_memory(capacity, batch_size, num_envs, **window, **options)
+
+    def sample(state, key, discount):
+        return memory.sample(state, key, HParams(discount=discount))
+
+    def gather_of(state, rows, envs, discount):
+        return gather(state.storage, rows, envs, discount, **window)
+
+    return types.SimpleNamespace(init=memory.init, add=memory.add, sample=sample, gather=gather_of)
+
 
 # What may happen at a row of one environment: (terminated, truncated, whether the next row begins an episode).
 EVENTS = {

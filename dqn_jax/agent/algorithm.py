@@ -1,0 +1,81 @@
+"""What a member of the DQN family is: a head and a loss of one example. Each has a file and a line in `algorithms`.
+
+Shapes are those of ONE observation or example; the learner adds the batch by `vmap`. `A` is actions, `K` is atoms.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple, Protocol
+
+import jax
+
+from dqn_jax.config import HParams, NetworkSettings, RuleSettings
+from dqn_jax.types import Key, PyTree, Transition
+
+
+class Prediction(NamedTuple):
+    """What a network says of an observation. Acting, evaluation and films read `q_values` and nothing else."""
+
+    q_values: jax.Array  # [A], float32, the expected return of each action
+    atoms: PyTree = ()  # [A, K], float32, of a distribution: logits (C51) or quantiles (QR-DQN, IQN); else ()
+    taus: PyTree = ()  # [K], float32, the fractions that the quantiles are of, where they are drawn (IQN); else ()
+
+
+class Views(NamedTuple):
+    """What a loss may look at: the observation acted on (`tm1`) and the next (`t`), by both networks.
+
+    Gradients flow through `online_tm1` alone. Without a target network the online one takes its place. XLA removes
+    the views that a loss does not read.
+    """
+
+    online_tm1: Prediction  # what is learnt
+    target_tm1: Prediction  # for Munchausen's log-policy of the action taken
+    online_t: Prediction  # for Double Q-learning's choice of the next action
+    target_t: Prediction  # for the bootstrap
+
+
+class Loss(NamedTuple):
+    """Of one example."""
+
+    loss: jax.Array  # [], float32, what is minimised, before the example's weight
+    td_error: jax.Array  # [], float32, target minus prediction; its absolute value is the priority
+
+
+class LossFn(Protocol):
+    """The loss of one example: a pure function, whose gradient the learner takes in the weights of `online_tm1`.
+
+    The transition has no leading axis, and its `discount_t` is the whole discount of the bootstrap, the agent's
+    factor included: 0 where the episode terminated.
+    """
+
+    def __call__(self, views: Views, transition: Transition, hparams: HParams, /) -> Loss: ...
+
+
+class Streams(Protocol):
+    """The dense layers behind the torso, dueling or not: features `[..., F]` to `[..., A, *shape]`, float32.
+
+    It makes layers: a head calls it once.
+    """
+
+    def __call__(self, features: jax.Array, shape: tuple[int, ...] = (), /) -> jax.Array: ...
+
+
+class Head(Protocol):
+    """From the torso's features `[B, F]` to predictions with leaves `[B, ...]`.
+
+    A plain function, called in the network's compact scope: layers that it makes are the network's. `key` is for
+    what it draws, such as fractions or noise.
+    """
+
+    def __call__(self, streams: Streams, features: jax.Array, key: Key, /) -> Prediction: ...
+
+
+class Algorithm(NamedTuple):
+    """A member of the family."""
+
+    name: str
+    reference: str
+    head: Callable[[NetworkSettings], Head]
+    loss: Callable[[RuleSettings], LossFn]
+    refuses: tuple[tuple[str, str], ...] = ()  # settings that must be left at their defaults, and why
