@@ -32,7 +32,7 @@ def head(config):
     def of_features(streams, features, key):
         logits = streams(features, RETURNS.shape)
         logits = logits + NOISE * jax.random.normal(key, logits.shape)
-        return Prediction(jnp.sum(jax.nn.softmax(logits) * RETURNS, axis=-1), atoms=logits)
+        return Prediction(jax.nn.softmax(logits) @ RETURNS, atoms=logits)
 
     return of_features
 
