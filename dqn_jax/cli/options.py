@@ -3,12 +3,26 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from dqn_jax.cli.arguments import EACH, WORDS, Short
-from dqn_jax.config import Config, HParams
+from dqn_jax.config import (
+    Config,
+    DeviceSettings,
+    EnvSettings,
+    EvaluationSettings,
+    ExecutionSettings,
+    ExplorationSettings,
+    HParams,
+    NetworkSettings,
+    PoolSettings,
+    ReplaySettings,
+    RhythmSettings,
+    RuleSettings,
+    own_fields,
+)
 
 
 @dataclasses.dataclass
@@ -241,28 +255,32 @@ class Help:
     """The command."""
 
 
+_ENV, _POOL, _NETWORK = "environment", "Atari and other environments of a pool (EnvPool)", "network"
+_RULE, _REPLAY, _EXPLORATION = "learning rule", "replay and cadence", "exploration"
+_EVALUATION, _RUNNING = "budget and evaluation", "run"
+
 _SETTINGS = {
-    "environment": (
+    _ENV: (
         "env env_params max_episode_steps action_repeat action_bins terminal_reward time_limit_terminates reward_scale "
         "reward_clip sticky_actions num_envs"
     ),
-    "Atari and other environments of a pool (EnvPool)": (
+    _POOL: (
         "protocol obs_key frame_stack frame_size grayscale life_loss noop_max fire_reset full_action_space "
         "pool_options pool_threads pool_batch"
     ),
-    "network": "torso hidden activation dueling compute_dtype weight_init",
-    "learning rule": (
+    _NETWORK: "torso hidden activation dueling compute_dtype weight_init",
+    _RULE: (
         "double loss huber_delta discount n_step optimizer learning_rate learning_rate_end learning_rate_decay_updates "
         "max_grad_norm optimizer_eps b1 b2 rms_decay momentum weight_decay target_network target_period target_mixing"
     ),
-    "replay and cadence": (
+    _REPLAY: (
         "replay_capacity batch_size minibatch_size replay_memory sampling clear_replay min_replay train_unit "
         "train_every updates_per_train freeze_when"
     ),
-    "exploration": (
+    _EXPLORATION: (
         "epsilon_schedule epsilon_unit epsilon_from epsilon_start epsilon_end epsilon_decay_steps epsilon_decay"
     ),
-    "budget and evaluation": (
+    _EVALUATION: (
         "total_steps total_episodes max_minutes stop criteria eval_every eval_episodes eval_epsilon eval_seed"
     ),
 }
@@ -271,12 +289,33 @@ _SWEEP = "vary sampler samples sample_seed sampler_batch seeds seed stability_st
 _CONFIRM = "confirm confirm_best confirm_by"
 _SWEEP_RUN = "name out resume store join engine workers wave memory_gb lane_block plan json"
 
+_TOPIC_OF: dict[type, str] = {
+    EnvSettings: _ENV,
+    DeviceSettings: _ENV,
+    PoolSettings: _POOL,
+    NetworkSettings: _NETWORK,
+    RuleSettings: _RULE,
+    ReplaySettings: _REPLAY,
+    RhythmSettings: _REPLAY,
+    ExplorationSettings: _EXPLORATION,
+    EvaluationSettings: _EVALUATION,
+    ExecutionSettings: _RUNNING,
+    HParams: _RULE,
+}
+
+
+def _sorted_out(topics: Mapping[str, str]) -> dict[str, Sequence[str]]:
+    """Names by topic; a setting that none of them names stands last in that of its part."""
+    found = {topic: names.split() for topic, names in topics.items()}
+    named = {name for names in found.values() for name in names}
+    for part, topic in _TOPIC_OF.items():
+        found[topic] += [name for name in own_fields(part) if name not in named]
+    return dict(found)
+
+
 TOPICS: dict[str, dict[str, Sequence[str]]] = {
-    command: {topic: names.split() for topic, names in topics.items()}
-    for command, topics in {
-        "train": {"run": _RUN, **_SETTINGS},
-        "sweep": {"what varies": _SWEEP, "confirmation": _CONFIRM, "run": _SWEEP_RUN, **_SETTINGS},
-    }.items()
+    "train": _sorted_out({_RUNNING: _RUN, **_SETTINGS}),
+    "sweep": _sorted_out({"what varies": _SWEEP, "confirmation": _CONFIRM, _RUNNING: _SWEEP_RUN, **_SETTINGS}),
 }
 """Options of a command by topic, in the order of its help."""
 
