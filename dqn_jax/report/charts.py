@@ -76,7 +76,7 @@ class Chart(Figure):
         )
 
     def _corners(self, mark: tuple[Any, np.ndarray, bool]) -> str:
-        """Of a path."""
+        """What an SVG path draws: a line, or dots, in points from the upper left corner."""
         axis, points, line = mark
         if line and len(points) > _CORNERS:
             points = points[np.unique(np.linspace(0, len(points) - 1, _CORNERS).astype(int))]

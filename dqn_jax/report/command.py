@@ -63,7 +63,7 @@ def report_command(
     views = [View.of(one, by, label) for one, label in zip(data, called, strict=True)]
     if writes:
         with files.clear_errors(folder, "try again", "output"):
-            content = sections.report(views[0]) if len(views) == 1 else comparison.comparison(*views)
+            content = sections.content_of(views[0]) if len(views) == 1 else comparison.content_of(*views)
             page = write_page(folder, *content)
             with files.atomic(folder / "trials.csv") as path:
                 path.write_text(as_csv(views))

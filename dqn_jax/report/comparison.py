@@ -13,8 +13,9 @@ from dqn_jax import convergence
 from dqn_jax.config import show
 from dqn_jax.report import sweep_figures as figures
 from dqn_jax.report.caveats import caveats
+from dqn_jax.report.drawn import pictures
+from dqn_jax.report.origin import provenance
 from dqn_jax.report.page import Cell, Content, Paragraph, Points, Section, Table
-from dqn_jax.report.sections import pictures, provenance
 from dqn_jax.report.values import converged_text, estimate, first_row, median_text, number, percent, time_text
 from dqn_jax.report.view import View
 from dqn_jax.runs.figures import X_AXES
@@ -99,7 +100,7 @@ def _why_no_scores(a: View, b: View) -> str:
     return ""
 
 
-def comparison(a: View, b: View) -> Content:
+def content_of(a: View, b: View) -> Content:
     """Title, subtitle, sections and footer of the page on two sweeps or runs."""
     views = (a, b)
     rows = [(_side_by_side(name, texts)) for name, texts in _sides(views)]

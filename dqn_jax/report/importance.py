@@ -29,7 +29,7 @@ class Importance(NamedTuple):
     top: float  # the share of the trials that counted as best
 
 
-def importance(space: Space, trials: pd.DataFrame, losses: Any, *, seed: int = 0) -> Importance | str:
+def importance_of(space: Space, trials: pd.DataFrame, losses: Any, *, seed: int = 0) -> Importance | str:
     """Importances, or in plain words why there are none.
 
     Args:

@@ -22,7 +22,7 @@ _DPI = 150  # of the PNGs
 
 @dataclasses.dataclass(frozen=True)
 class Paragraph:
-    """Plain words."""
+    """A paragraph of plain words."""
 
     text: str
     kind: ClassVar = "paragraph"

@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from dqn_jax.config import show
+from dqn_jax.report.axes import DENSE, axes_of, dark_is_good, legend
 from dqn_jax.report.charts import WIDE, Chart
 from dqn_jax.report.importance import Importance
 from dqn_jax.report.values import number
 from dqn_jax.report.view import View
 from dqn_jax.runs.figures import COLOURS
 from dqn_jax.sweep.space import Dimension, Range
-
-if TYPE_CHECKING:
-    pass
-from dqn_jax.report.sweep_figures import _DENSE, _axes, _dark_is_good, _legend
 
 
 def slices(view: View, width: float = WIDE) -> Chart | None:
@@ -26,16 +23,16 @@ def slices(view: View, width: float = WIDE) -> Chart | None:
         return None
     columns = max(1, min(int(width / 2.1), 3, len(view.space)))
     rows = -(-len(view.space) // columns)
-    figure, axes = _axes(len(view.space), width, (3.0 if columns == 3 else 2.6) * rows, columns)
+    figure, axes = axes_of(len(view.space), width, (3.0 if columns == 3 else 2.6) * rows, columns)
     shares = view.table["share"].to_numpy(np.float64)
     outcome = view.table[view.measure].replace(np.inf, np.nan).to_numpy(np.float64)
-    dense = len(outcome) > _DENSE
+    dense = len(outcome) > DENSE
     texts = [view.row_text(row) for row in view.table.to_dict("records")]
     size = 26 if len(outcome) <= 100 else 12 if len(outcome) <= 500 else 6
     for i, (axis, (name, dimension)) in enumerate(zip(axes, view.space.items(), strict=True)):
         positions = _positions(dimension, view.table[name], jitter=0.18)
         points = axis.scatter(
-            positions, outcome, c=shares, cmap=_dark_is_good(reverse=True), vmin=0, vmax=1, s=size,
+            positions, outcome, c=shares, cmap=dark_is_good(reverse=True), vmin=0, vmax=1, s=size,
             lw=0 if dense else 0.4, edgecolors="white", rasterized=dense,
         )  # fmt: skip
         for text, x, y in zip(texts, positions, outcome, strict=True):
@@ -62,7 +59,7 @@ def parallel_coordinates(view: View, width: float = WIDE) -> Chart | None:
     if len(outcome) < 2:
         return None
     names = [*view.space, view.measure_words]
-    figure, (axis,) = _axes(1, width, 4.4)
+    figure, (axis,) = axes_of(1, width, 4.4)
     small = 6 if figure.narrow else 8
     heights = [_unit(dimension, known[name]) for name, dimension in view.space.items()]
     low, high = (0.0, view.end) if view.measure == "time" else (outcome.min(), max(outcome.max(), outcome.min() + 1e-9))
@@ -71,10 +68,10 @@ def parallel_coordinates(view: View, width: float = WIDE) -> Chart | None:
     segments = [np.stack([places, line], axis=1) for line in lines[::-1]]  # the best on top
     collection = LineCollection(
         segments,
-        cmap=_dark_is_good(reverse=view.measure == "final"),
+        cmap=dark_is_good(reverse=view.measure == "final"),
         lw=0.9,
         alpha=float(np.clip(60 / len(segments), 0.15, 0.6)),
-        rasterized=len(segments) > _DENSE // 2,
+        rasterized=len(segments) > DENSE // 2,
     )
     collection.set_array(outcome[::-1])
     axis.add_collection(collection)
@@ -106,13 +103,13 @@ def parallel_coordinates(view: View, width: float = WIDE) -> Chart | None:
         axis.set_xticks(places, names, fontsize=1.1 * small, rotation=30, ha="right")
     axis.spines[["left", "bottom"]].set_visible(False)
     axis.grid(visible=False)
-    _legend(figure)
+    legend(figure)
     return figure
 
 
 def importances(found: Importance, width: float = WIDE) -> Chart:
     """Importance of each hyperparameter, with how much it varies between halves of the trials."""
-    figure, (axis,) = _axes(1, width, 0.7 + 0.38 * len(found.names))
+    figure, (axis,) = axes_of(1, width, 0.7 + 0.38 * len(found.names))
     places = np.arange(len(found.names))[::-1]
     axis.barh(places, found.shares, color=COLOURS[0], height=0.6)
     middle, half = (found.low + found.high) / 2, (found.high - found.low) / 2

@@ -12,6 +12,7 @@ import numpy as np
 
 from dqn_jax import convergence
 from dqn_jax.convergence import parse_criterion
+from dqn_jax.report.axes import DENSE, GREY, axes_of, legend
 from dqn_jax.report.charts import WIDE, Chart
 from dqn_jax.report.values import estimate, literal, number
 from dqn_jax.report.view import View
@@ -22,19 +23,16 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
-_GREY = "#7d838a"
-_DARK_IS_GOOD = (0.0, 0.62)  # of plasma; the rest, to yellow, is too light to be seen on white
 _OVERVIEW = 300  # trials drawn faintly at most; more would be a solid area
-_DENSE = 200  # marks from which on a layer becomes pixels inside the SVG
 _MOMENTS = 200  # steps of the pooled survival curve at most
 
 
 def survival(views: Sequence[View], width: float = WIDE) -> Chart:
     """Share of lanes not yet converged, with 95 % bands: the best few trials and all pooled, or the best of each."""
-    figure, (axis,) = _axes(1, width, 4.0)
+    figure, (axis,) = axes_of(1, width, 4.0)
     for label, colour, view, trial in _drawn(views):
         times, converged = view.outcomes(trial)
-        curve = _draw_survival(axis, times, converged, view.end, None, label, colour)
+        curve = _draw_survival(axis, times, converged, end=view.end, label=label, colour=colour)
         figure.tell(view.trial_text(trial), axis, *curve, line=True)
     for i, view in enumerate(views):
         if len(view.table) > 1:
@@ -44,17 +42,19 @@ def survival(views: Sequence[View], width: float = WIDE) -> Chart:
             name = "all trials of the search" if len(views) == 1 else f"{view.label}, all trials of the search"
             style = {} if len(views) == 1 else {"ls": ("--", ":")[i % 2]}
             groups = view.lanes(phase="search")["trial"]
-            curve = _draw_survival(axis, rounded, converged, view.end, groups, name, _GREY, **style)
+            curve = _draw_survival(
+                axis, rounded, converged, end=view.end, groups=groups, label=name, colour=GREY, **style
+            )
             figure.tell(f"{name}: {len(times):,} lanes", axis, *curve, line=True)
     axis.set_ylim(-0.03, 1.03)
     axis.set_ylabel("share not yet converged")
     _finish_x(axis, max(views, key=lambda view: view.end))
-    _legend(figure)
+    legend(figure)
     return figure
 
 
 def _draw_survival(
-    axis: Any, times: Any, converged: Any, end: float, groups: Any, label: str, colour: str, **style: Any
+    axis: Any, times: Any, converged: Any, *, end: float, groups: Any = None, label: str, colour: str, **style: Any
 ) -> tuple[np.ndarray, np.ndarray]:
     """Draws one curve; gives its corners."""
     curve = convergence.kaplan_meier(times, converged)
@@ -70,7 +70,7 @@ def _draw_survival(
 
 def learning_curves(views: Sequence[View], width: float = WIDE) -> Chart:
     """Evaluations over time: the best few with bands, every seed thin, and the other trials' means faint behind."""
-    figure, (axis,) = _axes(1, width, 4.2)
+    figure, (axis,) = axes_of(1, width, 4.2)
     for view in views if len(views) == 1 else ():
         _draw_overview(figure, axis, view)
     for label, colour, view, trial in _drawn(views):
@@ -101,7 +101,7 @@ def learning_curves(views: Sequence[View], width: float = WIDE) -> Chart:
     _draw_thresholds(axis, views)
     axis.set_ylabel("evaluation return")
     _finish_x(axis, max(views, key=lambda view: view.end))
-    _legend(figure)
+    legend(figure)
     return figure
 
 
@@ -115,7 +115,7 @@ def values(view: View, width: float = WIDE) -> Chart | None:
         drawn += [(label, colour, trial, own)] if len(own) else []
     if not drawn:
         return None
-    figure, (axis,) = _axes(1, width, 3.6)
+    figure, (axis,) = axes_of(1, width, 3.6)
     for label, colour, trial, own in drawn:
         for seed, curve in own.groupby("seed"):
             point = "." if len(curve) == 1 else ""  # one evaluation is no line
@@ -139,7 +139,7 @@ def values(view: View, width: float = WIDE) -> Chart | None:
         axis.plot([], [], color="0.2", lw=1.2, ls="--", label="bound: largest reward / (1 - discount)")
     axis.set_ylabel("mean Q-value")
     _finish_x(axis, view)
-    _legend(figure)
+    legend(figure)
     return figure
 
 
@@ -162,10 +162,10 @@ def _draw_overview(figure: Chart, axis: Any, view: View) -> None:
         figure.tell(f"mean of {view.trial_text(trial)}", axis, group["x"], group["y"], line=len(group) > 1)
     alpha = float(np.clip(12 / len(shown), 0.12, 0.6))
     axis.add_collection(
-        LineCollection(lines, colors=_GREY, lw=0.7, alpha=alpha, zorder=1, rasterized=len(lines) > _DENSE // 4)
+        LineCollection(lines, colors=GREY, lw=0.7, alpha=alpha, zorder=1, rasterized=len(lines) > DENSE // 4)
     )
     axis.plot(
-        [], [], color=_GREY, lw=1, label=f"{'other trials' if len(shown) == len(others) else 'some others'}, means"
+        [], [], color=GREY, lw=1, label=f"{'other trials' if len(shown) == len(others) else 'some others'}, means"
     )
     axis.autoscale_view()
 
@@ -175,7 +175,7 @@ def stability(view: View, width: float = WIDE) -> Chart | None:
     table = view.table[view.table["stability"].notna()]
     if table.empty:
         return None
-    figure, (axis,) = _axes(1, width, 3.6)
+    figure, (axis,) = axes_of(1, width, 3.6)
     _scatter_estimates(axis, table, view, "stability", "stability")
     axis.set_ylim(-0.03, 1.03)
     axis.set_ylabel("later evaluations\nstill there (share)")
@@ -185,7 +185,7 @@ def stability(view: View, width: float = WIDE) -> Chart | None:
 
 def cost(view: View, width: float = WIDE) -> Chart:
     """What each configuration cost, against how fast it converged."""
-    figure, (axis,) = _axes(1, width, 3.6)
+    figure, (axis,) = axes_of(1, width, 3.6)
     _scatter_estimates(axis, view.table, view, "device_seconds", "device-seconds")
     axis.set_ylim(0, 1.05 * float(view.table["device_seconds"].max()) or 1.0)
     axis.set_ylabel("device-seconds\nper configuration")
@@ -195,7 +195,7 @@ def cost(view: View, width: float = WIDE) -> Chart:
 
 def _scatter_estimates(axis: Any, table: pd.DataFrame, view: View, name: str, words: str) -> None:
     """`name` of all trials over their time; the best few of the search with both intervals."""
-    axis.scatter(table["time"], table[name], s=16, color=_GREY, lw=0, alpha=0.7, rasterized=len(table) > _DENSE)
+    axis.scatter(table["time"], table[name], s=16, color=GREY, lw=0, alpha=0.7, rasterized=len(table) > DENSE)
     for row in table.to_dict("records")[::-1]:
         number_of = estimate(row, name) if f"{name}_low" in row else number(row[name])
         axis.figure.tell(f"{view.row_text(row)}; {words} {number_of}", axis, row["time"], row[name])
@@ -207,7 +207,7 @@ def _scatter_estimates(axis: Any, table: pd.DataFrame, view: View, name: str, wo
         }
         label = f"trial {row['trial']} (search)" if view.space else literal(view.label)
         axis.errorbar(row["time"], row[name], **spread, fmt="o", ms=5, color=colour, lw=1.2, capsize=2, label=label)
-    _legend(axis.figure)
+    legend(axis.figure)
 
 
 def _time_axis(axis: Any, view: View) -> None:
@@ -227,7 +227,7 @@ def profile(views: Sequence[View], width: float = WIDE) -> Chart | None:
                 drawn.append((label, colour, own, view.trial_text(trial)))
     if not drawn:
         return None
-    figure, (axis,) = _axes(1, width, 3.6)
+    figure, (axis,) = axes_of(1, width, 3.6)
     values = np.concatenate([own for _, _, own, _ in drawn])
     margin = 0.05 * (np.ptp(values) or max(1.0, abs(values[0])))
     levels = np.linspace(values.min() - margin, values.max() + margin, 300)
@@ -243,7 +243,7 @@ def profile(views: Sequence[View], width: float = WIDE) -> Chart | None:
     axis.ticklabel_format(axis="x", useOffset=False)
     axis.set_xlabel("final evaluation return")
     axis.set_ylabel("share of seeds above")
-    _legend(figure)
+    legend(figure)
     return figure
 
 
@@ -260,26 +260,6 @@ def _drawn(views: Sequence[View]) -> list[tuple[str, str, View, int]]:
     ]
 
 
-def _axes(count: int, width: float, height: float, columns: int = 1) -> tuple[Chart, list[Any]]:
-    figure = Chart(figsize=(width, height), dpi=120, layout="constrained")  # no pyplot, so no global state
-    rows = -(-count // columns)
-    axes = list(figure.subplots(rows, columns, squeeze=False).flat)
-    for spare in axes[count:]:
-        spare.set_axis_off()
-    for axis in axes[:count]:
-        axis.spines[["top", "right"]].set_visible(False)
-        axis.grid(alpha=0.25, lw=0.6)
-        axis.tick_params(labelsize=8)
-    return figure, axes[:count]
-
-
-def _legend(figure: Any) -> None:
-    """Above the axes, where it covers no data."""
-    axis = figure.axes[0]
-    if axis.get_legend_handles_labels()[0]:
-        figure.legend(loc="outside upper left", fontsize=8, frameon=False, ncols=1 if figure.narrow else 3)
-
-
 def _finish_x(axis: Any, view: View) -> None:
     axis.set_xlim(0, view.end * 1.01)
     axis.xaxis.set_major_formatter("{x:,.0f}" if view.end >= 10 else "{x:g}")
@@ -290,12 +270,3 @@ def _draw_thresholds(axis: Any, views: Sequence[View]) -> None:
     first = {parse_criterion(text) for view in views for text in view.data.settings["criteria"][:1]}
     for level in sorted({criterion.threshold for criterion in first if criterion.kind == "eval"}):
         axis.axhline(level, color="0.35", lw=0.9, ls="--", zorder=1, label=f"threshold {level:g}")
-
-
-def _dark_is_good(*, reverse: bool) -> Any:
-    """Colours of which each stands out from white; low values are dark, or high ones."""
-    import matplotlib
-    from matplotlib.colors import LinearSegmentedColormap
-
-    colours = matplotlib.colormaps["plasma"](np.linspace(*_DARK_IS_GOOD, 64))
-    return LinearSegmentedColormap.from_list("dark_is_good", colours[::-1] if reverse else colours)

@@ -20,7 +20,7 @@ def number(value: float) -> str:
 
 
 def percent(value: float) -> str:
-    """A share: 95%."""
+    """A share as whole per cent: 95%; '-' where it is not finite."""
     return f"{100 * value:.0f}%" if np.isfinite(value) else "-"
 
 
@@ -45,7 +45,7 @@ def time_text(row: Any) -> str:
 
 
 def median_text(row: Any) -> str:
-    """Median time with its interval."""
+    """Median time with its interval, of a row of a ranked table."""
     return estimate(row, "median") if np.isfinite(row["median"]) else "not reached"
 
 

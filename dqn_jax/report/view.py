@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from dqn_jax.config import ConfigError, show
-from dqn_jax.report.importance import Importance, importance
+from dqn_jax.report.importance import Importance, importance_of
 from dqn_jax.report.values import converged_text, estimate, first_row, number, time_text
 from dqn_jax.runs.figures import X_AXES
 from dqn_jax.sweep import results, tables
@@ -24,7 +24,7 @@ _BEST = 4  # trials drawn in colour
 
 @dataclasses.dataclass(frozen=True)
 class View:
-    """One sweep as reported."""
+    """One sweep, or a run as a sweep of one trial, as it is reported."""
 
     label: str
     data: SweepData  # trials with all their seeds only
@@ -68,7 +68,7 @@ class View:
             table=table,
             confirmed=results.ranked(whole, by, "confirm"),
             choice=results.ranked(whole, by, "choice"),
-            importance=importance(space, table[known], losses[known]),
+            importance=importance_of(space, table[known], losses[known]),
         )
 
     @property
@@ -78,7 +78,7 @@ class View:
 
     @property
     def env(self) -> str:
-        """The environment."""
+        """The environment's name, or words in its place."""
         return str(self.data.settings["config"].get("env", "The environment"))
 
     @functools.cached_property
@@ -91,7 +91,7 @@ class View:
 
     @functools.cached_property
     def above_bound(self) -> np.ndarray:
-        """`[lanes]`, bool, whether they did."""
+        """`[lanes]`, bool, whether their mean Q-values passed their bounds."""
         return results.above_bound(self.data) if self.bounded else np.zeros(len(self.data.lanes), bool)
 
     @property
@@ -129,7 +129,7 @@ class View:
         return f"trial {trial}"
 
     def lane_text(self, lane: Any) -> str:
-        """What one seed did."""
+        """What one seed did: when it converged, how it ended."""
         last = f"last evaluation {number(lane['final_return'])}"
         if lane["converged"]:
             return f"converged at {number(lane[f'converged_{self.clock}'])} {X_AXES[self.clock]}, {last}"
@@ -142,7 +142,7 @@ class View:
 
     @property
     def measure_words(self) -> str:
-        """The same in words."""
+        """The column of the table that it is ranked by, in words."""
         mean = f"mean {X_AXES[self.clock]}\nto convergence"
         return {"final": "final return (IQM)", "time": mean}.get(self.measure, f"{X_AXES[self.clock]}\nper solved seed")
 
@@ -180,7 +180,7 @@ class View:
         return np.where(~converged & (times >= ends), self.end, times), converged  # it never will be, to the axis's end
 
     def name(self, trial: int) -> str:
-        """A trial in a legend."""
+        """What a trial is called in a legend, with its number of seeds."""
         if not self.space:
             return self.label
         seeds = len(self.lanes(trial))

@@ -23,8 +23,9 @@ from dqn_jax.config import ConfigError
 from dqn_jax.envs import resolve_env
 from dqn_jax.presets import resolve_preset
 from dqn_jax.presets.protocols import apply_protocol
+from experiments import pages
 from experiments.atari.train import RESULTS, rules, training_returns
-from experiments.common import COLOURS, markdown_table, save_figure
+from experiments.figures import COLOURS, save_figure
 
 FOLDER = RESULTS / "comparison"
 PUBLISHED = Path(__file__).parent / "published" / "dopamine.csv"
@@ -86,6 +87,29 @@ def main() -> None:
 def compare(chosen: Sequence[Run], arguments: str) -> None:
     """Write the figure, the table and the page."""
     published = pd.read_csv(PUBLISHED)
+    check(chosen, published)
+    table = pd.concat([beside(run, published[published.game == run.game]) for run in chosen], ignore_index=True)
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    with files.atomic(FOLDER / "comparison.csv") as path:
+        table.to_csv(path, index=False, float_format="%.6g")
+    columns, lines = _panels(chosen)
+    width, height = max(6.0, 4.4 * columns), 3.8 * lines
+    save_figure(FOLDER / "comparison.png", width, height, lambda figure: draw(figure, chosen, published))
+    pages.write(
+        FOLDER / "README.md",
+        "atari/comparison.md.jinja",
+        arguments=arguments,
+        rows=[_row(row) for row in table.itertuples()],
+        rules=[*((run.name, run.rules) for run in chosen), ("published", PUBLISHED_RULES)],
+    )
+
+
+def check(chosen: Sequence[Run], published: pd.DataFrame) -> None:
+    """Refuse what cannot be compared.
+
+    Raises:
+      ConfigError: if no run is named, or one has no published curve, or has not come to where those begin.
+    """
     without = [run.game for run in chosen if run.game not in set(published.game)]
     if without or not chosen:
         raise ConfigError(
@@ -95,38 +119,6 @@ def compare(chosen: Sequence[Run], arguments: str) -> None:
     short = [run for run in chosen if run.per_million().empty]
     if short:
         raise ConfigError(f"run: {short[0].name} has no million frames yet, and published curves begin there; go on.")
-    table = pd.concat([beside(run, published[published.game == run.game]) for run in chosen], ignore_index=True)
-    FOLDER.mkdir(parents=True, exist_ok=True)
-    with files.atomic(FOLDER / "comparison.csv") as path:
-        table.to_csv(path, index=False, float_format="%.6g")
-    games = list(dict.fromkeys(run.game for run in chosen))
-    columns = min(len(games), 3)
-    lines = -(-len(games) // columns)
-
-    def draw(figure: Figure) -> None:
-        panels = figure.subplots(lines, columns, squeeze=False).ravel()
-        for panel, game in zip(panels, games, strict=False):
-            draw_game(panel, [run for run in chosen if run.game == game], published[published.game == game])
-        for panel in panels[len(games) :]:
-            panel.remove()
-
-    save_figure(FOLDER / "comparison.png", max(6.0, 4.4 * columns), 3.8 * lines, draw)
-    text = [
-        "# Training returns beside published ones",
-        f"`.venv/bin/python -m experiments.atari.compare {arguments}`. The mean raw return of the training games that "
-        "ended in the million frames before, exploration included, at the frames that both sides have. Published: "
-        "[DQN of Dopamine in JAX](../../published/README.md), mean ± standard deviation of 5 runs. "
-        "Thin lines: each of our seeds, every 100,000 frames.",
-        "![training returns](comparison.png)",
-        markdown_table(
-            ["game", "run", "frames", "ours [95 % interval]", "published", "difference", "same rules"],
-            [_row(row) for row in table.itertuples()],
-        ),
-        "Rules and exploration of each side; where they are not the same, scores are not like for like:",
-        markdown_table(["run", "rules"], [*([run.name, run.rules] for run in chosen), ["published", PUBLISHED_RULES]]),
-    ]
-    with files.atomic(FOLDER / "README.md") as path:
-        path.write_text("\n\n".join(text) + "\n")
 
 
 def beside(run: Run, published: pd.DataFrame) -> pd.DataFrame:
@@ -158,6 +150,24 @@ def _row(r: Any) -> list[str]:
         f"{r.difference:+.3g}",
         "yes" if r.rules == r.published_rules else "no",
     ]
+
+
+def _panels(chosen: Sequence[Run]) -> tuple[int, int]:
+    """Columns and lines of panels, one for each game."""
+    games = len({run.game for run in chosen})
+    columns = min(games, 3)
+    return columns, -(-games // columns)
+
+
+def draw(figure: Figure, chosen: Sequence[Run], published: pd.DataFrame) -> None:
+    """A panel for each game: its runs over the published curve."""
+    games = list(dict.fromkeys(run.game for run in chosen))
+    columns, lines = _panels(chosen)
+    panels = figure.subplots(lines, columns, squeeze=False).ravel()
+    for panel, game in zip(panels, games, strict=False):
+        draw_game(panel, [run for run in chosen if run.game == game], published[published.game == game])
+    for panel in panels[len(games) :]:
+        panel.remove()
 
 
 def draw_game(axis: Any, chosen: Sequence[Run], published: pd.DataFrame) -> None:

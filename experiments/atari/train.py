@@ -15,6 +15,7 @@ import shlex
 import shutil
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -25,7 +26,7 @@ from dqn_jax.config import Config, HParams, show
 from dqn_jax.envs import resolve_env
 from dqn_jax.presets import resolve_preset
 from dqn_jax.presets.thresholds import ATARI_SCORES
-from experiments.common import machine, markdown_table
+from experiments import pages
 
 RESULTS = Path(__file__).parent / "results"
 BIN = 100_000  # frames; ten make one of the published curves' million
@@ -33,7 +34,7 @@ _LIVES = {"ignore": "lives not told", "bootstrap": "a lost life ends the bootstr
 
 
 def main() -> None:
-    """Train and write results/NAME."""
+    """Train the preset named on the command line, and write results/NAME once it is done."""
     parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
     parser.add_argument("preset")
     parser.add_argument("--name", help="of the result (default: the preset's)")
@@ -59,36 +60,53 @@ def write(name: str, run: Path, arguments: str) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     summary = files.read_json(run / "summary.json")
     settings = runs.load_settings(run)
-    config, frames = settings.config, settings.config.action_repeat
     for file in ("config.json", "metrics.csv"):
         shutil.copyfile(run / file, folder / file)
     with files.atomic(folder / "training.csv") as path:
-        training_returns(pd.read_csv(run / "episodes.csv"), frames).to_csv(path, index=False, float_format="%.7g")
+        returns = training_returns(pd.read_csv(run / "episodes.csv"), settings.config.action_repeat)
+        returns.to_csv(path, index=False, float_format="%.7g")
     with files.atomic(folder / "curve.png") as path:
         report.plot_runs([report.RunData.load(run)], path, x="env_steps", y="eval_return", aggregate="mean")
-    rows = []
-    for i, seed in enumerate(summary["seeds"]):
-        for criterion in summary["criteria"]:
-            steps, seconds = criterion["env_steps"][i], criterion["seconds"][i]
-            reached = "not reached" if steps is None else f"{steps * frames:,} frames, {seconds / 60:,.0f} minutes"
-            rows.append([seed, criterion["name"], reached])
-    final = np.asarray(summary["final_eval_return"], float)
-    text = [
-        f"# {name}",
-        f"`.venv/bin/python -m experiments.atari.train {arguments}`, measured {machine()}. "
-        f"{summary['env_steps'] * frames:,} frames a seed and {sum(summary['updates']):,.0f} updates in "
-        f"{summary['seconds']['run'] / 60:,.0f} minutes of wall time, evaluations included. "
-        f"Last evaluation (mean of {config.eval_episodes} games): {', '.join(f'{x:.1f}' for x in final)}"
-        f"{_normalised(config.env, final)}.",
-        f"{config.env}: {rules(config, settings.hparams)}. Settings: {_settings(settings)}.",
-        "![evaluation score](curve.png)",
-        markdown_table(["seed", "criterion", "reached after"], rows),
-    ]
     note = folder / "NOTE.md"  # what a reader must know of this run, written by hand
-    if note.is_file():
-        text.append(note.read_text().strip())
-    with files.atomic(folder / "README.md") as path:
-        path.write_text("\n\n".join(text) + "\n")
+    pages.write(
+        folder / "README.md",
+        "atari/run.md.jinja",
+        name=name,
+        arguments=arguments,
+        measured=pages.machine(),
+        note=note.read_text().strip() if note.is_file() else "",
+        **measure(settings, summary),
+    )
+
+
+def measure(settings: runs.RunSettings, summary: dict[str, Any]) -> dict[str, Any]:
+    """What the page says of a run, from its settings and what it wrote at its end."""
+    config, frames, env = settings.config, settings.config.action_repeat, resolve_env(settings.config.env)
+    random, human = ATARI_SCORES.get(env, (None, None))
+    return {
+        "env": config.env,
+        "preset": settings.name,
+        "rules": rules(config, settings.hparams),
+        "changed": changed(settings),
+        "eval_episodes": config.eval_episodes,
+        "frames": summary["env_steps"] * frames,
+        "updates": sum(summary["updates"]),
+        "minutes": summary["seconds"]["run"] / 60,
+        "final": np.asarray(summary["final_eval_return"], float),
+        "random": random,
+        "human": human,
+        "reached": [
+            [seed, criterion["name"], _reached(criterion, i, frames)]
+            for i, seed in enumerate(summary["seeds"])
+            for criterion in summary["criteria"]
+        ],
+    }
+
+
+def _reached(criterion: dict[str, Any], lane: int, frames: int) -> str:
+    """When a seed met a criterion."""
+    steps, seconds = criterion["env_steps"][lane], criterion["seconds"][lane]
+    return "not reached" if steps is None else f"{steps * frames:,} frames, {seconds / 60:,.0f} minutes"
 
 
 def training_returns(episodes: pd.DataFrame, frames_per_step: int) -> pd.DataFrame:
@@ -110,21 +128,11 @@ def rules(config: Config, hparams: HParams) -> str:
     )
 
 
-def _normalised(env: str, final: np.ndarray) -> str:
-    env = resolve_env(env)
-    if env not in ATARI_SCORES:
-        return ""
-    random, human = ATARI_SCORES[env]
-    shares = ", ".join(f"{x:.0%}" for x in (final - random) / (human - random))
-    return f"; random play {random:g}, human {human:g} (dqn_zoo's), human-normalised {shares}"
-
-
-def _settings(settings: runs.RunSettings) -> str:
-    """The preset and what was changed in it."""
+def changed(settings: runs.RunSettings) -> list[str]:
+    """What was changed in the preset, as `name value`."""
     preset = resolve_preset(settings.name)
     own, as_given = ({**dataclasses.asdict(x.config), **x.hparams._asdict()} for x in (settings, preset))
-    changed = [f"`{field} {show(own[field])}`" for field in own if show(own[field]) != show(as_given[field])]
-    return f"preset `{settings.name}`" + (f" with {', '.join(changed)}" if changed else "")
+    return [f"{field} {show(own[field])}" for field in own if show(own[field]) != show(as_given[field])]
 
 
 if __name__ == "__main__":

@@ -18,10 +18,12 @@ from matplotlib.figure import Figure
 
 import dqn_jax
 from dqn_jax import convergence, files
-from experiments.common import COLOURS, machine, markdown_table, save_figure
+from experiments import pages
 from experiments.convergence.common import RESULTS
+from experiments.figures import COLOURS, save_figure
 
 SEEDS = 30
+FOLDER = RESULTS / "ablation"
 FIRST_SEED = 20_000  # no setting was chosen on seeds from here on
 VARIANTS: dict[str, dict[str, Any]] = {
     "as tuned": {},
@@ -74,73 +76,68 @@ def improvement(other: np.ndarray, base: np.ndarray) -> tuple[float, tuple[float
 
 
 def main() -> None:
-    """Train everything and write results/ablation."""
-    folder = RESULTS / "ablation"
-    folder.mkdir(parents=True, exist_ok=True)
+    """Train every variant of every preset, and write results/ablation: table, figure and page."""
     found = {
         preset: {variant: facts(train(preset, variant, **changes)) for variant, changes in VARIANTS.items()}
         for preset in PRESETS
     }
-    rows, sections = [], []
+    table = measure(found)
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    with files.atomic(FOLDER / "ablation.csv") as path:
+        table.to_csv(path, index=False, float_format="%.6g")
+    save_figure(FOLDER / "curves.png", 11, 3.6, lambda figure: draw(figure, found))
+    write_page(table, pages.machine())
+
+
+def measure(found: dict[str, dict[str, dict[str, Any]]]) -> pd.DataFrame:
+    """One row for each preset and variant, with the ends of intervals as `<name>_low` and `<name>_high`."""
+    rows = []
     for preset, variants in found.items():
         base = variants["as tuned"]
-        lines = []
         for variant, fact in variants.items():
             speed = fact["speed"]
-            faster, faster95 = improvement(-fact["times"], -base["times"])
-            better, better95 = improvement(fact["area"], base["area"])
-            row = {
-                "preset": preset,
-                "variant": variant,
-                "seeds": SEEDS,
-                "converged": speed.share,
-                "converged_low": speed.share95[0],
-                "converged_high": speed.share95[1],
-                "mean_env_steps": speed.restricted_mean,
-                "mean_env_steps_low": speed.restricted_mean95[0],
-                "mean_env_steps_high": speed.restricted_mean95[1],
-                "final_iqm": fact["final_iqm"],
-                "final_iqm_low": fact["final95"][0],
-                "final_iqm_high": fact["final95"][1],
+            estimates = {
+                "converged": (speed.share, speed.share95),
+                "mean_env_steps": (speed.restricted_mean, speed.restricted_mean95),
+                "final_iqm": (fact["final_iqm"], fact["final95"]),
                 "worst_seed": fact["final"].min(),
-                "faster": faster,
-                "faster_low": faster95[0],
-                "faster_high": faster95[1],
-                "higher_area": better,
-                "higher_area_low": better95[0],
-                "higher_area_high": better95[1],
+                "faster": improvement(-fact["times"], -base["times"]),
+                "higher_area": improvement(fact["area"], base["area"]),
             }
+            row: dict[str, Any] = {"preset": preset, "variant": variant, "seeds": SEEDS}
+            for name, estimate in estimates.items():
+                if isinstance(estimate, tuple):
+                    row[name], (row[f"{name}_low"], row[f"{name}_high"]) = estimate
+                else:
+                    row[name] = estimate
             rows.append(row)
-            same = variant == "as tuned"
-            lines.append(
-                [
-                    variant,
-                    f"{speed.share:.0%} [{speed.share95[0]:.0%}, {speed.share95[1]:.0%}]",
-                    "{:,.0f} [{:,.0f}, {:,.0f}]".format(speed.restricted_mean, *speed.restricted_mean95),
-                    f"{fact['final_iqm']:.1f} [{fact['final95'][0]:.1f}, {fact['final95'][1]:.1f}]",
-                    f"{fact['final'].min():.1f}",
-                    "" if same else f"{faster:.0%} [{faster95[0]:.0%}, {faster95[1]:.0%}]",
-                    "" if same else f"{better:.0%} [{better95[0]:.0%}, {better95[1]:.0%}]",
-                ]
-            )
-        header = ["variant", "converged", "mean steps to convergence", "final return (IQM)", "worst seed"]
-        sections.append(f"## {preset}\n\n" + markdown_table([*header, "faster", "more area"], lines))
-    with files.atomic(folder / "ablation.csv") as path:
-        pd.DataFrame(rows).to_csv(path, index=False, float_format="%.6g")
-    save_figure(folder / "curves.png", 11, 3.6, lambda figure: draw(figure, found))
-    text = [
-        "# Replay, target network, Double, dueling: what happens without them?",
-        f"`.venv/bin/python -m experiments.convergence.ablation`, measured {machine()}. Each preset (Double DQN with a "
-        f"soft target and a replay) against itself with one thing changed and nothing tuned again, {SEEDS} seeds that "
-        "chose nothing, no early stopping. Brackets: 95 % intervals over seeds. *Faster* and *more area*: the "
-        "probability that the variant converges sooner, or has more area under its evaluation curve, than the preset "
-        "on a random seed (ties count half, 50 % is no difference; seeds paired). Seeds that never converged count as "
-        "slowest.",
-        "![evaluation return](curves.png)",
-        *sections,
+    return pd.DataFrame(rows)
+
+
+def write_page(table: pd.DataFrame, measured: str) -> None:
+    """Write results/ablation/README.md from rows of `measure`."""
+    variants = {preset: list(map(line, own.to_dict("records"))) for preset, own in table.groupby("preset", sort=False)}
+    pages.write(
+        FOLDER / "README.md", "convergence/ablation.md.jinja", measured=measured, seeds=SEEDS, variants=variants
+    )
+
+
+def line(row: dict[Any, Any]) -> list[str]:
+    """A row of `measure` as one of the page."""
+
+    def estimate(name: str, text: str) -> str:
+        return f"{text} [{text}, {text}]".format(*(row[name + end] for end in ("", "_low", "_high")))
+
+    same = row["variant"] == "as tuned"
+    return [
+        row["variant"],
+        estimate("converged", "{:.0%}"),
+        estimate("mean_env_steps", "{:,.0f}"),
+        estimate("final_iqm", "{:.1f}"),
+        f"{row['worst_seed']:.1f}",
+        "" if same else estimate("faster", "{:.0%}"),
+        "" if same else estimate("higher_area", "{:.0%}"),
     ]
-    with files.atomic(folder / "README.md") as path:
-        path.write_text("\n\n".join(text) + "\n")
 
 
 def draw(figure: Figure, found: dict[str, dict[str, dict[str, Any]]]) -> None:

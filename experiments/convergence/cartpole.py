@@ -13,6 +13,7 @@ from __future__ import annotations
 import dataclasses
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -23,7 +24,7 @@ from dqn_jax.report import space_figures, sweep_figures
 from dqn_jax.report.values import estimate, number, percent
 from dqn_jax.report.view import View
 from dqn_jax.sweep.results import ranked
-from experiments.common import machine, markdown_table
+from experiments import pages
 from experiments.convergence import common
 
 VARY = {
@@ -59,7 +60,7 @@ PUBLISHED = 390  # what an earlier version of the page called the fastest: it is
 
 
 def main() -> None:
-    """Run it and write results/cartpole."""
+    """Run the sweep, and write results/cartpole: trials.csv, figures and page."""
     asked = {"samples": 1024, "seeds": 5, "confirm": HELD_OUT, "confirm_best": FINALISTS}
     preset = with_overrides(resolve_preset("cartpole"), FIXED)
     data = common.run("cartpole", preset, VARY, **asked, confirm_by=("env_steps", "seconds")).data
@@ -72,27 +73,23 @@ def main() -> None:
     drawn = common.write_results("cartpole", by_steps, figures)
     steps, seconds = (view.confirmed.iloc[0].to_dict() for view in (by_steps, by_seconds))
     lanes = data.lanes[data.lanes["phase"] == "search"]
-    held_out = f"{steps['lanes']} held-out seeds (as many others chose among the finalists)"
     both = ("time", "per_solved")
-    sections = [
-        f"{len(data.trials):,} points x 5 seeds, at most {by_steps.end:,.0f} steps each; "
-        f"{percent(lanes['converged'].mean())} of the {len(lanes):,} lanes solved it. "
-        f"{data.lanes['env_steps'].sum() / 1e6:,.0f} million lane-steps in "
-        f"{data.lanes['device_seconds'].sum() / 60:.0f} CPU minutes. Seconds below are CPU seconds of one lane, "
-        f"evaluations included; compiling its program (about 6 s) comes once for each of {len(data.plan['groups'])}. "
-        "Per solved seed: what all seeds took together for each that was solved.",
-        f"**Fewest steps: trial {steps['trial']}**, {estimate(steps, 'time', number)} steps on {held_out}, "
-        f"{steps['converged']} of them solved. **Fewest seconds: trial {seconds['trial']}**, "
-        f"{estimate(seconds, 'per_solved', number)} CPU seconds per solved seed, {seconds['converged']} solved.",
-        f"## The best by environment steps, on {held_out}",
-        common.ranking(by_steps.confirmed, by_steps, rows=6, columns=both),
-        f"## The best by seconds per solved seed, on {held_out}",
-        common.ranking(by_seconds.confirmed, by_seconds, rows=6, columns=both),
-        "## In the search (5 seeds: of many, the luckiest lead)",
-        common.ranking(by_steps.table, by_steps, columns=both),
-        common.ranking(by_seconds.table, by_seconds, columns=both),
-    ]
-    _page(sections, drawn)
+    _page(
+        drawn,
+        points=len(data.trials),
+        end=by_steps.end,
+        solved=lanes["converged"].mean(),
+        lanes=len(lanes),
+        lane_steps=data.lanes["env_steps"].sum(),
+        device_seconds=data.lanes["device_seconds"].sum(),
+        programs=len(data.plan["groups"]),
+        steps=steps,
+        seconds=seconds,
+        confirmed_by_steps=common.ranking(by_steps.confirmed, by_steps, rows=6, columns=both),
+        confirmed_by_seconds=common.ranking(by_seconds.confirmed, by_seconds, rows=6, columns=both),
+        search_by_steps=common.ranking(by_steps.table, by_steps, columns=both),
+        search_by_seconds=common.ranking(by_seconds.table, by_seconds, columns=both),
+    )
 
 
 def from_records() -> None:
@@ -100,9 +97,8 @@ def from_records() -> None:
 
     Lanes left when they converged, so the device-seconds of a trial are what its seeds cost, solved or not.
     """
-    table = pd.read_csv(RECORDS)
-    table["seconds_per_solved"] = table["device_seconds"] / table["converged"].where(table["converged"] > 0)
-    search, held_out = (table[table["phase"] == phase] for phase in ("search", "confirm"))
+    table = read_records()
+    search = table[table["phase"] == "search"]
     # Intervals of that day were percentile bootstraps, which are too narrow, and cannot be had again without seeds.
     kept = [name for name in table.columns if not str(name).endswith(("_low", "_high"))]
     with files.atomic(RECORDS) as path:
@@ -112,71 +108,53 @@ def from_records() -> None:
         *search.nsmallest(FINALISTS, "seconds_per_solved")["trial"],
     ]
     again = pd.concat([_again(trial, search) for trial in dict.fromkeys([*leaders, PUBLISHED])])
-    steps, seconds = (
-        again.sort_values(["choosing_time", "trial"]),
-        again.sort_values("choosing_per_solved"),
-    )
-    fewest, cheapest = steps.iloc[0].to_dict(), seconds.iloc[0].to_dict()
-    published = again[again["trial"] == PUBLISHED].iloc[0].to_dict()
-    sections = [
-        f"1,024 points x 5 seeds, at most 41,000 steps each; {percent(search['converged'].sum() / 5120)} of the 5,120 "
-        "lanes solved it, in 83 CPU minutes. Seconds are CPU seconds of one lane, evaluations included; compiling its "
-        "program (about 6 s) comes once for each of 18. Per solved seed: what all seeds took together, failures "
-        "included, for each that was solved. The tables of 2026-11-21 are made anew from [trials.csv](trials.csv); an "
-        "earlier version of this page charged a seed that was not solved the seconds of the dearest seed of the whole "
-        "sweep, and so called trial 390 the fastest.",
-        f"**Fewest steps: trial {fewest['trial']}**, {estimate(fewest, 'steps', number)} steps on 50 held-out "
-        f"seeds (50 others chose it), {fewest['converged']} of them solved. **Fewest seconds: trial "
-        f"{cheapest['trial']}**, {estimate(cheapest, 'reported', number)} CPU seconds per solved seed, "
-        f"{cheapest['converged']} of 50 solved; "
-        f"trial {PUBLISHED}, once published as the fastest, takes {number(published['reported'])} and "
-        f"{published['converged']} are solved.",
-        "## The leaders of the search, confirmed anew: held-out seeds, other evaluation starts",
-        f"Measured {machine()} (a slower processor than that of the search: compare seconds within a table). "
-        f"The three of the search with the fewest steps, the three with the fewest seconds per "
-        f"solved seed, and {PUBLISHED}. 50 seeds choose, the other 50 are shown with their intervals. By steps:",
-        _confirmed(steps),
-        "By CPU seconds per solved seed:",
-        _confirmed(seconds),
-        "## On 100 held-out seeds, by steps (2026-11-21)",
-        _records(held_out.sort_values("time")),
-        "## On 100 held-out seeds, by seconds per solved seed (2026-11-21)",
-        _records(held_out.sort_values("seconds_per_solved")),
-        "These seeds chose among the six and report them, and evaluations began where the search's did: the leaders' "
-        "numbers are a little too good.",
-        "## In the search (5 seeds: of many, the luckiest lead)",
-        _records(search.sort_values("time").head(5)),
-        _records(search.sort_values("seconds_per_solved").head(5)),
-    ]  # fmt: skip
+    by_steps, by_seconds = again.sort_values(["choosing_time", "trial"]), again.sort_values("choosing_per_solved")
     _page(
-        sections,
         ("slices", "survival", "importance", "parallel", "cost"),
-        f"measured {SEARCHED}, tables made anew (--from-records); figures are of that day",
+        when=f"measured {SEARCHED}, tables made anew (--from-records); figures are of that day",
+        template="cartpole_records",
+        confirmed_when=pages.machine(),
+        fewest=by_steps.iloc[0].to_dict(),
+        cheapest=by_seconds.iloc[0].to_dict(),
+        published=again[again["trial"] == PUBLISHED].iloc[0].to_dict(),
+        by_steps=_confirmed(by_steps),
+        by_seconds=_confirmed(by_seconds),
+        **recorded(table),
     )
 
 
-def _confirmed(rows: pd.DataFrame) -> str:
-    """Rows of `_again`."""
-    header = [
-        "trial",
-        "steps of the 50 that choose",
-        "CPU seconds per solved seed of these",
-        "solved of the 50 reported",
-    ]
-    return markdown_table(
-        [*header, "mean environment steps", "CPU seconds per solved seed"],
+def read_records() -> pd.DataFrame:
+    """trials.csv, with what each solved seed cost; NaN where none was."""
+    table = pd.read_csv(RECORDS)
+    table["seconds_per_solved"] = table["device_seconds"] / table["converged"].where(table["converged"] > 0)
+    return table
+
+
+def recorded(table: pd.DataFrame) -> dict[str, Any]:
+    """What trials.csv says of the search, and of the held-out seeds of that day: a share, and lines of tables."""
+    search, held_out = (table[table["phase"] == phase] for phase in ("search", "confirm"))
+    return {
+        "solved": search["converged"].sum() / 5120,
+        "held_out_by_steps": _records(held_out.sort_values("time")),
+        "held_out_by_seconds": _records(held_out.sort_values("seconds_per_solved")),
+        "search_by_steps": _records(search.sort_values("time").head(5)),
+        "search_by_seconds": _records(search.sort_values("seconds_per_solved").head(5)),
+    }
+
+
+def _confirmed(rows: pd.DataFrame) -> list[list[Any]]:
+    """Rows of `_again` as lines of the page's table."""
+    return [
         [
-            [
-                row["trial"],
-                number(row["choosing_time"]),
-                number(row["choosing_per_solved"]),
-                f"{row['converged']} ({estimate(row, 'share', percent)})",
-                estimate(row, "steps", number),
-                estimate(row, "reported", number),
-            ]
-            for row in rows.to_dict("records")
-        ],
-    )
+            row["trial"],
+            number(row["choosing_time"]),
+            number(row["choosing_per_solved"]),
+            f"{row['converged']} ({estimate(row, 'share', percent)})",
+            estimate(row, "steps", number),
+            estimate(row, "reported", number),
+        ]
+        for row in rows.to_dict("records")
+    ]
 
 
 def _again(trial: int, search: pd.DataFrame) -> pd.DataFrame:
@@ -202,8 +180,8 @@ def _again(trial: int, search: pd.DataFrame) -> pd.DataFrame:
     )
 
 
-def _records(rows: pd.DataFrame) -> str:
-    """Rows of trials.csv; of the intervals only that of the share can be had."""
+def _records(rows: pd.DataFrame) -> list[list[Any]]:
+    """Rows of trials.csv as lines of the page's table; of the intervals only that of the share can be had."""
     lines = []
     for row in rows.to_dict("records"):
         low, high = convergence.share_interval(np.arange(row["lanes"]) < row["converged"])
@@ -211,16 +189,12 @@ def _records(rows: pd.DataFrame) -> str:
         share = f"{row['converged']} of {row['lanes']} ({percent(row['share'])} [{percent(low)}, {percent(high)}])"
         numbers = [number(row[name]) for name in ("time", "lane_seconds", "seconds_per_solved")]
         lines.append([row["trial"], share, *numbers, settings])
-    header = ["trial", "solved", "mean environment steps", "CPU seconds a seed", "CPU seconds per solved seed"]
-    return markdown_table([*header, "settings"], lines)
+    return lines
 
 
-def _page(sections: Sequence[str], figures: Sequence[str], when: str = "") -> None:
-    asks = "Which setting of Double DQN solves CartPole-v1 (475 in three evaluations of 100 episodes) soonest?"
+def _page(figures: Sequence[str], **facts: Any) -> None:
     dated = convergence.parse_criterion("eval>=475x3").dated
-    common.write_page(
-        "cartpole", "CartPole-v1: fewest steps, fewest seconds", f"{asks} {dated}", sections, figures, when
-    )
+    common.write_page("cartpole", figures, dated=dated, **facts)
 
 
 if __name__ == "__main__":

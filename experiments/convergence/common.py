@@ -20,7 +20,7 @@ from dqn_jax.report.values import estimate, number, percent
 from dqn_jax.report.view import View
 from dqn_jax.sweep import SweepResult, sweep
 from dqn_jax.sweep.plan import describe
-from experiments.common import machine, markdown_table
+from experiments import pages
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -78,8 +78,10 @@ FIGURES: dict[str, Callable[[View], Figure | None]] = {
 }
 
 
-def ranking(table: pd.DataFrame, view: View, rows: int = 5, columns: Sequence[str] = ("time",)) -> str:
-    """The first rows of a ranked table as Markdown."""
+def ranking(
+    table: pd.DataFrame, view: View, rows: int = 5, columns: Sequence[str] = ("time",)
+) -> tuple[list[str], list[list[Any]]]:
+    """The first rows of a ranked table as heading and lines of a page's."""
     words = {"time": f"mean {view.clock.replace('_', ' ')}", "final": "final return (IQM)", "worst": "worst 10 %"}
     words["per_solved"] = f"{view.clock.replace('_', ' ')} per solved seed"
     lines = []
@@ -88,18 +90,24 @@ def ranking(table: pd.DataFrame, view: View, rows: int = 5, columns: Sequence[st
         numbers = [estimate(row, column, number) for column in columns]
         share = f"{row['converged']} of {row['lanes']} ({estimate(row, 'share', percent)})"
         lines.append([row["trial"], share, *numbers, settings])
-    return markdown_table(["trial", "converged", *(words[column] for column in columns), "settings"], lines)
+    return ["trial", "converged", *(words[column] for column in columns), "settings"], lines
 
 
-def write_page(
-    name: str, title: str, asks: str, sections: Sequence[str], figures: Sequence[str], when: str = ""
-) -> None:
-    """Write results/<name>/README.md; `when` it was measured, if not now."""
-    pictures = [f"![{file}]({file}.png)" for file in figures]
-    how = (
-        f"`.venv/bin/python -m experiments.convergence.{name}`, {when or f'measured {machine()}'}. Brackets are 95 % "
-        "intervals over seeds (convergence/intervals); lanes that did not converge count with what the "
-        "whole budget costs them. All trials: [trials.csv](trials.csv)."
+def write_page(name: str, figures: Sequence[str], *, when: str = "", template: str | None = None, **facts: Any) -> None:
+    """Write results/<name>/README.md.
+
+    Args:
+      name: of the experiment's module, and of its template unless another is given.
+      figures: names of those that are shown at the end.
+      when: it was measured, if not now.
+      template: name of another one beside the module.
+      facts: what the template asks for.
+    """
+    pages.write(
+        RESULTS / name / "README.md",
+        f"convergence/{template or name}.md.jinja",
+        name=name,
+        when=when or f"measured {pages.machine()}",
+        pictures=figures,
+        **facts,
     )
-    with files.atomic(RESULTS / name / "README.md") as path:
-        path.write_text("\n\n".join([f"# {title}", asks, how, *sections, *pictures]) + "\n")

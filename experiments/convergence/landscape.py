@@ -15,10 +15,9 @@ import pandas as pd
 import dqn_jax
 from dqn_jax import files
 from dqn_jax.report import space_figures, sweep_figures
-from dqn_jax.report.values import number, percent
 from dqn_jax.report.view import View
 from dqn_jax.sweep.tables import CURVE_COLUMNS, LANE_COLUMNS, SweepData
-from experiments.common import machine
+from experiments import pages
 from experiments.convergence import common
 
 RECORDS = common.RESULTS / "landscape" / "landscape.parquet"
@@ -58,7 +57,7 @@ VARY = {
 
 
 def main() -> None:
-    """Run it and write results/landscape."""
+    """Run the sweep, and write results/landscape: records, trials.csv, figures and page."""
     preset = dqn_jax.Preset("cartpole-landscape", "", CONFIG, HPARAMS, ("eval>=475",))
     data = common.run("landscape", preset, VARY, samples=256, seeds=10, stop="budget").data
     # One row for each point, seed and checkpoint, with the point: all that a landscape is drawn from.
@@ -70,12 +69,22 @@ def main() -> None:
     session, compiled = data.plan["sessions"][-1], data.plan["compiled"]
     write(
         data,
-        f"{len(compiled)} program, {session['lane_steps']:,} lane-steps in {session['seconds']:.0f} s",
-        f"measured {machine()}",
+        cost=f"{len(compiled)} program, {session['lane_steps']:,} lane-steps in {session['seconds']:.0f} s",
+        when=f"measured {pages.machine()}",
     )
 
 
-def from_records() -> SweepData:
+def from_records() -> None:
+    """Write results/landscape from landscape.parquet and trials.csv."""
+    write(
+        recorded(),
+        cost="1 program, 256,000,000 lane-steps in 243 s",
+        when="measured 2026-11-21, 2 CPU cores (cpu), jax 0.10.2, Python 3.11.7; tables anew from its records with "
+        "today's intervals (--from-records)",
+    )
+
+
+def recorded() -> SweepData:
     """The sweep of 2026-11-21 from landscape.parquet and trials.csv; updates and episodes are not there."""
     table = pd.read_parquet(RECORDS)
     curves = table.assign(phase="search").reindex(columns=list(CURVE_COLUMNS)).fillna({"updates": 0, "episodes": 0})
@@ -109,11 +118,19 @@ def from_records() -> SweepData:
         "stop": "budget", "config": dataclasses.asdict(CONFIG), "hparams": HPARAMS._asdict(),
     }  # fmt: skip
     trials = table.groupby("trial")[list(VARY)].first().astype({n: int for n, t in VARY.items() if "int(" in t})
-    return SweepData("landscape", settings, {}, {}, trials, lanes.astype(LANE_COLUMNS), curves.astype(CURVE_COLUMNS))
+    return SweepData(
+        name="landscape",
+        settings=settings,
+        plan={},
+        provenance={},
+        trials=trials,
+        lanes=lanes.astype(LANE_COLUMNS),
+        curves=curves.astype(CURVE_COLUMNS),
+    )
 
 
-def write(data: SweepData, cost: str, when: str) -> None:
-    """Write the page, figures and trials.csv."""
+def write(data: SweepData, *, cost: str, when: str) -> None:
+    """Write trials.csv, figures and page; what the sweep cost, and when it was measured, are words for the page."""
     view = View.of(data, "final_return")
     figures = {
         "slices": space_figures.slices,
@@ -121,32 +138,20 @@ def write(data: SweepData, cost: str, when: str) -> None:
         "profile": lambda view: sweep_figures.profile([view]),
     }
     drawn = common.write_results("landscape", view, figures)
-    sections = [
-        f"{len(data.trials)} points x {len(data.settings['seeds'])} seeds x 10 checkpoints, 100k steps each, over all "
-        f"{len(VARY)} traced hyperparameters of this agent: {cost}. "
-        f"{percent(data.lanes['converged'].mean())} of the lanes had a greedy mean of 475 at a checkpoint; the final "
-        f"return of the middle point is {number(view.table['final'].median())} (IQM over seeds), of the best "
-        f"{number(view.table['final'].max())}.",
-        "[landscape.parquet](landscape.parquet) has a row for each point, seed and checkpoint.",
-        "## The best by final return (10 seeds; of 256, the luckiest lead)",
-        common.ranking(view.table, view, columns=("final", "worst")),
-    ]
-    asks = (
-        "A hyperparameter landscape of the kind ARLBench publishes for DQN (Becktepe et al. 2024): 10 environments, "
-        "one update of 16 every 40 steps."
-    )
     common.write_page(
-        "landscape", "CartPole-v1: a landscape over all traced hyperparameters", asks, sections, drawn, when
+        "landscape",
+        drawn,
+        when=when,
+        points=len(data.trials),
+        seeds=len(data.settings["seeds"]),
+        varied=len(VARY),
+        cost=cost,
+        converged=data.lanes["converged"].mean(),
+        middle=view.table["final"].median(),
+        best=view.table["final"].max(),
+        ranking=common.ranking(view.table, view, columns=("final", "worst")),
     )
 
 
 if __name__ == "__main__":
-    if sys.argv[1:] == ["--from-records"]:
-        write(
-            from_records(),
-            "1 program, 256,000,000 lane-steps in 243 s",
-            "measured 2026-11-21, 2 CPU cores (cpu), jax 0.10.2, Python 3.11.7; tables anew from its records with "
-            "today's intervals (--from-records)",
-        )
-    else:
-        main()
+    from_records() if sys.argv[1:] == ["--from-records"] else main()

@@ -13,7 +13,6 @@ import pandas as pd
 from dqn_jax import convergence
 from dqn_jax.report.view import View
 from dqn_jax.sweep.results import outcomes
-from experiments.common import markdown_table
 from experiments.convergence import common
 
 VARY = {
@@ -25,20 +24,24 @@ VARY = {
 
 
 def main() -> None:
-    """Run it and write results/pendulum."""
+    """Run the sweep, and write results/pendulum: trials.csv, figures and page."""
     asked = {"seeds": 5, "total_steps": 21_000, "eval_every": 500, "confirm": 32}
     data = common.run("pendulum", "pendulum", VARY, **asked).data
     view = View.of(data)
     drawn = common.write_results("pendulum", view, common.FIGURES)
     lanes = data.lanes[data.lanes["phase"] == "search"].merge(data.trials, left_on="trial", right_index=True)
-    sections = ["## The best, on 32 held-out seeds", common.ranking(view.confirmed, view)]
-    sections += ["## In the search (5 seeds)", common.ranking(view.table, view)]
-    for name in VARY:
-        rows = [[value, *marginal(own, data.settings["config"]["total_steps"])] for value, own in lanes.groupby(name)]
-        header = [name, "lanes", "converged", "mean env steps"]
-        sections.append(f"## Over all else: {name}\n\n" + markdown_table(header, rows))
-    asks = "The tutorial cuts the torque into 20 bins. Does it need so many? And what else sets the pace?"
-    common.write_page("pendulum", "Pendulum-v1: bins, discount, step size, frame skip", asks, sections, drawn)
+    common.write_page(
+        "pendulum",
+        drawn,
+        confirmed=common.ranking(view.confirmed, view),
+        search=common.ranking(view.table, view),
+        marginals={
+            name: [
+                [value, *marginal(own, data.settings["config"]["total_steps"])] for value, own in lanes.groupby(name)
+            ]
+            for name in VARY
+        },
+    )
 
 
 def marginal(lanes: pd.DataFrame, total_steps: int) -> list[str]:

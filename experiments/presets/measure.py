@@ -21,7 +21,7 @@ import pandas as pd
 
 import dqn_jax
 from dqn_jax import convergence, files, report
-from experiments.common import machine
+from experiments import pages
 
 RESULTS = Path(__file__).parent / "results"
 FIRST_SEED = 10_000
@@ -47,8 +47,8 @@ def measure(name: str) -> None:
     report.plot_runs([data], RESULTS / f"{name}.png")
     if result.run is not None and (result.run / "film.gif").is_file():
         shutil.copyfile(result.run / "film.gif", RESULTS / f"{name}.gif")
-    files.write_json(RESULTS / f"{name}.json", {**_row(name, summary), "measured": machine()})
-    _write_table()
+    files.write_json(RESULTS / f"{name}.json", {**_row(name, summary), "measured": pages.machine()})
+    write_page()
 
 
 _PER_SEED = ("env_steps", "updates", "episodes", "seconds", "stability")
@@ -99,36 +99,28 @@ def _row(name: str, summary: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _write_table() -> None:
+def write_page() -> None:
+    """Write results/README.md from what is recorded of each preset."""
     rows = [json.loads((RESULTS / f"{name}.json").read_text()) for name in SEEDS if (RESULTS / f"{name}.json").exists()]
-    lines = [
-        "# How the presets converge",
-        "",
-        "Measured on seeds from 10000 up, which played no part in choosing the settings, by",
-        "`python -m experiments.presets.measure`. Evaluations are greedy, 100 episodes from the same starts each time.",
-        "Seeds that did not converge count as slower than all others. Brackets: 95 % intervals over seeds",
-        "(of shares and medians exact, of means Student's t, further where seeds are skewed). A time is that of the",
-        "last of the evaluations in a row that a criterion asks for (x3: the third): first passage, not settling.",
-        "Final means measured before 2026-11-24 have no interval: theirs was a percentile bootstrap's, which is too",
-        "narrow, and the returns of single seeds were not kept.",
-        "*Stays*: share of the evaluations after convergence that meet the threshold again, averaged over seeds.",
-        "",
-        "| preset | criterion | seeds | budget | converged | median environment steps | stays | final mean "
-        "| worst seed | seconds, all seeds | measured |",
-        "|---|---|---|---|---|---|---|---|---|---|---|",
+    pages.write(RESULTS / "README.md", "presets/page.md.jinja", rows=[_line(row) for row in rows])
+
+
+def _line(row: dict[str, Any]) -> list[Any]:
+    """What is recorded of a preset as a line of the page's table."""
+    low, high = row["median95"]
+    return [
+        f"`{row['preset']}`",
+        f"`{row['criterion']}`",
+        row["seeds"],
+        f"{row['budget']:,}",
+        "{:.0%} [{:.0%}, {:.0%}]".format(row["converged"], *row["converged95"]),
+        f"{_steps(row['median_env_steps'])} [{_steps(low)}, {_steps(high)}]",
+        "-" if row["stability"] is None else f"{row['stability']:.0%}",
+        f"{row['final_mean']:.1f}{_interval(row['final95'])}",
+        f"{row['worst']:.1f}",
+        f"{row['seconds']:.0f}",
+        row["measured"],
     ]
-    for row in rows:
-        low, high = row["median95"]
-        median = "not reached" if row["median_env_steps"] is None else f"{row['median_env_steps']:,.0f}"
-        stays = "-" if row["stability"] is None else f"{row['stability']:.0%}"
-        lines.append(
-            f"| `{row['preset']}` | `{row['criterion']}` | {row['seeds']} | {row['budget']:,} "
-            f"| {row['converged']:.0%} [{row['converged95'][0]:.0%}, {row['converged95'][1]:.0%}] "
-            f"| {median} [{_steps(low)}, {_steps(high)}] | {stays} "
-            f"| {row['final_mean']:.1f}{_interval(row['final95'])} | {row['worst']:.1f} "
-            f"| {row['seconds']:.0f} | {row['measured']} |"
-        )
-    (RESULTS / "README.md").write_text("\n".join([*lines, ""]))
 
 
 def _interval(ends: list[float | None]) -> str:
@@ -143,7 +135,7 @@ if __name__ == "__main__":
     if sys.argv[1:] == ["--from-records"]:
         for preset in SEEDS:
             reanalyse(preset)
-        _write_table()
+        write_page()
     else:
         for preset in sys.argv[1:] or SEEDS:
             measure(preset)

@@ -1,4 +1,4 @@
-"""What the tutorial experiments share: populations on held-out seeds, statistics as text, figures, films, the page."""
+"""What the tutorial experiments share: populations on held-out seeds, figures, films, and the page."""
 
 from __future__ import annotations
 
@@ -18,9 +18,8 @@ import dqn_jax
 from dqn_jax import convergence, files
 from dqn_jax.lanes.driver import Driver, driver_for
 from dqn_jax.runs.play import film_policy
-from experiments.common import COLOURS, machine, markdown_table, save_figure
-
-__all__ = ["COLOURS", "machine", "markdown_table", "save_figure"]  # with the rest of what is here
+from experiments import pages
+from experiments.figures import COLOURS
 
 RESULTS = Path(__file__).parent / "results"
 SEEDS = 20
@@ -78,38 +77,7 @@ def _by_episode(readings: Sequence[np.ndarray], episodes: int) -> np.ndarray:
     return table
 
 
-# -- statistics as text; brackets are 95 % intervals over seeds: Wilson's for shares, bootstrap for all else
-
-
-def mean_text(values: Any, digits: int = 1) -> str:
-    """`12.3 [11.0, 13.9]`, or `-` of nothing."""
-    values = np.asarray(values, np.float64)
-    if not len(values):
-        return "-"
-    low, high = convergence.mean_interval(values)
-    return f"{values.mean():,.{digits}f}" + ("" if np.isnan(low) else f" [{low:,.{digits}f}, {high:,.{digits}f}]")
-
-
-def share_text(flags: Any) -> str:
-    """`85% [64%, 95%]`, or `-` of nothing."""
-    if not len(flags):
-        return "-"
-    low, high = convergence.share_interval(flags)
-    return f"{np.mean(flags):.0%} [{low:.0%}, {high:.0%}]"
-
-
-def median_text(values: Sequence[float | None], unit: str = "") -> str:
-    """`180 [150, not reached]`; None counts as later than all others."""
-    if not len(values):
-        return "-"
-    low, high = convergence.median_interval(values)
-    middle = convergence.median_with_censored(values)
-    interval = "" if low is None and middle is not None else f" [{_reached(low)}, {_reached(high)}]"
-    return f"{_reached(middle)}{interval}{unit if middle is not None else ''}"
-
-
-def _reached(value: float | None) -> str:
-    return "not reached" if value is None else f"{value:,.0f}"
+# -- reading
 
 
 def criterion(result: dqn_jax.TrainResult, name: str) -> dict[str, Any]:
@@ -126,7 +94,7 @@ def reached(result: dqn_jax.TrainResult, name: str) -> list[bool]:
 
 
 def write_csv(path: Path, rows: Sequence[dict[str, Any]]) -> None:
-    """A small table, atomically."""
+    """Write rows of one set of columns as CSV, atomically, with six digits."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with files.atomic(path) as temporary:
         pd.DataFrame(rows).to_csv(temporary, index=False, float_format="%.6g")
@@ -195,82 +163,44 @@ def film(result: dqn_jax.TrainResult, path: Path, *, lane: int | None, start: in
     return film_policy(driver, own, path, start=start, title=title)[0]
 
 
-def write_page(
-    name: str,
-    *,
-    title: str,
-    preset: str,
-    asks: str,
-    claims: Sequence[tuple[str, str]],
-    sections: Sequence[str],
-    deviations: Sequence[tuple[str, str, str]],
-    summary: tuple[str, str],
-    lessons: dict[str, tuple[str, str]],
-    figure: str,
-    pictures: Sequence[str] = (),
-) -> None:
-    """Write results/<name>/README.md and what the gallery needs of it.
+def write_page(name: str, *, preset: str, figure: str, pictures: Sequence[str] = (), **facts: Any) -> None:
+    """Write results/<name>/README.md, and what the gallery needs of it to summary.json beside it.
 
     Args:
-      name: of the experiment's module.
-      title: of the page.
+      name: of the experiment's module and of its template beside it, which has a block for each part of the page
+        and, for the gallery, `claimed`, `measured_in_short` and `lessons`: a line each, `Topic (figure): text`.
       preset: the preset with the document's settings.
-      asks: what the document does, in a sentence or two.
-      claims: what it claims, and what was measured.
-      sections: further Markdown.
-      deviations: setting, the document's, ours and why.
-      summary: the claim and the measurement in one line each, for the gallery.
-      lessons: by topic, what one can learn here, in a line with its numbers, and the figure that shows it.
       figure: file shown in the gallery and at the top of the page.
       pictures: films shown below it.
+      facts: what the template asks for.
     """
-    folder = RESULTS / name
-    parts = [
-        f"# {title}",
-        asks,
-        f"Everything here: `.venv/bin/python -m experiments.tutorials.{name}`. One population: `dqn-jax train "
-        f"{preset}` (or `{preset}-vectorised`). {SEEDS} seeds from {FIRST_SEED} up, each population as one program; "
-        "brackets are 95 % intervals over seeds (of shares and medians exact, of means Student's t, further where "
-        "seeds are skewed; none where all agree); seeds that never got there count as later than all others. Measured "
-        f"{machine()}. How long it takes: "
-        "[the gallery](../../README.md).",
-        f"![{title}]({figure})",
-        *[f"![{picture}]({picture})" for picture in pictures],
-        "## Claimed and measured",
-        markdown_table(["the document", "measured"], claims),
-        *sections,
-        "## Deviations from the document",
-        markdown_table(["what", "document", "here"], deviations),
-    ]
-    folder.mkdir(parents=True, exist_ok=True)
-    with files.atomic(folder / "README.md") as temporary:
-        temporary.write_text("\n\n".join(parts) + "\n")
-    files.write_json(
-        folder / "summary.json",
-        {
-            "name": name,
-            "title": title,
-            "preset": preset,
-            "claim": summary[0],
-            "measured": summary[1],
-            "lessons": lessons,
-            "figure": figure,
-            "film": next((p for p in pictures if "trained" in p), None),
-            "when": machine(),
-        },
+    template, measured = f"tutorials/{name}.md.jinja", pages.machine()
+    facts |= {"name": name, "preset": preset, "figure": figure, "pictures": pictures, "measured": measured}
+    facts |= {"seeds": SEEDS, "first_seed": FIRST_SEED}
+    pages.write(RESULTS / name / "README.md", template, **facts)
+    title, claim, in_short, lessons = (
+        pages.block(template, part, **facts) for part in ("title", "claimed", "measured_in_short", "lessons")
     )
+    summary = {
+        "name": name,
+        "title": title,
+        "preset": preset,
+        "claim": claim,
+        "measured": in_short,
+        "lessons": dict(map(_lesson, lessons.splitlines())),
+        "figure": figure,
+        "film": next((picture for picture in pictures if "trained" in picture), None),
+        "when": measured,
+    }
+    files.write_json(RESULTS / name / "summary.json", summary)
 
 
-TIME_LIMIT = (
-    "time limit",
-    "taken for a terminal state",
-    "the target bootstraps from the last state; the document's way is measured beside it",
-)
-KERAS = [
-    ("loss", "Keras's mean squared error over both actions", "0.5 TD error^2: the same gradient for two actions"),
-    ("random numbers, floats", "NumPy, Python, TensorFlow", "JAX's; the environment is gymnax's, equal to Gymnasium's"),
-]
-"""Deviations that several documents share."""
+def _lesson(line: str) -> tuple[str, tuple[str, str]]:
+    """Topic, text and the figure that shows it, of `Topic (figure): text`."""
+    found = re.fullmatch(r"(?P<topic>.+?) \((?P<figure>\S+)\): (?P<text>.+)", line)
+    if found is None:
+        raise ValueError(f"'{line}' is no lesson: Topic (figure): text")
+    return found["topic"], (found["text"], found["figure"])
 
 
 def load_summaries() -> list[dict[str, Any]]:

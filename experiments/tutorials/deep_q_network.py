@@ -16,6 +16,8 @@ import numpy as np
 import dqn_jax
 from dqn_jax import convergence
 from dqn_jax.runs.play import median_lane
+from experiments import pages
+from experiments.figures import COLOURS, save_figure
 from experiments.tutorials import common
 
 NAME = "deep_q_network"
@@ -58,78 +60,31 @@ def main() -> None:
     common.write_csv(FOLDER / "loss.csv", loss_rows(faithful))
     tested = np.where(np.isnan(own["test_mean"]), -np.inf, own["test_mean"])
     lane = median_lane(tested)
-    common.save_figure(FOLDER / "scores.png", 9, 5, lambda f: draw_document(f, faithful, lane, own["stopped"][lane]))
-    common.save_figure(FOLDER / "solved.png", 6.4, 5, lambda f: draw_solved(f, own))
-    common.save_figure(FOLDER / "loss.png", 9, 3.8, lambda f: draw_loss(f, faithful))
+    save_figure(FOLDER / "scores.png", 9, 5, lambda f: draw_document(f, faithful, lane, own["stopped"][lane]))
+    save_figure(FOLDER / "solved.png", 6.4, 5, lambda f: draw_solved(f, own))
+    save_figure(FOLDER / "loss.png", 9, 3.8, lambda f: draw_loss(f, faithful))
     common.film(faithful, FOLDER / "trained.gif", lane=lane, title="after the stop, median seed")
 
-    stopped = [s is not None for s in own["stopped"]]
-    solved = own["solved"][np.array(stopped)]
     twenty = facts["stop at a last-20 mean"]
-    late = common.share_text(twenty["solved"][[s is not None for s in twenty["stopped"]]])
     common.write_page(
         NAME,
-        title="Tutorial 4: Deep Q-Network (vectorised Keras)",
         preset="tutorial-4",
-        asks="CartPole-v1 cut at 210 steps, a 24-24 network, a minibatch of 24 at every step. Learning stops once the "
-        "last five episodes average over 195; the rest of 500 are greedy tests.",
-        claims=[
-            (
-                "learning stops once the last five episodes average over 195",
-                f"it does within {EPISODES} episodes in {common.share_text(stopped)} of seeds, after "
-                f"{common.median_text(own['stopped'])} episodes",
-            ),
-            (
-                "solved: over 195 on average over 100 consecutive episodes",
-                f"of the seeds that stopped, {common.share_text(solved)} average over 195 in the greedy tests that "
-                f"follow; the tests average {common.mean_text(own['test_mean'][~np.isnan(own['test_mean'])])}. "
-                f"Of all seeds, {common.share_text(own['solved'])} solve the task in this sense",
-            ),
-        ],
-        sections=[
-            "## Does the early stop mean solved?",
-            "![solved](solved.png)",
-            "Each dot is a seed: the five scores that stopped its learning, and the mean of the greedy tests after "
-            "(first 100). Five episodes are too few: noise and exploration decide which five.",
-            "## One setting at a time",
-            common.markdown_table(
-                ["setting", "stopped", "episodes to the stop", "mean of the tests", "solved, of those that stopped",
-                 "solved, of all"],
-                [variant_row(label, facts[label]) for label in results],
-            ),
-            "*Solved*: the first 100 greedy tests average over 195 (for `never stops`: the 100-episode mean of "
-            "training passed 195 at some time).",
-            "## Loss",
-            "![loss](loss.png)",
-            "Mean loss between evaluations, a line per seed until it stops learning. It falls while the agent "
-            "learns to balance at all, and rises again where learning goes on: it does not tell how good the agent is.",
-        ],
-        deviations=[
-            common.TIME_LIMIT,
-            ("test episodes", "up to episode 500", "the same; a seed that stops late has fewer than 100 tests"),
-            *common.KERAS,
-            ("vectorised form", "-", "8 environments, as many updates per step; a stop freezes all eight"),
-        ],
-        summary=(
-            "Learning may stop once five episodes average over 195; then it is solved.",
-            f"{common.share_text(stopped)} of seeds stop; of these {common.share_text(solved)} then average over 195.",
-        ),
-        lessons={
-            "Stopping early": (
-                f"{common.share_text(solved)} of the Deep Q-Network tutorial's agents that were stopped by their last "
-                f"five episodes are solved; of those stopped by their last twenty, {late}.",
-                "solved.png",
-            ),
-            "Time limits": (
-                "In the Deep Q-Network tutorial (a cap of 210 steps), taking the time limit for a terminal state "
-                f"leaves {common.share_text(facts['time limit as terminal']['solved'])} of the agents solved, "
-                f"bootstrapping from it {common.share_text(own['solved'])}.",
-                "scores.png",
-            ),
-        },
         figure="scores.png",
         pictures=["trained.gif"],
-    )  # fmt: skip
+        episodes=EPISODES,
+        stopped=own["stopped"],
+        stops=stops(own),
+        tests=own["test_mean"][~np.isnan(own["test_mean"])],
+        solved=own["solved"],
+        solved_by_twenty=twenty["solved"][stops(twenty)],
+        solved_without_bootstrap=facts["time limit as terminal"]["solved"],
+        rows=[variant_row(label, facts[label]) for label in results],
+    )
+
+
+def stops(facts: dict[str, Any]) -> np.ndarray:
+    """`[S]`, bool, whether each seed's learning stopped."""
+    return np.array([episode is not None for episode in facts["stopped"]])
 
 
 def facts_of(label: str, result: dqn_jax.TrainResult) -> dict[str, Any]:
@@ -165,23 +120,23 @@ def facts_of(label: str, result: dqn_jax.TrainResult) -> dict[str, Any]:
 
 
 def variant_row(label: str, facts: dict[str, Any]) -> tuple[str, ...]:
-    """One line of the comparison."""
-    stopped = np.array([s is not None for s in facts["stopped"]])
+    """A setting as a line of the page's comparison."""
+    stopped = stops(facts)
     means = facts["test_mean"][~np.isnan(facts["test_mean"])]
     if label == "never stops":
-        return label, "-", "-", "-", "-", common.share_text(facts["solved"])
+        return label, "-", "-", "-", "-", pages.share(facts["solved"])
     return (
         label,
-        common.share_text(stopped),
-        common.median_text(facts["stopped"]),
-        common.mean_text(means) if len(means) else "-",
-        common.share_text(facts["solved"][stopped]) if stopped.any() else "-",
-        common.share_text(facts["solved"]),
+        pages.share(stopped),
+        pages.median(facts["stopped"]),
+        pages.mean(means) if len(means) else "-",
+        pages.share(facts["solved"][stopped]) if stopped.any() else "-",
+        pages.share(facts["solved"]),
     )
 
 
 def per_seed(label: str, result: dqn_jax.TrainResult, facts: dict[str, Any]) -> list[dict[str, Any]]:
-    """For seeds.csv."""
+    """Rows of seeds.csv: the facts of one setting, seed by seed."""
     return [
         {"variant": label, "seed": seed, **{name: values[lane] for name, values in facts.items()}}
         for lane, seed in enumerate(result.summary["seeds"])
@@ -194,7 +149,7 @@ def losses(result: dqn_jax.TrainResult) -> np.ndarray:
 
 
 def loss_rows(result: dqn_jax.TrainResult) -> list[dict[str, Any]]:
-    """For loss.csv."""
+    """Rows of loss.csv: quantiles over the seeds that still learn, by environment steps."""
     rows = []
     for steps, column in zip(result.history.env_steps, losses(result).T, strict=True):
         own = column[~np.isnan(column)]
@@ -213,9 +168,9 @@ def draw_document(figure: Any, result: dqn_jax.TrainResult, lane: int, stopped: 
     seed = result.settings.seeds[lane]
     common.draw_scores(axis, everyone[lane], everyone, label=f"seed {seed}", line=LINE)
     epsilon = result.history.curves()[lane].episode_epsilon[:EPISODES]
-    axis.plot(np.arange(1, len(epsilon) + 1), 200 * epsilon, color=common.COLOURS[2], label="epsilon, times 200")
+    axis.plot(np.arange(1, len(epsilon) + 1), 200 * epsilon, color=COLOURS[2], label="epsilon, times 200")
     if stopped:
-        axis.axvline(stopped, color=common.COLOURS[4], lw=1.2, label=f"testing starts, episode {stopped}")
+        axis.axvline(stopped, color=COLOURS[4], lw=1.2, label=f"testing starts, episode {stopped}")
     axis.set_ylim(0, 290)
     axis.set_yticks(range(0, 201, 50))
     axis.legend(fontsize=8, loc="upper center", frameon=True, framealpha=0.9, edgecolor="none", ncols=3)
@@ -227,7 +182,7 @@ def draw_solved(figure: Any, facts: dict[str, Any]) -> None:
     axis = figure.subplots()
     known = ~np.isnan(facts["test_mean"])
     good = facts["solved"][known]
-    colours = np.where(good, common.COLOURS[2], common.COLOURS[4])
+    colours = np.where(good, COLOURS[2], COLOURS[4])
     axis.scatter(facts["before"][known], facts["test_mean"][known], c=colours, s=36, alpha=0.85, lw=0)
     axis.axhline(LINE, color="0.2", ls="--", lw=0.9)
     axis.set_xlim(194, 211)
@@ -242,13 +197,13 @@ def draw_loss(figure: Any, result: dqn_jax.TrainResult) -> None:
     axis = figure.subplots()
     values = losses(result)
     for own in values:
-        axis.plot(result.history.env_steps, own, color=common.COLOURS[0], lw=0.6, alpha=0.5)
+        axis.plot(result.history.env_steps, own, color=COLOURS[0], lw=0.6, alpha=0.5)
     learning = ~np.isnan(values).all(axis=0)
     steps = np.asarray(result.history.env_steps)[learning]
     axis.plot(
         steps,
         np.nanmedian(values[:, learning], axis=0),
-        color=common.COLOURS[1],
+        color=COLOURS[1],
         lw=2,
         label="median of those learning",
     )

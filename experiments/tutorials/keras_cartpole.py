@@ -17,6 +17,8 @@ import numpy as np
 import dqn_jax
 from dqn_jax import convergence
 from dqn_jax.runs.play import median_lane
+from experiments import pages
+from experiments.figures import COLOURS, save_figure
 from experiments.tutorials import common
 
 NAME = "keras_cartpole"
@@ -49,20 +51,20 @@ SEARCH = {
 SEARCH_SEEDS = 5  # per setting, from seed 0 up
 
 
+SHOWN = ("faithful", "vectorised, target network", "vectorised, tuned")
+
+
 def main() -> None:
     """Run everything and write the page."""
     results = {
         label: common.population(NAME, label, preset, **changes) for label, (preset, changes) in VARIANTS.items()
     }
-    faithful, vectorised = results["faithful"], results["vectorised"]
-    chosen, search_rows = search()
-    tuned = common.population(NAME, "tuned", "tutorial-1-vectorised", **chosen)
-    results["vectorised, tuned"] = tuned
-
+    chosen, searched = search()
+    results["vectorised, tuned"] = common.population(NAME, "tuned", "tutorial-1-vectorised", **chosen)
+    faithful, tuned = results["faithful"], results["vectorised, tuned"]
     falls = {label: collapses_of(result) for label, result in results.items()}
     tables = {label: common.scores(result, EPISODES) for label, result in results.items()}
-    rows = [row(label, result, falls[label]) for label, result in results.items()]
-    common.write_csv(FOLDER / "search.csv", search_rows)
+    common.write_csv(FOLDER / "search.csv", searched)
     common.write_csv(FOLDER / "seeds.csv", [r for label, result in results.items() for r in per_seed(label, result)])
     common.write_csv(
         FOLDER / "scores.csv",
@@ -73,139 +75,57 @@ def main() -> None:
         ],
     )
     lane = typical_lane(falls["faithful"])
-    common.save_figure(FOLDER / "scores.png", 9, 5.2, lambda f: draw_document(f, faithful, lane))
-    common.save_figure(FOLDER / "collapse.png", 9, 6, lambda f: draw_collapse(f, {k: tables[k] for k in SHOWN}))
-    common.save_figure(FOLDER / "why.png", 9, 5, lambda f: draw_why(f, results))
+    save_figure(FOLDER / "scores.png", 9, 5.2, lambda f: draw_document(f, faithful, lane))
+    save_figure(FOLDER / "collapse.png", 9, 6, lambda f: draw_collapse(f, {k: tables[k] for k in SHOWN}))
+    save_figure(FOLDER / "why.png", 9, 5, lambda f: draw_why(f, results))
     best = median_lane(np.asarray(tuned.summary["final_eval_return"]))
     common.film(tuned, FOLDER / "trained.gif", lane=best, title="tuned, median seed")
-
-    def fell(label: str) -> str:
-        return mean_share(time_fallen(results[label]))
-
-    def final(label: str) -> str:
-        return common.mean_text(results[label].summary["final_eval_return"], 0)
-
-    epsilon, solved = common.criterion(faithful, "epsilon<=0.01"), common.criterion(faithful, "train100>=195")
-    fallen = [bool(f) for f in falls["faithful"]]
-    first = [f[0].began for f in falls["faithful"] if f]
-    lasted = [None if c.ended is None else c.ended - c.began for f in falls["faithful"] for c in f]
-    best_score = np.nanmax(tables["faithful"], axis=1)
-    tuned_episodes = common.criterion(tuned, "train100>=195")["episodes"]
     common.write_page(
         NAME,
-        title="Tutorial 1: Keras CartPole (J. Urbain)",
         preset="tutorial-1",
-        asks="CartPole-v1, a 24-24 network without a target network, 32 one-sample fits at every step, -10 for a fall.",
-        claims=[
-            (
-                '"convergence": episodes until the printed epsilon is 0.01',
-                f"epsilon gets there after {common.median_text(epsilon['episodes'])} episodes. It is a clock, not a "
-                f"result: the 100-episode mean passes 195 after {common.median_text(solved['episodes'])} episodes "
-                f"({common.share_text(common.reached(faithful, 'train100>=195'))} of seeds within {EPISODES}), and "
-                f"475 in {common.share_text(common.reached(faithful, 'train100>=475'))}",
-            ),
-            (
-                "scores reach 499",
-                f"{common.share_text(best_score >= 499)} of seeds have an episode of 499 or more",
-            ),
-            (
-                "scores collapse to 8-9 later (from about episode 428 in its own log)",
-                f"{common.share_text(fallen)} of seeds fall from a ten-episode mean of {HIGH:g} to {LOW:g} or less; "
-                f"first at episode {common.median_text(first)}, for {common.median_text(lasted)} episodes",
-            ),
-        ],
-        sections=[
-            "## The collapse, seed by seed",
-            "![collapse](collapse.png)",
-            f"Each row is a seed, each column an episode; colour is the mean of the last {TEN} scores.\n\n"
-            f"What changes it. A collapse is a fall from a {TEN}-episode mean of {HIGH:g} to {LOW:g}; *time fallen* is "
-            "the share of the episodes after first reaching it that were spent that low; *greedy* is the agent at "
-            "the end, 100 episodes.",
-            "![what changes it](why.png)",
-            common.markdown_table(
-                [
-                    "setting",
-                    "195 reached",
-                    "episodes to 195",
-                    "475 reached",
-                    "collapsed",
-                    "time fallen",
-                    "greedy at the end",
-                ],
-                rows,
-            ),
-            "## Shortening convergence",
-            f"{len(search_rows)} settings on {SEARCH_SEEDS} other seeds each ([search.csv](search.csv)), the "
-            f"vectorised form, {' x '.join(SEARCH)}. Best there: {describe(chosen)}. On the {common.SEEDS} held-out "
-            f"seeds it takes {common.median_text(tuned_episodes)} episodes to a 100-episode mean of 195, the "
-            f"untuned one {common.median_text(common.criterion(vectorised, 'train100>=195')['episodes'])}.",
-            "## Save, load, go on",
-            "`dqn-jax train tutorial-1` saves as it goes. After a stop, `--resume` goes on to the same numbers; "
-            "`dqn-jax train tutorial-1 --weights runs/tutorial-1/<stamp>` starts again from the learnt networks as the "
-            "document does after loading: replay, optimiser and epsilon are new. Measured in [the PoleCart "
-            "notebook's page](../polecart/README.md), which asks for the same.\n\n"
-            "The document's last step, Ms Pac-Man from pixels, needs the Atari environments, which are not here yet.",
-        ],
-        deviations=[
-            common.TIME_LIMIT,
-            ("-10", "also at the 500-step limit", "only for a fall"),
-            ("epsilon", "may end just below 0.01", "ends at 0.01"),
-            *common.KERAS,
-            (
-                "vectorised form",
-                "-",
-                "8 environments; a minibatch of 32 in place of 32 one-sample fits, as many replay calls per step",
-            ),
-        ],
-        summary=(
-            '"Converged" when epsilon is 0.01; scores reach 499, then collapse to 8-9.',
-            f"Epsilon is 0.01 after {common.median_text(epsilon['episodes'])} episodes; a mean of 195 takes "
-            f"{common.median_text(solved['episodes'])}. {common.share_text(fallen)} of seeds collapse afterwards.",
-        ),
-        lessons={
-            "Collapse": (
-                f"{common.share_text(fallen)} of Keras CartPole's agents collapse after their first ten-episode mean "
-                f"of {HIGH:g}, and spend {fell('faithful')} of the later episodes there. A minibatch of 32 in place of "
-                f"32 one-sample fits makes that {fell(MINIBATCH)}, eight environments besides {fell('vectorised')}.",
-                "why.png",
-            ),
-            "Target network": (
-                "In Keras CartPole's vectorised form the greedy score at the end is "
-                f"{final('vectorised')} without a target network and {final('vectorised, target network')} with a soft "
-                "one.",
-                "why.png",
-            ),
-            "Replay": (
-                "In Keras CartPole's vectorised form a replay of 100 ends at "
-                f"{final('vectorised, replay of 100')}, of 2,000 at {final('vectorised')}, of 50,000 at "
-                f"{final('vectorised, replay of 50,000')}; after success {fell('vectorised, replay of 100')}, "
-                f"{fell('vectorised')} and {fell('vectorised, replay of 50,000')} of the episodes are spent collapsed.",
-                "why.png",
-            ),
-            "Exploration": (
-                "In Keras CartPole's vectorised form, epsilon down to 0.01 ends at "
-                f"{final('vectorised')}, epsilon that stays above 0.1 at "
-                f"{final('vectorised, epsilon stays above 0.1')}.",
-                "why.png",
-            ),
-            "Time limits": (
-                "In Keras CartPole, taking the 500-step limit for a fall ends at "
-                f"{final('faithful, time limit as terminal')} (vectorised "
-                f"{final('vectorised, time limit as terminal')}), bootstrapping from it at "
-                f"{final('faithful')} (vectorised {final('vectorised')}).",
-                "why.png",
-            ),
-        },
         figure="scores.png",
         pictures=["trained.gif"],
+        **measure(results, falls),
+        best_score=np.nanmax(tables["faithful"], axis=1),
+        searched=len(searched),
+        chosen=describe(chosen),
     )
 
 
-SHOWN = ("faithful", "vectorised, target network", "vectorised, tuned")
+def measure(
+    results: dict[str, dqn_jax.TrainResult], falls: dict[str, list[list[convergence.Collapse]]]
+) -> dict[str, Any]:
+    """What the page says of the settings, each by seed."""
+
+    def episodes(label: str, criterion: str) -> list[int | None]:
+        return list(common.criterion(results[label], criterion)["episodes"])
+
+    faithful, own = results["faithful"], falls["faithful"]
+    return {
+        "episodes": EPISODES,
+        "high": HIGH,
+        "low": LOW,
+        "ten": TEN,
+        "minibatch": MINIBATCH,
+        "search": list(SEARCH),
+        "search_seeds": SEARCH_SEEDS,
+        "to_epsilon": episodes("faithful", "epsilon<=0.01"),
+        "to_195": episodes("faithful", "train100>=195"),
+        "vectorised_to_195": episodes("vectorised", "train100>=195"),
+        "tuned_to_195": episodes("vectorised, tuned", "train100>=195"),
+        "reached_195": common.reached(faithful, "train100>=195"),
+        "reached_475": common.reached(faithful, "train100>=475"),
+        "fallen": [bool(falls_of_seed) for falls_of_seed in own],
+        "first_fall": [falls_of_seed[0].began for falls_of_seed in own if falls_of_seed],
+        "fall_lasted": [None if c.ended is None else c.ended - c.began for falls_of_seed in own for c in falls_of_seed],
+        "time_fallen": {label: mean_share(time_fallen(result)) for label, result in results.items()},
+        "greedy": {label: result.summary["final_eval_return"] for label, result in results.items()},
+        "rows": [row(label, result, falls[label]) for label, result in results.items()],
+    }
 
 
 def collapses_of(result: dqn_jax.TrainResult) -> list[list[convergence.Collapse]]:
-    """Every seed's collapses."""
+    """The collapses of each seed, in the order of seeds and episodes."""
     return [
         convergence.collapses(curve.episode_return[:EPISODES], high=HIGH, low=LOW, window=TEN)
         for curve in result.history.curves()
@@ -234,16 +154,16 @@ def typical_lane(falls: list[list[convergence.Collapse]]) -> int:
 
 
 def row(label: str, result: dqn_jax.TrainResult, falls: list[list[convergence.Collapse]]) -> tuple[str, ...]:
-    """One line of the comparison."""
+    """A setting as a line of the page's comparison."""
     fallen = time_fallen(result)
     return (
         label,
-        common.share_text(common.reached(result, "train100>=195")),
-        common.median_text(common.criterion(result, "train100>=195")["episodes"]),
-        common.share_text(common.reached(result, "train100>=475")),
-        common.share_text([bool(f) for f in falls]),
+        pages.share(common.reached(result, "train100>=195")),
+        pages.median(common.criterion(result, "train100>=195")["episodes"]),
+        pages.share(common.reached(result, "train100>=475")),
+        pages.share([bool(f) for f in falls]),
         mean_share(fallen),
-        common.mean_text(result.summary["final_eval_return"], 0),
+        pages.mean(result.summary["final_eval_return"], 0),
     )
 
 
@@ -298,7 +218,7 @@ def search() -> tuple[dict[str, Any], list[dict[str, Any]]]:
 
 
 def describe(setting: dict[str, Any]) -> str:
-    """A setting in words."""
+    """A setting in words: its options with their values."""
     return ", ".join(f"`{name} {value}`" for name, value in setting.items())
 
 
@@ -309,15 +229,15 @@ def draw_document(figure: Any, result: dqn_jax.TrainResult, lane: int) -> None:
     seed = result.settings.seeds[lane]
     common.draw_scores(axis, everyone[lane], everyone, label=f"seed {seed}")
     epsilon = result.history.curves()[lane].episode_epsilon[:EPISODES]
-    axis.plot(np.arange(1, len(epsilon) + 1), 500 * epsilon, color=common.COLOURS[2], label="epsilon, times 500")
+    axis.plot(np.arange(1, len(epsilon) + 1), 500 * epsilon, color=COLOURS[2], label="epsilon, times 500")
     claimed = common.criterion(result, "epsilon<=0.01")["episodes"][lane]
     solved = common.criterion(result, "train100>=195")["episodes"][lane]
     if claimed:
-        axis.axvline(claimed, color=common.COLOURS[2], ls=":", label=f'"converged": epsilon 0.01, episode {claimed}')
+        axis.axvline(claimed, color=COLOURS[2], ls=":", label=f'"converged": epsilon 0.01, episode {claimed}')
     if solved:
-        axis.axvline(solved, color=common.COLOURS[1], ls=":", label=f"100-episode mean 195, episode {solved}")
+        axis.axvline(solved, color=COLOURS[1], ls=":", label=f"100-episode mean 195, episode {solved}")
     for i, fall in enumerate(convergence.collapses(everyone[lane], high=HIGH, low=LOW, window=TEN)):
-        axis.axvspan(fall.began, fall.ended or EPISODES, color=common.COLOURS[4], alpha=0.15, lw=0,
+        axis.axvspan(fall.began, fall.ended or EPISODES, color=COLOURS[4], alpha=0.15, lw=0,
                      label=None if i else "collapsed")  # fmt: skip
     axis.set_title(f"Keras CartPole, the seed with the median first collapse ({seed})", fontsize=10)
     axis.legend(fontsize=8, loc="upper left", frameon=True, framealpha=0.9, edgecolor="none", ncols=2)

@@ -20,6 +20,8 @@ import dqn_jax
 from dqn_jax import convergence
 from dqn_jax.prng import make_key
 from dqn_jax.runs.play import median_lane
+from experiments import pages
+from experiments.figures import save_figure
 from experiments.tutorials import common
 
 NAME = "pendulum"
@@ -89,20 +91,39 @@ DECAYS: dict[str, dict[str, Any]] = {"epsilon decay 0.9999": {}, "epsilon decay 
 
 def main() -> None:
     """Run everything and write the page."""
-    results: dict[str, dict[str, dqn_jax.TrainResult]] = {}
-    done: dict[str, dqn_jax.TrainResult] = {}  # several comparisons contain the faithful settings
-    for group, variants in VARIANTS.items():
-        results[group] = {}
-        for label, (preset, changes) in variants.items():
-            key = "faithful" if label in FAITHFUL else label
-            if key not in done:
-                done[key] = common.population(NAME, key, preset, **changes)
-            results[group][label] = done[key]
-    mean_of = common.mean_text
-    tests = {group: {label: run_tests(r) for label, r in own.items()} for group, own in results.items()}
-    faithful, own = done["faithful"], tests["form"]["faithful"]
-    random = run_tests(faithful, policy="random")
+    trained = {("faithful" if label in FAITHFUL else label): variant
+               for variants in VARIANTS.values() for label, variant in variants.items()}  # fmt: skip
+    results = {label: common.population(NAME, label, preset, **changes) for label, (preset, changes) in trained.items()}
+    faithful, random = results["faithful"], run_tests(results["faithful"], policy="random")
+    tests = {
+        group: {label: run_tests(results["faithful" if label in FAITHFUL else label]) for label in variants}
+        for group, variants in VARIANTS.items()
+    }  # several comparisons contain the faithful settings
+    amounts = by_amount()
+    common.write_csv(FOLDER / "seeds.csv", per_seed(tests, amounts, random))
+    common.write_csv(FOLDER / "curves.csv", curve_rows(results))
+    save_figure(FOLDER / "compared.png", 9, 7.5, lambda f: draw_compared(f, tests, random))
+    save_figure(FOLDER / "episodes.png", 9, 4, lambda f: draw_amounts(f, amounts, random))
+    lane = median_lane(tests["form"]["faithful"].reward)
+    common.film(faithful, FOLDER / "random.gif", lane=None, title="before: random torques")
+    common.film(faithful, FOLDER / "trained.gif", lane=lane, title="after 1,000 episodes, median seed")
+    common.write_page(
+        NAME,
+        preset="tutorial-3",
+        figure="compared.png",
+        pictures=["random.gif", "trained.gif"],
+        percent=percent,
+        faithful=tests["form"]["faithful"],
+        random=random,
+        tests=tests,
+        amounts=amounts,
+        amount_rows={label: [row(f"{n:,}", t) for n, t in by.items()] for label, by in amounts.items()},
+        group_rows={group: [row(label, t) for label, t in labels.items()] for group, labels in tests.items()},
+    )
 
+
+def by_amount() -> dict[str, dict[int, Tests]]:
+    """The test runs by exploration and number of training episodes."""
     amounts: dict[str, dict[int, Tests]] = {label: {} for label in DECAYS}
     for label, changes in DECAYS.items():
         for episodes in AMOUNTS:
@@ -112,115 +133,22 @@ def main() -> None:
                 total_steps=episodes * FRAMES, eval_every=100 * FRAMES, **changes,
             )  # fmt: skip
             amounts[label][episodes] = run_tests(result)
+    return amounts
 
-    rewards = {(g, label): mean_of(t.reward, 2) for g, labels in tests.items() for label, t in labels.items()}
+
+def per_seed(
+    tests: dict[str, dict[str, Tests]], amounts: dict[str, dict[int, Tests]], random: Tests
+) -> list[dict[str, Any]]:
+    """Rows of seeds.csv: every comparison's test runs, seed by seed."""
     rows = [(group, label, t) for group, labels in tests.items() for label, t in labels.items()]
     rows += [("episodes", f"{label}, {n:,} episodes", t) for label, by in amounts.items() for n, t in by.items()]
     rows.append(("baseline", "random policy", random))
-    common.write_csv(
-        FOLDER / "seeds.csv",
-        [
-            {"compared": group, "variant": label, "seed": common.FIRST_SEED + i, "reward_per_frame": t.reward[i],
-             "share_upright": t.upright[i], "share_still": t.still[i],
-             "lean_degrees": t.lean[i]}
-            for group, label, t in rows
-            for i in range(len(t.reward))
-        ],
-    )  # fmt: skip
-    common.write_csv(FOLDER / "curves.csv", curve_rows(done))
-    common.save_figure(FOLDER / "compared.png", 9, 7.5, lambda f: draw_compared(f, tests, random))
-    common.save_figure(FOLDER / "episodes.png", 9, 4, lambda f: draw_amounts(f, amounts, random))
-    lane = median_lane(own.reward)
-    common.film(faithful, FOLDER / "random.gif", lane=None, title="before: random torques")
-    common.film(faithful, FOLDER / "trained.gif", lane=lane, title="after 1,000 episodes, median seed")
-
-    common.write_page(
-        NAME,
-        title="Tutorial 3: Pendulum (KIT, M. Schutera)",
-        preset="tutorial-3",
-        asks="Pendulum with 20 torque bins, episodes of 250 steps, a 128-64 network without a target network. After "
-        "each episode one pass over its 250 transitions, one at a time; then they are thrown away.",
-        claims=[
-            (
-                "mean reward per step over 10 test runs of 100 steps (its own run was interrupted)",
-                f"{mean_of(own.reward, 2)} after 1,000 episodes; random torques {mean_of(random.reward, 2)}. "
-                "Swinging up takes a part of the 100 steps, so that it cannot be 0",
-            ),
-            (
-                "does it stand upright?",
-                f"{percent(own.upright)} of the runs end within 15 degrees of upright, {percent(own.still)} so and "
-                "slower than 1 rad/s",
-            ),
-            (
-                "after 100, 1,000 and 10,000 episodes",
-                "; ".join(f"{n:,}: {mean_of(t.reward, 2)}" for n, t in amounts["epsilon decay 0.9999"].items()),
-            ),
-        ],
-        sections=[
-            "## More training",
-            "![episodes](episodes.png)",
-            *[table(f"episodes, {label}", {f"{n:,}": t for n, t in by.items()}) for label, by in amounts.items()],
-            "A higher reward is not always a better stand. After 10,000 episodes with the decay of 0.9999 the agents "
-            f"are up sooner, but hold still at a lean of {mean_of(amounts['epsilon decay 0.9999'][10_000].lean, 0)} "
-            "degrees, with a constant torque against the pole's weight: a step there costs 0.1, and a discount of 0.9 "
-            "looks only half a second ahead. (Upright is within 15 degrees at the end of the run, still is slower than "
-            "1 rad/s.)",
-            "With the decay of 0.9999 an episode, epsilon is 0.90 after 1,000 episodes and 0.37 after 10,000: nearly "
-            "all of the data is random, and the greedy test is the only sign of learning.",
-            "## Bins, frame skip, exploration, replay",
-            "With skips of 2 and 4 frames an episode of 250 frames has 125 and 63 transitions, and so fewer fits: the "
-            "rows with more episodes make up for that.",
-            *[table(group, labels) for group, labels in tests.items()],
-            "## Save and load",
-            "`dqn-jax train tutorial-3` saves as it goes, `--resume` goes on, `--weights` starts from saved networks; "
-            "what a new start from saved networks does is measured on [the PoleCart notebook's page]"
-            "(../polecart/README.md).",
-        ],
-        deviations=[
-            ("exploiting", "takes the largest Q value itself, not its index (a slip)", "the index"),
-            ("frame skip", "its variant tests `i / 2 == 0` (a slip)", "every action is held for that many frames"),
-            ("order of the pass", "not stated: one at a time", "as they happened; shuffled is measured beside it"),
-            ("Adam's epsilon", "not stated", "1e-7"),
-            ("random numbers, floats", "NumPy, Python", "JAX's; the environment is gymnax's, equal to Gymnasium's"),
-            ("upright", "judged by eye", "within 15 degrees at the end of the run; still: and slower than 1 rad/s"),
-            (
-                "vectorised form",
-                "-",
-                "10 pendulums at once; after their episode one pass over 2,500 transitions in minibatches of 10: as "
-                "many updates per frame and environment, a tenth of them per frame",
-            ),
-        ],
-        summary=(
-            "Does it stand upright after 1,000 episodes? (Its own run was interrupted.)",
-            f"Reward per step {mean_of(own.reward, 2)}; {percent(own.upright)} of test runs end upright.",
-        ),
-        lessons={
-            "Replay": (
-                "On Pendulum, the last episode thrown away after one pass in order gives "
-                f"{rewards['replay', 'last episode, in order, thrown away']} a step; shuffled "
-                f"{rewards['replay', 'last episode, shuffled, thrown away']}; 50,000 kept and 250 drawn "
-                f"{rewards['replay', '50,000 kept, 250 drawn']}; with a soft target network besides "
-                f"{rewards['replay', '50,000 kept, 250 drawn, soft target network']}.",
-                "compared.png",
-            ),
-            "Exploration": (
-                "On Pendulum, epsilon times 0.9999 an episode (hardly ever greedy) gives "
-                f"{rewards['exploration', 'epsilon decay 0.9999']} a step after 1,000 episodes, times 0.8 "
-                f"{rewards['exploration', 'epsilon decay 0.8']}: data from all over the state space beats data from a "
-                "policy that does not swing up yet.",
-                "compared.png",
-            ),
-            "Frame skip": (
-                f"On Pendulum, actions held for 2 frames give {rewards['frame skip', 'skip 2']} a step after 1,000 "
-                f"episodes, which are then half as many transitions; after as many transitions, "
-                f"{rewards['frame skip', 'skip 2, 2,000 episodes']}. For 4 frames: {rewards['frame skip', 'skip 4']} "
-                f"and {rewards['frame skip', 'skip 4, 4,000 episodes']}.",
-                "compared.png",
-            ),
-        },
-        figure="compared.png",
-        pictures=["random.gif", "trained.gif"],
-    )  # fmt: skip
+    return [
+        {"compared": group, "variant": label, "seed": common.FIRST_SEED + i, "reward_per_frame": t.reward[i],
+         "share_upright": t.upright[i], "share_still": t.still[i], "lean_degrees": t.lean[i]}
+        for group, label, t in rows
+        for i in range(len(t.reward))
+    ]  # fmt: skip
 
 
 def run_tests(result: dqn_jax.TrainResult, policy: str = "greedy") -> Tests:
@@ -268,34 +196,22 @@ def _tester(config: dqn_jax.Config, policy: str) -> Any:
     return jax.jit(lambda inputs: jax.lax.map(one_agent, inputs))
 
 
-def table(group: str, labels: dict[str, Tests]) -> str:
-    """One comparison."""
-    rows = [
-        (
-            label,
-            common.mean_text(t.reward, 2),
-            f"{t.reward.min():.2f}",
-            percent(t.upright),
-            percent(t.still),
-            common.mean_text(t.lean, 0),
-        )
-        for label, t in labels.items()
-    ]
-    header = [
-        group,
-        "mean reward per step",
-        "worst seed",
-        "runs that end upright",
-        "upright and still",
-        "lean, degrees",
-    ]
-    return common.markdown_table(header, rows)
+def row(label: str, tests: Tests) -> tuple[str, ...]:
+    """The test runs of a setting as a line of a page's table."""
+    return (
+        label,
+        pages.mean(tests.reward, 2),
+        f"{tests.reward.min():.2f}",
+        percent(tests.upright),
+        percent(tests.still),
+        pages.mean(tests.lean, 0),
+    )
 
 
 def percent(shares: np.ndarray) -> str:
     """Mean share with its interval over seeds; that of a share where all seeds agree, as they show no spread."""
     if np.ptp(shares) == 0.0:
-        return common.share_text(shares)
+        return pages.share(shares)
     low, high = np.clip(convergence.mean_interval(shares), 0.0, 1.0)
     return f"{shares.mean():.0%} [{low:.0%}, {high:.0%}]"
 
@@ -321,7 +237,7 @@ def draw_tests(axes: Any, labels: dict[str, Tests], random: Tests, *, title: str
 
 
 def draw_compared(figure: Any, tests: dict[str, dict[str, Tests]], random: Tests) -> None:
-    """All comparisons, one above another."""
+    """All comparisons, one above another: reward on the left, share upright on the right."""
     heights = [len(labels) + 0.8 for labels in tests.values()]
     rows = figure.subplots(len(tests), 2, height_ratios=heights, sharex="col")
     for axes, (group, labels) in zip(rows, tests.items(), strict=True):

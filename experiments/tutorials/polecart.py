@@ -15,6 +15,8 @@ import numpy as np
 import dqn_jax
 from dqn_jax import convergence
 from dqn_jax.runs.play import median_lane
+from experiments import pages
+from experiments.figures import COLOURS, save_figure
 from experiments.tutorials import common
 
 NAME = "polecart"
@@ -49,102 +51,45 @@ def main() -> None:
     for label, (preset, changes) in VARIANTS.items():
         results[label] = common.population(NAME, label, preset, **changes)
     tests = {label: common.greedy_tests(result, 100) for label, result in results.items()}
-    first, watched = results[STARTS[0]], tests[STARTS[0]][:, 0]
+    first = results[STARTS[0]]
     tables = {label: common.scores(result, EPISODES) for label, result in results.items()}
     common.write_csv(
         FOLDER / "seeds.csv", [r for label in results for r in per_seed(label, results[label], tests[label])]
     )
     common.write_csv(FOLDER / "scores.csv", [r for label in STARTS for r in common.score_rows(label, tables[label])])
-    common.save_figure(FOLDER / "scores.png", 9, 4.6, lambda f: draw_starts(f, tables, results))
-    common.save_figure(FOLDER / "watched.png", 9, 4, lambda f: draw_watched(f, tests))
+    save_figure(FOLDER / "scores.png", 9, 4.6, lambda f: draw_starts(f, tables, results))
+    save_figure(FOLDER / "watched.png", 9, 4, lambda f: draw_watched(f, tests))
     lane = median_lane(tests[STARTS[0]].mean(axis=1))
     common.film(first, FOLDER / "random.gif", lane=None, title="before: a random policy")
     common.film(first, FOLDER / "trained.gif", lane=lane, title="after 200 episodes, median seed")
 
-    epsilon = first.history.reading("epsilon")[:, -1].mean()
     common.write_page(
         NAME,
-        title="Tutorial 5: PoleCart notebook",
         preset="tutorial-5",
-        asks="CartPole-v1, a 24-24 network, 200 episodes, 32 one-sample fits at the end of each; a film before and one "
-        "after.",
-        claims=[
-            (
-                '"solved": one greedy episode near 500, after 200 episodes',
-                f"the greedy episode watched scores {common.mean_text(watched)}; it is at least {SOLVED:g} in "
-                f"{common.share_text(watched >= SOLVED)} of seeds",
-            ),
-            (
-                "one episode on video shows it",
-                f"over 100 greedy episodes the agents average {common.mean_text(tests[STARTS[0]].mean(axis=1))}; "
-                f"{common.share_text(tests[STARTS[0]].mean(axis=1) >= SOLVED)} of them at least {SOLVED:g}",
-            ),
-            (
-                "epsilon times 0.995 per replay call, floor 0.01",
-                f"with one replay call an episode it is still {epsilon:.2f} after 200: the floor is 919 episodes away",
-            ),
-        ],
-        sections=[
-            "## Started again from the saved weights, and other changes",
-            "![watched](watched.png)",
-            common.markdown_table(
-                ["setting", "the one episode watched", f"watched at {SOLVED:g} or more", "mean of 100 greedy episodes",
-                 f"of them at {SOLVED:g} or more"],
-                [variant_row(label, tests[label]) for label in results],
-            ),
-            "A start from saved weights begins with epsilon 1 and an empty replay, as the notebook's does: the first "
-            "episodes are random again. (`dqn-jax train tutorial-5 --weights runs/tutorial-5/<stamp>`; `--resume` "
-            "instead goes on with everything as it was.)",
-            "Within 200 episodes no faithful seed ever met the time limit: there the document's way of taking it "
-            "changes nothing.",
-            "The two-network form is the one its text explains. With 32 fits an episode, 1,000 updates are about 31 "
-            "episodes.",
-        ],
-        deviations=[
-            common.TIME_LIMIT,
-            ("first training", "at the end of the first episode with 32 stored", "the same"),
-            *common.KERAS,
-            ("epsilon", "may end just below 0.01", "ends at 0.01"),
-            ("vectorised form", "-", "8 environments; each of the 32 fits is a minibatch of 32"),
-        ],
-        summary=(
-            "Near 500 in one greedy episode after 200 episodes of about 4 seconds.",
-            f"The episode watched scores {common.mean_text(watched)}; {common.share_text(watched >= SOLVED)} of seeds "
-            f"reach {SOLVED:g}.",
-        ),
-        lessons={
-            "Updates": (
-                "The PoleCart notebook's 32 one-sample fits an episode are few: with minibatches of 32 in their place "
-                f"the same 200 episodes end at {common.mean_text(tests['vectorised'].mean(axis=1))} instead of "
-                f"{common.mean_text(tests[STARTS[0]].mean(axis=1))}.",
-                "watched.png",
-            ),
-            "One episode on video": (
-                "Of the PoleCart notebook's agents after 1,000 episodes, "
-                f"{common.share_text(tests[LONG][:, 0] >= SOLVED)} look solved in the one episode watched, "
-                f"{common.share_text(tests[LONG].mean(axis=1) >= SOLVED)} are over 100.",
-                "watched.png",
-            ),
-        },
         figure="scores.png",
         pictures=["random.gif", "trained.gif"],
-    )  # fmt: skip
+        near=SOLVED,
+        watched={label: returns[:, 0] for label, returns in tests.items()},
+        means={label: returns.mean(axis=1) for label, returns in tests.items()},
+        epsilon=first.history.reading("epsilon")[:, -1].mean(),
+        rows=[variant_row(label, tests[label]) for label in results],
+    )
 
 
 def variant_row(label: str, tests: np.ndarray) -> tuple[str, ...]:
-    """One line of the comparison."""
+    """A setting as a line of the page's comparison."""
     watched, means = tests[:, 0], tests.mean(axis=1)
     return (
         label,
-        common.mean_text(watched),
-        common.share_text(watched >= SOLVED),
-        common.mean_text(means),
-        common.share_text(means >= SOLVED),
+        pages.mean(watched),
+        pages.share(watched >= SOLVED),
+        pages.mean(means),
+        pages.share(means >= SOLVED),
     )
 
 
 def per_seed(label: str, result: dqn_jax.TrainResult, tests: np.ndarray) -> list[dict[str, Any]]:
-    """For seeds.csv."""
+    """Rows of seeds.csv: one setting's tests, `[S, 100]`, seed by seed."""
     return [
         {"variant": label, "seed": seed, "watched": own[0], "mean_of_100": own.mean(), "worst_of_100": own.min()}
         for seed, own in zip(result.summary["seeds"], tests, strict=True)
@@ -157,11 +102,9 @@ def draw_starts(figure: Any, tables: dict[str, np.ndarray], results: dict[str, d
     for i, label in enumerate(STARTS):
         episodes = np.arange(1, EPISODES + 1) + i * EPISODES
         for own in tables[label]:
-            axis.plot(episodes, own, color=common.COLOURS[i], lw=0.3, alpha=0.35)
+            axis.plot(episodes, own, color=COLOURS[i], lw=0.3, alpha=0.35)
         smooth = np.stack([convergence.trailing_mean(own, 10) for own in tables[label]])
-        axis.plot(
-            episodes, smooth.mean(axis=0), color=common.COLOURS[i], lw=2, label=f"{label}: mean, last 10 episodes"
-        )
+        axis.plot(episodes, smooth.mean(axis=0), color=COLOURS[i], lw=2, label=f"{label}: mean, last 10 episodes")
         epsilon = common.epsilons(results[label], EPISODES).mean(axis=0)
         axis.plot(episodes, 500 * epsilon, color="0.3", lw=1, ls=":", label="epsilon, times 500" if i == 0 else None)
     axis.axhline(SOLVED, color="0.2", lw=0.9, ls="--")
@@ -179,7 +122,7 @@ def draw_watched(figure: Any, tests: dict[str, np.ndarray]) -> None:
     axis = figure.subplots()
     watched = {label: returns[:, 0] for label, returns in tests.items()}
     means = {label: returns.mean(axis=1) for label, returns in tests.items()}
-    colours = common.COLOURS
+    colours = COLOURS
     common.draw_strips(axis, watched, marker="x", bars=False, colour=colours[1], label="the episode watched")
     common.draw_strips(axis, means, named=False, bars=False, colour=colours[0], label="mean of 100 episodes")
     axis.axvline(SOLVED, color="0.2", ls="--", lw=0.9)

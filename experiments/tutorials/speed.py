@@ -14,6 +14,7 @@ import numpy as np
 
 import dqn_jax
 from dqn_jax import files
+from experiments import pages
 from experiments.tutorials import common
 
 FOLDER = common.RESULTS / "speed"
@@ -25,7 +26,7 @@ def main() -> None:
     """Time every tutorial in both forms and write the table."""
     rows = [measure(f"tutorial-{number}", form) for number in range(1, 6) for form in FORMS]
     common.write_csv(FOLDER / "speed.csv", rows)
-    files.write_json(FOLDER / "rows.json", {"rows": rows, "when": common.machine()})
+    files.write_json(FOLDER / "rows.json", {"rows": rows, "when": pages.machine()})
 
 
 def measure(tutorial: str, form: str) -> dict[str, Any]:

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 import dqn_jax
+from dqn_jax import files
 from dqn_jax.config import validate
 from dqn_jax.envs import make_env
 from dqn_jax.presets import resolve_preset, with_overrides
@@ -88,11 +89,9 @@ def test_an_experiment_writes_its_page_figures_and_film(name, few_steps, monkeyp
 
 def test_the_gallery_shows_all_five(few_steps, monkeypatch):
     for name in NAMES:
-        common.write_page(
-            name, title=f"Title of {name}", preset="tutorial-1", asks="", claims=[], sections=[], deviations=[],
-            summary=("claimed", f"measured of {name}"), lessons={"Replay": (f"lesson of {name}", "a.png")},
-            figure="scores.png", pictures=["trained.gif"],
-        )  # fmt: skip
+        summary = dict(name=name, title=f"Title of {name}", preset="tutorial-1", claim="claimed", film="trained.gif")
+        summary |= dict(measured=f"measured of {name}", lessons={"Replay": (f"lesson of {name}", "a.png")})
+        files.write_json(few_steps / name / "summary.json", {**summary, "figure": "scores.png", "when": "today"})
     monkeypatch.setattr(speed, "FOLDER", few_steps / "speed")
     monkeypatch.setattr(gallery, "PAGE", few_steps / "README.md")
     row = dict(tutorial="tutorial-1", form="faithful", agents=20, runs=3, seconds=30.0, compile_seconds=5.0)
@@ -136,14 +135,6 @@ def test_ten_test_runs_of_a_pendulum_that_is_always_pushed_one_way_are_those_of_
     np.testing.assert_allclose(tests.still, [np.mean(still)], atol=1e-6)
     np.testing.assert_allclose(tests.lean, [np.degrees(np.median(lean))], rtol=1e-2)
     assert pendulum.run_tests(result, policy="random").reward[0] != tests.reward[0]
-
-
-def test_texts_show_intervals_and_count_those_that_never_got_there():
-    assert common.mean_text([1.0, 1.0, 1.0], 0) == "1"  # they show no spread
-    assert common.share_text([False] * 20) == "0% [0%, 17%]"
-    assert common.median_text([1.0, 2.0, None, None, None]).startswith("not reached [")
-    assert common.median_text([5.0] * 9) == "5 [5, 5]"
-    assert common.median_text([5.0] * 5) == "5"  # too few seeds
 
 
 def test_scores_are_one_row_per_seed_and_one_column_per_episode(few_steps):

@@ -14,6 +14,7 @@ from dqn_jax import files, runs
 from dqn_jax.cli import main as cli
 from dqn_jax.config import ConfigError
 from dqn_jax.presets import GAMES, resolve_preset, with_overrides
+from experiments import pages
 from experiments.atari import compare, train
 
 
@@ -105,7 +106,10 @@ def test_a_game_may_be_spelt_as_on_the_command_line(tmp_path, monkeypatch):
     monkeypatch.setattr(compare, "RESULTS", tmp_path)
     record(tmp_path, "own", [(0, 1_000_000, 2, 30.0)], env_steps=250_000, env="ms-pacman")
     assert compare.Run.load("own").game == "MsPacman"
-    assert "human-normalised 100%" in train._normalised("ms-pacman", np.array([6951.6]))
+    summary = dict(env_steps=250_000, updates=[1], seconds={"run": 60.0}, final_eval_return=[6951.6], seeds=[0])
+    facts = train.measure(runs.load_settings(tmp_path / "own"), {**summary, "criteria": []})
+    pages.write(tmp_path / "page.md", "atari/run.md.jinja", name="own", arguments="", measured="", note="", **facts)
+    assert "human-normalised 100%" in (tmp_path / "page.md").read_text()
 
 
 def record(folder, name, bins, *, env_steps, **settings):
