@@ -21,7 +21,7 @@ from dqn_jax.report.values import estimate, number, percent
 ROOT = Path(__file__).parent
 
 
-def write(path: Path, template: str, **facts: Any) -> None:
+def write(path: Path, template: str, /, **facts: Any) -> None:
     """Write the page of a template (a path below experiments/) with these facts, atomically.
 
     Raises:
@@ -32,7 +32,7 @@ def write(path: Path, template: str, **facts: Any) -> None:
         temporary.write_text(_templates().get_template(template).render(facts))
 
 
-def block(template: str, name: str, **facts: Any) -> str:
+def block(template: str, name: str, /, **facts: Any) -> str:
     """One block of a page by itself, such as what a gallery says of it."""
     found = _templates().get_template(template)
     return "".join(found.blocks[name](found.new_context(facts))).strip()

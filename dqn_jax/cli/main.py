@@ -13,8 +13,9 @@ from typing import Any, NoReturn
 from dqn_jax import __version__, benchmark, devices, files, interrupt, presets, report, runs
 from dqn_jax.cli import catalogue
 from dqn_jax.cli.arguments import Typed, command_line, filled, flat, help_text, options_of, parse
-from dqn_jax.cli.display import SweepDisplay, TrainDisplay, summary_tables, sweep_tables
+from dqn_jax.cli.display import SweepDisplay, TrainDisplay
 from dqn_jax.cli.options import COMMANDS, TOPICS, Benchmark, Evaluate, Join, Plot, Record, Report, Sweep, Train
+from dqn_jax.cli.tables import summary_tables, sweep_tables
 from dqn_jax.config import Config, ConfigError, HParams, RunError, suggest
 from dqn_jax.lanes import memory
 from dqn_jax.presets.protocols import apply_protocol, describe_protocol

@@ -17,8 +17,9 @@ from servers import free_port
 from sweeping import ASKED, CRITERIA, ENV, TINY, VARY, assert_same_numbers
 from sweeping import compiled as compiled  # a fixture
 
-from dqn_jax.cli.display import SweepDisplay, sweep_tables
+from dqn_jax.cli.display import SweepDisplay
 from dqn_jax.cli.main import main
+from dqn_jax.cli.tables import sweep_tables
 from dqn_jax.sweep import SweepProgress, SweepResult, sweep
 from dqn_jax.sweep.records import load_data
 from dqn_jax.sweep.results import ranked

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 from synthetic import lane, sweep_of
 
-from dqn_jax.cli.display import _in_short
+from dqn_jax.cli.tables import in_short
 from dqn_jax.config import Config, HParams
 from dqn_jax.envs.bounds import value_bound
 from dqn_jax.lanes.history import History
@@ -60,7 +60,7 @@ def test_a_chunk_beyond_the_bound_is_remembered():
     assert history.above_bound(np.array([1.0, 1.0, 1.0, np.nan])).tolist() == [False, True, False, False]
 
 
-def test_what_a_run_says_in_short():
+def test_what_a_run_saysin_short():
     summary = {
         "seeds": [0, 1, 2],
         "criteria": [{"name": "eval>=475x3", "converged": 1.0}],
@@ -69,14 +69,14 @@ def test_what_a_run_says_in_short():
         "value_bound": [50.0, 50.0, None],
         "q_mean": [49.0, -49.0, None],
     }
-    assert _in_short(summary) == []
+    assert in_short(summary) == []
     summary |= {"fell_back": [2], "above_bound": [0, 1], "q_mean": [49.0, -906.4, None]}
-    first, second = _in_short(summary)
+    first, second = in_short(summary)
     assert first == "converged 3 of 3, 1 of them ended below 475"
     assert second.startswith(
         "mean Q above its bound in 2 of 3 seeds: up to 906.4, where no policy is worth more than 50"
     )
-    assert _in_short(summary | {"criteria": []}) == [second]
+    assert in_short(summary | {"criteria": []}) == [second]
 
 
 def test_lanes_of_a_sweep_beyond_their_trials_bound():
