@@ -1,4 +1,4 @@
-"""What the environments to come need is installed and importable beside jax."""
+"""What environments of a pool need is installed and importable beside jax."""
 
 from __future__ import annotations
 
