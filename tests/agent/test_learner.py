@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 
 import jax
@@ -14,8 +15,8 @@ import scipy.stats
 from dqn_jax.agent import make_agent
 from dqn_jax.config import Config, ConfigError, HParams
 from dqn_jax.lanes.population import stack_hparams
-from dqn_jax.prng import make_key
-from dqn_jax.types import EnvSpec, Transition
+from dqn_jax.prng import make_key, random_index
+from dqn_jax.types import Batch, EnvSpec, Transition
 
 ACTIONS, FEATURES, BATCH = 3, 2, 6
 SPEC = EnvSpec("Test-v0", (FEATURES,), jnp.float32, ACTIONS, 100)
@@ -134,6 +135,32 @@ def test_double_and_target_network_matter_in_the_numbers_above():
     assert len(losses) == 3
 
 
+@pytest.mark.parametrize(
+    ("config", "networks"),
+    [(SGD, 2), (dataclasses.replace(SGD, double=True), 3), (dataclasses.replace(SGD, target_network=False), 2)],
+    ids=["dqn", "double", "no target network"],
+)
+def test_views_that_the_loss_does_not_read_are_not_computed(config, networks):
+    """Two dense layers: a matrix product each for every view, and backwards two for weights and one between them."""
+    _, update, init = compiled(config)
+    program = update.lower(init(make_key(0), traced()), make_batch(), traced()).compile().as_text()
+    assert program.count(" dot(") == 2 * networks + 3
+
+
+@pytest.mark.parametrize("weight", [None, np.array([1, 0, 1, 1, 0, 1], np.float32)], ids=["all", "some"])
+def test_learning_gives_the_td_errors_of_all_examples(weight):
+    agent, update, init = compiled(SGD)
+    state, batch = init(make_key(0), traced()), make_batch()
+    learnt, info, td_error = agent.learn(state, Batch(batch, weight, jnp.arange(BATCH)), traced(), make_key(1))
+    _, q = numpy_q(state.params, batch.obs_tm1)
+    _, q_t = numpy_q(state.target_params, batch.obs_t)
+    expected = batch.r_t + 0.9 * batch.discount_t * q_t.max(-1) - q[np.arange(BATCH), batch.a_tm1]
+    np.testing.assert_allclose(td_error, expected, rtol=1e-5, atol=1e-6)
+    front, front_info = update(state, batch, traced(), weight)
+    np.testing.assert_allclose(info, front_info, rtol=1e-6)
+    jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-6), learnt, front)
+
+
 def trajectory(config, updates, **values):
     """States after each of `updates` updates, the start included."""
     _, update, init = compiled(config)
@@ -231,6 +258,15 @@ def test_other_keys_explore_otherwise(acting):
     params, act = acting
     obs = jnp.ones((100, FEATURES))
     assert not np.array_equal(act(params, obs, 1.0, make_key(5)), act(params, obs, 1.0, make_key(6)))
+
+
+def test_a_key_for_what_networks_draw_moves_no_coin_and_no_action(acting):
+    params, act = acting
+    explore_key, action_key = jax.random.split(make_key(7))
+    explored = jax.random.uniform(explore_key, (200,)) < 0.5
+    random = random_index(action_key, (200,), ACTIONS)
+    actions = act(params, jnp.ones((200, FEATURES)), 0.5, make_key(7))
+    np.testing.assert_array_equal(actions[explored], random[explored])
 
 
 # -- optimisers
