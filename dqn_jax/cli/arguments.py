@@ -39,7 +39,7 @@ class Short:
 
 
 class Option(NamedTuple):
-    """One field of a command."""
+    """One field of a command, as it is typed and explained."""
 
     name: str
     kind: Any  # its type, without None
@@ -69,7 +69,7 @@ class Option(NamedTuple):
 
 
 class Typed(NamedTuple):
-    """What a command line says."""
+    """What a command line says: options by name, and the words that belong to none."""
 
     values: dict[str, Any]  # by the names of fields; only those that were given
     words: list[str]
@@ -241,7 +241,7 @@ def _shown(option: Option, value: Any) -> str:
 
 
 def _spread(entries: Sequence[Any]) -> list[Any]:
-    """Single values, where some are pairs."""
+    """Single values, where some are pairs: ((a, 1), (b, 2)) is [a, 1, b, 2]."""
     return [x for entry in entries for x in (entry if isinstance(entry, tuple) else (entry,))]
 
 

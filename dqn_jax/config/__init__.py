@@ -50,11 +50,17 @@ from dqn_jax.config.validation import (
     check_optimizer,
     validate,
 )
+from dqn_jax.config.values import (
+    INT_MAX,
+    UnfitError,
+    as_type,
+)
 
 SETTINGS = {**fields_of(Config), **fields_of(HParams)}
 """All settings by name, static and traced, with what is known of each."""
 
 __all__ = [
+    "INT_MAX",
     "OPTIMIZERS",
     "SETTINGS",
     "Bounds",
@@ -76,7 +82,9 @@ __all__ = [
     "RunError",
     "Sampling",
     "Setting",
+    "UnfitError",
     "UnknownEnvError",
+    "as_type",
     "asynchronous",
     "changed",
     "check_optimizer",

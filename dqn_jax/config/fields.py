@@ -29,7 +29,7 @@ class Bounds(NamedTuple):
 
     @property
     def words(self) -> str:
-        """What to use."""
+        """What to use instead, for a message: "use a number at least 0 and at most 1"."""
         most = f" and at most {self.high:g}" if math.isfinite(self.high) else ""
         return self.remedy or f"use a number {'greater than' if self.open else 'at least'} {self.low:g}{most}"
 
@@ -51,7 +51,7 @@ class OnlyWhere:
 
     @property
     def words(self) -> str:
-        """What the other one must be."""
+        """What the other one must be, for a message: "huber", "on", "linear or multiplicative", "given"."""
         return " or ".join("on" if value is True else str(value) for value in self.values) or "given"
 
 
@@ -79,7 +79,7 @@ class Setting(NamedTuple):
 
     @property
     def optional(self) -> bool:
-        """Whether it may be None."""
+        """Whether it may be None, which leaves a feature out or something to another default."""
         return isinstance(self.kind, types.UnionType) and type(None) in typing.get_args(self.kind)
 
     @property

@@ -33,7 +33,7 @@ _Probability = Annotated[float, Bounds(0, 1, remedy="use a probability between 0
 
 @dataclasses.dataclass(frozen=True)
 class EnvSettings:
-    """What is played, and how actions and rewards pass between an environment and its agent."""
+    """What is played, and how actions and rewards pass between environment and agent: on devices and in pools."""
 
     env: str = "CartPole-v1"
     """Environment by its gymnax name ('CartPole-v0' is CartPole-v1 with a 200-step cap), or by its EnvPool name
@@ -114,7 +114,7 @@ class PoolSettings(EnvSettings):
 
 @dataclasses.dataclass(frozen=True)
 class NetworkSettings:
-    """What maps observations to Q-values."""
+    """The network from observations to Q-values: `networks.QNetwork`."""
 
     torso: Literal["auto", "mlp", "minatar", "nature", "dqn2013", "impala"] = "auto"
     """'mlp', 'minatar' (3x3 convolution), the pixel networks 'nature', 'dqn2013' and 'impala', or 'auto' (by the
@@ -157,7 +157,7 @@ class ReplaySettings:
 
 @dataclasses.dataclass(frozen=True)
 class RhythmSettings:
-    """When it learns."""
+    """When an agent trains, and how many gradient steps it makes each time."""
 
     min_replay: Annotated[int, Bounds(0, remedy="use 0 or more environment steps")] = 1_000
     """Environment steps taken before learning starts."""
@@ -169,7 +169,7 @@ class RhythmSettings:
 
 @dataclasses.dataclass(frozen=True)
 class ExplorationSettings:
-    """How exploration comes down."""
+    """What the schedule of epsilon is, and what it counts; its numbers are hyperparameters."""
 
     epsilon_schedule: Literal["linear", "multiplicative", "constant"] = "linear"
     """linear (over epsilon_decay_steps), multiplicative (times epsilon_decay), or constant (epsilon_start)."""
@@ -181,7 +181,7 @@ class ExplorationSettings:
 
 @dataclasses.dataclass(frozen=True)
 class EvaluationSettings:
-    """How long an agent trains, and how it is measured."""
+    """How long an agent trains, and when, on what and how greedily it is measured."""
 
     total_steps: _Count = 200_000
     """Environment steps (agent decisions) per seed, warm-up included; rounded up to whole evaluations."""

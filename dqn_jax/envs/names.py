@@ -1,4 +1,4 @@
-"""Environments of both libraries by name."""
+"""Environments by name: which of the two libraries, gymnax or EnvPool, has one, and its name in full there."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dqn_jax.envs import device, pool_tasks
 
 
 class FoundEnv(NamedTuple):
-    """An environment that there is."""
+    """An environment that one of the libraries has."""
 
     name: str  # in full
     in_pool: bool  # EnvPool steps it in threads of the host; else gymnax does, on the device

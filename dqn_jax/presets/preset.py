@@ -1,4 +1,4 @@
-"""Settings under a name."""
+"""A preset: settings under a name, with the criteria by which its agents are judged."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ class PaperProtocol(NamedTuple):
     summary: str
     source: str
     settings: dict[str, Any]  # fields of Config; the same ones in every protocol
-    differences: tuple[str, ...]  # from the source, besides EVERYWHERE
+    departures: tuple[str, ...]  # of EnvPool from the source, besides EVERYWHERE
 
 
 EVERYWHERE = (
@@ -119,7 +119,7 @@ def describe_protocol(name: str) -> list[str]:
         f"  from {protocol.source}",
         *(f"  {field} {show(value)}" for field, value in protocol.settings.items()),
         "  different here:",
-        *(f"  - {difference}" for difference in (*protocol.differences, *EVERYWHERE)),
+        *(f"  - {departure}" for departure in (*protocol.departures, *EVERYWHERE)),
     ]
 
 

@@ -7,8 +7,17 @@ from typing import Any
 
 import numpy as np
 
-from dqn_jax.config import SETTINGS, Config, ConfigError, HParams, UnknownEnvError, fields_of, suggest
-from dqn_jax.config.values import UnfitError, as_type
+from dqn_jax.config import (
+    SETTINGS,
+    Config,
+    ConfigError,
+    HParams,
+    UnfitError,
+    UnknownEnvError,
+    as_type,
+    fields_of,
+    suggest,
+)
 from dqn_jax.envs import FoundEnv, find_env, resolve_env
 from dqn_jax.envs.pool_tasks import gives_pixels, is_atari
 from dqn_jax.presets.atari import ATARI_HPARAMS, ATARI_PRESETS

@@ -8,7 +8,7 @@ import pytest
 
 from dqn_jax.config import Config, ConfigError, HParams, validate
 from dqn_jax.envs import make_pool
-from dqn_jax.presets.protocols import EVERYWHERE, PROTOCOLS, apply_protocol, describe_protocol
+from dqn_jax.presets import EVERYWHERE, PROTOCOLS, apply_protocol, describe_protocol
 
 # A run in which no knob is as in any protocol.
 OTHER = Config(
@@ -78,8 +78,8 @@ def test_a_protocol_says_what_it_sets_and_how_it_differs(name):
         assert sum(line.split()[0] == field for line in lines) == 1
     assert f"  sticky_actions {protocol.settings['sticky_actions']}".removesuffix(".0") in lines
     assert protocol.source in "\n".join(lines)
-    for difference in (*protocol.differences, *EVERYWHERE):
-        assert f"  - {difference}" in lines
+    for departure in (*protocol.departures, *EVERYWHERE):
+        assert f"  - {departure}" in lines
 
 
 def test_unknown_protocols_suggest_the_nearest():
