@@ -20,8 +20,7 @@ from dqn_jax.cli.options import Train
 from dqn_jax.config import Config, ConfigError, HParams, show, suggest
 from dqn_jax.convergence import KINDS
 from dqn_jax.envs import env_names, pool_names
-from dqn_jax.presets import Preset, resolve_preset
-from dqn_jax.presets.protocols import PROTOCOLS
+from dqn_jax.presets import PROTOCOLS, Preset, resolve_preset
 
 _FAMILY = 10  # environments whose names begin alike are a family from so many on
 

@@ -18,7 +18,6 @@ from dqn_jax.cli.options import COMMANDS, TOPICS, Benchmark, Evaluate, Join, Plo
 from dqn_jax.cli.tables import summary_tables, sweep_tables
 from dqn_jax.config import Config, ConfigError, HParams, RunError, suggest
 from dqn_jax.lanes import memory
-from dqn_jax.presets.protocols import apply_protocol, describe_protocol
 from dqn_jax.runs import best, going_on
 from dqn_jax.runs.play import evaluate_run, record_run
 from dqn_jax.runs.redact import redact
@@ -122,7 +121,7 @@ def _chosen(preset: presets.Preset, typed: Typed) -> presets.Preset:
     if "env" in settings:
         preset = presets.with_overrides(preset, {"env": settings["env"]})
     if typed.values.get("protocol") is not None:
-        config = apply_protocol(preset.config, typed.values["protocol"])
+        config = presets.apply_protocol(preset.config, typed.values["protocol"])
         preset = dataclasses.replace(preset, config=config)
     return presets.with_overrides(preset, settings)
 
@@ -163,7 +162,7 @@ def _train(arguments: Sequence[str]) -> int:
     if args.seeds < 1:
         raise ConfigError(f"seeds: {args.seeds} is not possible; use 1 or more.")
     if args.protocol is not None:
-        print("\n".join(describe_protocol(args.protocol)), file=sys.stderr)
+        print("\n".join(presets.describe_protocol(args.protocol)), file=sys.stderr)
     of_train = ("seeds", "seed", "criteria", "stop", "max_minutes", "save_episodes", "checkpoint")
     given = {str(name): typed.values[name] for name in of_train if name in typed.values}
     if given.get("max_minutes", 0.0) is None:  # typed as none: from now on without

@@ -21,8 +21,7 @@ from matplotlib.figure import Figure
 from dqn_jax import convergence, files, runs
 from dqn_jax.config import ConfigError
 from dqn_jax.envs import resolve_env
-from dqn_jax.presets import resolve_preset
-from dqn_jax.presets.protocols import apply_protocol
+from dqn_jax.presets import apply_protocol, resolve_preset
 from experiments import pages
 from experiments.atari.train import RESULTS, rules, training_returns
 from experiments.figures import COLOURS, save_figure

@@ -24,8 +24,7 @@ from dqn_jax import files, report, runs
 from dqn_jax.cli import main as cli
 from dqn_jax.config import Config, HParams, show
 from dqn_jax.envs import resolve_env
-from dqn_jax.presets import resolve_preset
-from dqn_jax.presets.thresholds import ATARI_SCORES
+from dqn_jax.presets import ATARI_SCORES, resolve_preset
 from experiments import pages
 
 RESULTS = Path(__file__).parent / "results"

@@ -14,10 +14,8 @@ import pytest
 import dqn_jax
 from dqn_jax.config import ConfigError, validate
 from dqn_jax.convergence import parse_criterion
-from dqn_jax.envs import pool_names
 from dqn_jax.lanes.device import exploration
-from dqn_jax.presets import GAMES, PRESETS, check_changes, resolve_preset, with_overrides
-from dqn_jax.presets.thresholds import ATARI_SCORES
+from dqn_jax.presets import PRESETS, check_changes, resolve_preset, with_overrides
 
 SHORT = dict(seeds=1, total_steps=80, eval_every=40, min_replay=16, batch_size=8, eval_episodes=2, max_episode_steps=20)
 
@@ -132,12 +130,6 @@ def test_a_bare_name_gets_settings_that_suit_its_kind(written, like, criteria, s
     validate(preset.config, preset.hparams)
     assert not resolve_preset("cartpole").note
     assert with_overrides(preset, {"env": "Acrobot-v1"}).note == ""
-
-
-def test_games_have_scores_and_no_other_names_do():
-    assert len(ATARI_SCORES) == 57
-    assert set(ATARI_SCORES) | set(GAMES.values()) <= set(pool_names())
-    assert all(random < human for random, human in ATARI_SCORES.values())
 
 
 def test_the_papers_exploration_decays_from_where_learning_begins():
