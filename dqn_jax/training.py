@@ -6,39 +6,33 @@ import contextlib
 import dataclasses
 import functools
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from dqn_jax import convergence, devices, files, runs
-from dqn_jax._import_time import import_seconds
-from dqn_jax.config import Config, ConfigError, HParams, seeds_from, validate
+from dqn_jax.config import ConfigError, HParams, seeds_from, validate
+from dqn_jax.drive import Allowance, Ears, Pace, Phase, Terms, Work, drive, new_history
 from dqn_jax.envs.bounds import value_bound
 from dqn_jax.interrupt import Interrupt
 from dqn_jax.lanes import memory
-from dqn_jax.lanes.driver import Driver, Population, driver_for
+from dqn_jax.lanes.driver import Driver, driver_for
 from dqn_jax.lanes.history import History
-from dqn_jax.lanes.lane import Watch
 from dqn_jax.lanes.population import stack_hparams
-from dqn_jax.pace import Pace
 from dqn_jax.presets import Preset, with_overrides
 from dqn_jax.runs import going_on, play
 from dqn_jax.runs.best import Best
-from dqn_jax.runs.checkpoint import Allowance
 from dqn_jax.runs.recorder import Recorder
+from dqn_jax.runs.summary import converged, lane_steps, summarize
 from dqn_jax.types import Params
 
 if TYPE_CHECKING:
     import pandas as pd
 
 _CHECKPOINT_SHARE = 0.05  # of the run's time that checkpoints may take
-
-
-Phase = Literal["compile", "step", "evaluate", "train"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -212,136 +206,122 @@ def _run(
     trackers: Sequence[Callable[[History], None]],
 ) -> TrainResult:
     """Train with settings that are possible: `learnt` are the networks to start from, `parsed` the criteria."""
-    lane_seeds, stop, max_minutes = settings.seeds, settings.stop, settings.max_minutes
-    best = Best(len(lane_seeds))
-    rhythm = driver.rhythm
-    rows_before_acting = driver.rows_before_acting
-    history = History(lane_seeds, rhythm.step, settings.config.total_episodes, rows_before_acting=rows_before_acting)
-    bound = value_bound(settings.config, settings.hparams, len(lane_seeds))
-
-    def report(phase: Phase, env_steps: int, games: tuple[int, int] = (0, 0)) -> None:
-        if on_progress:
-            after_chunk = history.seconds[-1] if history.seconds else 0.0
-            seconds = pace.seconds() if phase in ("step", "evaluate") else after_chunk
-            now = _progress(phase, settings.config, driver, history, parsed, bound, env_steps, seconds, pace.budget)
-            on_progress(dataclasses.replace(now, games=games))
-
-    pace = Pace(max_minutes)
-
-    report("compile", 0)
-    everyone = np.arange(len(lane_seeds))
-    watch = Watch(
-        on_step=lambda env_steps: report("step", env_steps),
-        on_game=lambda env_steps, *games: report("evaluate", env_steps, games),
-        stop=lambda: interrupt.requested or pace.left() <= 0,
-        seconds_left=lambda: pace.left(),
-    )
-    population = driver.population(settings.hparams, len(lane_seeds), from_weights=learnt is not None, watch=watch)
-    layout = population.layout
-    hparams, active = layout.place(stack_hparams(settings.hparams, len(everyone))), layout.active(everyone)
+    everyone, max_minutes = np.arange(len(settings.seeds)), settings.max_minutes
+    history = new_history(driver, settings.seeds)
+    bound = value_bound(settings.config, settings.hparams, len(everyone))
+    judge, best = _RunJudge(parsed, settings.stop), Best(len(everyone))
+    told = _Told(on_progress, driver, history, parsed, bound, Pace(max_minutes))
+    told("compile", 0, (0, 0))
+    ears = Ears()
+    population = driver.population(settings.hparams, len(everyone), from_weights=learnt is not None, watch=ears.watch)
+    work = Work(driver, population, ears, history, settings.hparams)
     recorder = Recorder(run, settings, driver, population, save_episodes=settings.save_episodes) if run else None
-    resumed = recorder.load(warn) if recorder and resume else None
+    saved = recorder.load(warn) if recorder and resume else None
     if recorder:  # only now: a run that is refused keeps its own, and a new one leaves its folder empty
         runs.save_settings(recorder.run, settings)  # of one that goes on the budget or the criteria may have changed
         recorder.provenance(warn)
         interrupt.remedy = _remedy(recorder.run)
-    new_games = run if resumed is not None and driver.restarts_games else None  # where to note them
     interrupt.check()  # compiling takes long, and was not stopped
+    keeper = _RunKeeper(best, recorder, trackers)
     pace = Pace(max_minutes)
-    if resumed is None:
-        lanes, warmup = population.start(lane_seeds, settings.hparams, learnt)
-        env_steps = rhythm.warmup_steps
-        history.add_warmup(layout.fetch(warmup, everyone))
-        if resume:
-            warn("there is no whole checkpoint to go on from: starting at the beginning")
-    else:
-        env_steps, saved, arrays = resumed
-        history.restore(arrays)
-        best.restore(arrays, population.lane_shapes.agent.params)
+    if saved is not None:
+        unfinished = work.restore(saved)
+        best.restore(saved.arrays, population.lane_shapes.agent.params)
         if recorder:
             recorder.best(best)  # it may be older than the checkpoint
-        lanes = layout.place(saved)
-        del resumed, saved  # replays are large, and these are copies
-        pace = Pace(max_minutes, history.seconds, float(history.unfinished.pop("seconds", 0.0)))
+        del saved  # replays are large, and these are copies
+        pace = Pace(max_minutes, history.seconds, unfinished)
         if max_minutes is not None and pace.left() <= 0:
             warn(f"this run has had its {max_minutes:g} minutes: give more with --max-minutes")
-        if history.unfinished:
-            population.go_on(history.unfinished)
-            env_steps -= _steps_of(history.unfinished["epsilon"], rhythm.step)
-    allowance, saved_at = Allowance(_CHECKPOINT_SHARE), env_steps
-    stopped = False
-    interrupt.answer = pace.answer_within if driver.stops_within else pace.answer
+    told.pace = pace
+    terms = Terms(
+        judge=judge,
+        keeper=keeper,
+        pace=pace,
+        allowance=Allowance(_CHECKPOINT_SHARE),
+        stopping=lambda: interrupt.requested,
+        report=told,
+        warn=warn,
+    )
     with contextlib.closing(population):
-        while env_steps < rhythm.last_step:
-            if stop == "converged" and history.env_steps and np.all(_settled(parsed, history)):
-                break
-            if np.all(history.at_rest()):
-                break
-            if interrupt.requested:
-                stopped = True
-                break
-            if driver.stops_within and pace.left() <= population.evaluation_seconds:
-                break
-            if not driver.stops_within and history.env_steps and pace.over():
-                if pace.seconds() < pace.budget:
-                    warn(f"max_minutes: {pace.left():.0f} s are left, and a chunk takes {pace.chunk:.0f}: ending here")
-                break
-            if new_games is not None:
-                into = _steps_of(population.unfinished["epsilon"], rhythm.step) if population.unfinished else 0
-                warn(runs.note_fresh_games(new_games, env_steps + into))
-                new_games = None
-            pace.begin()
-            lanes, metrics = population.chunk(jnp.int32(env_steps), lanes, hparams, active)
-            if metrics is None:
-                history.unfinished = {**population.unfinished, "seconds": np.asarray(pace.seconds())}
-                env_steps += _steps_of(population.unfinished["epsilon"], rhythm.step)
-                stopped = interrupt.requested
-                if not stopped:
-                    warn("max_minutes: over before an evaluation had ended; --resume with more goes on there")
-                break
-            host = layout.fetch(metrics, everyone)
-            ended_at = env_steps + _steps_of(host.epsilon, rhythm.step)
-            history.add(env_steps, ended_at, pace.seconds(), host)
-            history.unfinished = {}
-            pace.end()
-            env_steps = ended_at
-            best.update(
-                env_steps,
-                history.readings["eval_return"][-1],
-                functools.partial(layout.fetch, population.networks(lanes)),
-            )
-            for tracker in trackers:
-                tracker(history)
-            if recorder:
-                recorder.chunk(history)
-                if allowance.left():
-                    with allowance.spend():
-                        recorder.checkpoint(env_steps, lanes, history, best)
-                    saved_at = env_steps
-                    pace.saved()
-            report("train", env_steps)
-        if recorder and saved_at != env_steps:
-            recorder.checkpoint(env_steps, lanes, history, best)
+        if not work.resumed:
+            with ears.lent(terms):
+                work.start(learnt)
+            if resume:
+                warn("there is no whole checkpoint to go on from: starting at the beginning")
+        if judge.over(history):
+            work.at_work = everyone[:0]
+        interrupt.answer = pace.answer_within if driver.stops_within else pace.answer
+        ending = drive(work, terms)
     interrupt.answer = None  # all is saved
-    params = layout.fetch(population.networks(lanes), everyone)
-    summary = _summary(settings, parsed, history, best, bound, population, complete=not stopped)
+    params = work.networks(everyone)
+    summary = summarize(
+        settings,
+        parsed,
+        history,
+        best,
+        bound=bound,
+        compile_seconds=population.compile_seconds,
+        complete=ending != "stopped",
+    )
     if recorder:
         recorder.finish(summary, history, params, warn)
     return TrainResult(
         summary=summary,
         history=history,
-        converged=_converged(parsed, history),
+        converged=converged(parsed, history),
         params=params,
         best_params=best.params,
         settings=settings,
         run=run,
-        interrupted=stopped,
+        interrupted=ending == "stopped",
     )
 
 
-def _steps_of(epsilon: np.ndarray, step: int) -> int:
-    """Environment steps of a chunk that noted exploration `[L, T]` at each of its iterations."""
-    return int(epsilon.shape[1]) * step
+class _RunJudge:
+    """Ends a run for all of its lanes at once, when none has anything left to do: a `drive.Judge`."""
+
+    def __init__(self, criteria: Sequence[convergence.Criterion], stop: Literal["budget", "converged"]):
+        self._criteria, self._stop = criteria, stop
+
+    def over(self, history: History) -> bool:
+        """Whether every lane rests, or has converged or diverged where that is the end."""
+        if np.all(history.at_rest()):
+            return True
+        if self._stop != "converged" or not history.env_steps:
+            return False
+        return bool(np.all(converged(self._criteria, history) | ~history.finite))
+
+    def leaving(self, history: History, at_work: np.ndarray, *, last: bool) -> dict[int, str]:
+        """Everybody, or nobody."""
+        return dict.fromkeys(at_work.tolist(), "over") if self.over(history) else {}
+
+
+class _RunKeeper:
+    """Keeps each seed's best networks, and the files of a run that has a folder: a `drive.Keeper`."""
+
+    def __init__(self, best: Best, recorder: Recorder | None, trackers: Sequence[Callable[[History], None]]):
+        self.saves = recorder is not None
+        self._best, self._recorder, self._trackers = best, recorder, trackers
+
+    def chunk(self, work: Work, leaving: Mapping[int, str]) -> bool:
+        """Take in a chunk that has ended."""
+        self._best.update(work.env_steps, work.history.readings["eval_return"][-1], work.networks)
+        for tracker in self._trackers:
+            tracker(work.history)
+        if self._recorder:
+            self._recorder.chunk(work.history)
+        return True
+
+    def save(self, work: Work) -> None:
+        """Write a checkpoint of all lanes, and the best networks."""
+        if self._recorder:
+            self._recorder.checkpoint(work.env_steps, work.lanes, work.history, self._best)
+
+    def fresh_games(self, env_steps: int) -> str:
+        """Note in the provenance that games begin anew here; gives the line to warn with."""
+        assert self._recorder is not None  # where the checkpoint was
+        return runs.note_fresh_games(self._recorder.run, env_steps)
 
 
 def _seeds(seeds: int | Sequence[int] | None, first: int | None, default: int | tuple[int, ...]) -> tuple[int, ...]:
@@ -401,125 +381,51 @@ def _load_weights(run: Path, which: Literal["last", "best"], driver: Driver, lan
     return jax.tree.map(lambda x: np.broadcast_to(x, (lanes, *x.shape[1:])), params)
 
 
-def _converged(criteria: Sequence[convergence.Criterion], history: History) -> np.ndarray:
-    """`[L]`, bool, by the first criterion."""
-    if not criteria:
-        return np.zeros(len(history.seeds), bool)
-    return np.array([convergence.time_to(criteria[0], curve) is not None for curve in history.curves()])
+class _Told:
+    """Tells a display where a run is."""
 
+    def __init__(
+        self,
+        on_progress: Callable[[Progress], None] | None,
+        driver: Driver,
+        history: History,
+        criteria: Sequence[convergence.Criterion],
+        bound: np.ndarray,
+        pace: Pace,
+    ):
+        self.pace = pace
+        self._on_progress, self._driver, self._history = on_progress, driver, history
+        self._criteria, self._bound = criteria, bound
 
-def _lane_steps(history: History) -> np.ndarray:
-    """`[L]`, environment steps each seed has taken: those of the run, or up to the end of its last episode."""
-    steps = np.full(len(history.seeds), history.env_steps[-1] if history.env_steps else 0)
-    resting = history.at_rest()
-    if resting.any():
-        curves = history.curves()
-        steps[resting] = [curves[lane].episode_env_steps[-1] for lane in np.flatnonzero(resting)]
-    return steps
+    def __call__(self, phase: Phase, env_steps: int, games: tuple[int, int]) -> None:
+        if self._on_progress is None:
+            return
+        history, lanes = self._history, len(self._history.seeds)
+        after_chunk = history.seconds[-1] if history.seconds else 0.0
+        seconds = self.pace.seconds() if phase in ("step", "evaluate") else after_chunk
+        steps = lanes * env_steps if phase == "step" else lane_steps(history).sum()
 
+        def last(name: str) -> np.ndarray:
+            return history.readings[name][-1] if history.env_steps else np.full(lanes, np.nan)
 
-def _settled(criteria: Sequence[convergence.Criterion], history: History) -> np.ndarray:
-    return _converged(criteria, history) | ~history.finite
-
-
-def _progress(
-    phase: Phase,
-    config: Config,
-    driver: Driver,
-    history: History,
-    criteria: Sequence[convergence.Criterion],
-    bound: np.ndarray,
-    env_steps: int,
-    seconds: float,
-    budget_seconds: float,
-) -> Progress:
-    lanes = len(history.seeds)
-    lane_steps = lanes * env_steps if phase == "step" else _lane_steps(history).sum()
-
-    def last(name: str) -> np.ndarray:
-        return history.readings[name][-1] if history.env_steps else np.full(lanes, np.nan)
-
-    total_steps = driver.rhythm.last_step
-    share_done = max(env_steps / total_steps, min(1.0, seconds / budget_seconds))
-    if config.total_episodes is not None and history.env_steps:
-        share_done = max(share_done, min(1.0, last("episodes").min() / config.total_episodes))
-    return Progress(
-        phase=phase,
-        env_steps=env_steps,
-        total_steps=total_steps,
-        share_done=share_done,
-        seconds=seconds,
-        lane_steps_per_second=lane_steps / seconds if seconds else 0.0,
-        train_return=last("train_return"),
-        eval_return=last("eval_return"),
-        converged=_converged(criteria, history),
-        judged=bool(criteria),
-        diverged=~history.finite,
-        above_bound=history.above_bound(bound),
-    )
-
-
-def _summary(
-    settings: runs.RunSettings,
-    criteria: Sequence[convergence.Criterion],
-    history: History,
-    best: Best,
-    bound: np.ndarray,
-    population: Population,
-    *,
-    complete: bool,
-) -> dict[str, Any]:
-    """summary.json: lists have one entry per seed, null where something was not reached."""
-    curves = history.curves()
-    seconds = history.seconds[-1] if history.seconds else 0.0
-    lanes = len(settings.seeds)
-    lane_steps = _lane_steps(history)
-    updates = history.reading("updates")[:, -1:].sum()
-    final = history.reading("eval_return")[:, -1] if history.env_steps else np.full(lanes, np.nan)
-    low, high = convergence.mean_interval(final)
-    worst = int(np.argmin(np.where(np.isnan(final), -np.inf, final)))
-
-    def seeds_where(flags: np.ndarray) -> list[int]:
-        return [seed for seed, flag in zip(settings.seeds, flags, strict=True) if flag]
-
-    fell_back = np.zeros(lanes, bool)
-    if criteria and criteria[0].kind in ("eval", "train"):
-        fell_back = _converged(criteria, history) & ~criteria[0].holds(final)
-    return {
-        "env": settings.config.env,
-        "preset": settings.name,
-        "seeds": list(settings.seeds),
-        "complete": complete,
-        "env_steps": int(lane_steps.max()),
-        "updates": history.reading("updates")[:, -1].tolist() if history.env_steps else [0] * lanes,
-        "criteria": [convergence.summarize(criterion, curves) for criterion in criteria],
-        "final_eval_return": final.tolist(),
-        "final_eval": {
-            "mean": float(np.mean(final)),
-            "interval95": [None if np.isnan(end) else float(end) for end in (low, high)],
-            "iqm": float(convergence.interquartile_mean(final)),
-            "worst": float(final[worst]),
-            "worst_seed": settings.seeds[worst],
-        },
-        "best_eval_return": best.eval_return.tolist(),
-        "best_env_steps": best.env_steps.tolist(),  # when each was made
-        "final_train_return": history.reading("train_return")[:, -1].tolist() if history.env_steps else [],
-        # Of the seeds that met the first criterion, those whose last evaluation is on the wrong side of its threshold.
-        "fell_back": seeds_where(fell_back),
-        "diverged": seeds_where(~history.finite),
-        "value_bound": [None if np.isnan(b) else float(b) for b in bound],
-        "q_mean": _furthest(history.reading("q_mean")),  # of all chunks, the one furthest from zero
-        "above_bound": seeds_where(history.above_bound(bound)),
-        "throughput": {
-            "env_steps_per_second": float(lane_steps.sum()) / seconds if seconds else None,
-            "updates_per_second": float(updates) / seconds if seconds else None,
-        },
-        "seconds": {"import": import_seconds(), "compile": population.compile_seconds, "run": seconds},
-        "peak_memory_bytes": devices.peak_memory_bytes(),
-    }
-
-
-def _furthest(values: np.ndarray) -> list[float | None]:
-    """Of each row of `values` `[L, C]` the one furthest from zero; None if there is none."""
-    found = (row[np.isfinite(row)] for row in values)
-    return [float(row[np.argmax(np.abs(row))]) if len(row) else None for row in found]
+        total_steps, total_episodes = self._driver.rhythm.last_step, self._driver.config.total_episodes
+        share_done = max(env_steps / total_steps, min(1.0, seconds / self.pace.budget))
+        if total_episodes is not None and history.env_steps:
+            share_done = max(share_done, min(1.0, last("episodes").min() / total_episodes))
+        self._on_progress(
+            Progress(
+                phase=phase,
+                env_steps=env_steps,
+                total_steps=total_steps,
+                share_done=share_done,
+                seconds=seconds,
+                lane_steps_per_second=steps / seconds if seconds else 0.0,
+                train_return=last("train_return"),
+                eval_return=last("eval_return"),
+                converged=converged(self._criteria, history),
+                judged=bool(self._criteria),
+                diverged=~history.finite,
+                games=games,
+                above_bound=history.above_bound(self._bound),
+            )
+        )

@@ -15,9 +15,9 @@ import pytest
 import dqn_jax
 from dqn_jax import interrupt
 from dqn_jax.cli.main import main
+from dqn_jax.drive import Pace
 from dqn_jax.interrupt import Interrupt
 from dqn_jax.lanes.driver import DeviceDriver
-from dqn_jax.pace import Pace
 
 # Chunks of a second or so, on any machine of these days.
 RUN = (

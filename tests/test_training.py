@@ -244,7 +244,7 @@ def test_stop_converged_ends_the_run_once_every_lane_has(tmp_path):
 def test_a_run_ends_within_its_minutes_and_counts_on_when_resumed(tmp_path, monkeypatch):
     monkeypatch.setattr("dqn_jax.runs.recorder.Recorder.film", lambda *_: None)  # films take longer than the rest
     now, shares = [0.0], []
-    monkeypatch.setattr("dqn_jax.pace.time", types.SimpleNamespace(perf_counter=lambda: now[0]))
+    monkeypatch.setattr("dqn_jax.drive.time", types.SimpleNamespace(perf_counter=lambda: now[0]))
 
     def slow(*arguments, **keywords):
         """Chunks of a minute."""
@@ -329,11 +329,11 @@ STILL = {**TINY, "learning_rate": 1e-37, "learning_rate_end": 0.0, "target_perio
 
 
 def newest_checkpoint(run):
-    """Its steps, lanes (leaves `[L, ...]`) and history."""
+    """What it holds; lanes have leaves `[L, ...]`."""
     settings = runs.load_settings(run)
     loop, hparams = make_loop(settings.config), stack_hparams(settings.hparams, len(settings.seeds))
     shapes = jax.eval_shape(jax.vmap(loop.start), jnp.asarray(settings.seeds), hparams)[0]
-    return checkpoint.load(run, shapes, warn=pytest.fail)
+    return checkpoint.load(checkpoint.folder_of(run), shapes, warn=pytest.fail)
 
 
 def assert_all_equal(left, right):
@@ -349,7 +349,7 @@ def continued(finished, tmp_path_factory):
 
 def test_a_run_starts_from_exactly_the_networks_it_is_given(finished, continued):
     assert_all_equal(continued.params, finished.params)
-    old, new = (newest_checkpoint(run)[1].agent for run in (finished.run, continued.run))
+    old, new = (newest_checkpoint(run).lanes.agent for run in (finished.run, continued.run))
     assert_all_equal(new.params, finished.params)
     assert_all_equal(new.target_params, finished.params)  # a copy of the online network, not the old target
     assert not np.array_equal(leaves(old.target_params)[0], leaves(old.params)[0])
@@ -394,11 +394,12 @@ def test_the_folder_above_a_run_stands_for_the_run_taken_then(tmp_path, finished
 
 
 def test_one_agent_is_given_to_every_seed(tmp_path, finished):
-    settings, (env_steps, lanes, history) = runs.load_settings(finished.run), newest_checkpoint(finished.run)
+    settings, saved = runs.load_settings(finished.run), newest_checkpoint(finished.run)
     alone = tmp_path / "alone"  # as if only the second seed had been trained
     alone.mkdir()
     runs.save_settings(alone, dataclasses.replace(settings, seeds=settings.seeds[1:2]))
-    checkpoint.save(alone, env_steps, jax.tree.map(lambda x: x[1:2], lanes), history)
+    second = jax.tree.map(lambda x: x[1:2], saved.lanes)
+    checkpoint.save(checkpoint.folder_of(alone), saved.env_steps, second, saved.arrays)
     several = dqn_jax.train("cartpole", weights=alone, seed=10, **STILL)
     for saved, given in zip(leaves(finished.params), leaves(several.params), strict=True):
         np.testing.assert_array_equal(given, np.stack([saved[1]] * 3))

@@ -19,7 +19,7 @@ from dqn_jax.cli.tables import summary_tables, sweep_tables
 from dqn_jax.config import Config, ConfigError, HParams, RunError, suggest
 from dqn_jax.lanes import memory
 from dqn_jax.runs import best, going_on
-from dqn_jax.runs.play import evaluate_run, record_run
+from dqn_jax.runs.play import Agents, evaluate_run, record_run
 from dqn_jax.runs.redact import redact
 from dqn_jax.training import train
 
@@ -285,16 +285,15 @@ def _report(arguments: Sequence[str]) -> int:
     return 0
 
 
+def _agents(args: Evaluate | Record) -> Agents:
+    from dqn_jax.sweep.winners import agents_at  # slow to import, for the database under it
+
+    return agents_at(args.run, args.checkpoint, args.trial)
+
+
 def _evaluate(arguments: Sequence[str]) -> int:
     args: Evaluate = _parse("evaluate", arguments, "the folder of a run, e.g. 'dqn-jax evaluate runs/cartpole'")
-    result = evaluate_run(
-        args.run,
-        episodes=args.episodes,
-        epsilon=args.epsilon,
-        eval_seed=args.eval_seed,
-        checkpoint=args.checkpoint,
-        trial=args.trial,
-    )
+    result = evaluate_run(lambda: _agents(args), episodes=args.episodes, epsilon=args.epsilon, eval_seed=args.eval_seed)
     if args.json:
         print(json.dumps(result, indent=1))
         return 0
@@ -316,14 +315,12 @@ def _evaluate(arguments: Sequence[str]) -> int:
 def _record(arguments: Sequence[str]) -> int:
     args: Record = _parse("record", arguments, "the folder of a run, e.g. 'dqn-jax record runs/cartpole'")
     episode_return, frames, who = record_run(
-        args.run,
+        lambda: _agents(args),
         args.output,
         seed=args.seed,
         random=args.random,
         start=args.start,
         q_values=args.q_values,
-        checkpoint=args.checkpoint,
-        trial=args.trial,
     )
     print(f"{args.output}: {who}, return {episode_return:g}, {frames} frames")
     return 0

@@ -14,9 +14,10 @@ from dqn_jax import convergence
 from dqn_jax.convergence import parse_criterion
 from dqn_jax.report.axes import DENSE, GREY, axes_of, legend
 from dqn_jax.report.charts import WIDE, Chart
-from dqn_jax.report.values import estimate, literal, number
+from dqn_jax.report.values import estimate, number
 from dqn_jax.report.view import View
 from dqn_jax.runs.figures import COLOURS, X_AXES
+from dqn_jax.runs.labels import literal
 from dqn_jax.sweep import results
 
 if TYPE_CHECKING:

@@ -52,9 +52,3 @@ def median_text(row: Any) -> str:
 def converged_text(row: Any) -> str:
     """How many seeds converged, with the interval of their share."""
     return f"{row['converged']} of {row['lanes']} [{percent(row['share_low'])}, {percent(row['share_high'])}]"
-
-
-def literal(text: str) -> str:
-    """A text of somebody's own as matplotlib takes it: no formula, one line, and in the legend even with '_x'."""
-    text = " ".join(text.split()).replace("$", r"\$")
-    return f" {text}" if text.startswith("_") else text

@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from dqn_jax.runs.checkpoint import load_networks, save_networks, tree_arrays, tree_from
+from dqn_jax.runs.arrays import load_networks, save_networks, tree_arrays, tree_from
 from dqn_jax.types import Params
 
 _PREFIX = "best_"  # of its arrays in a checkpoint

@@ -13,9 +13,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from dqn_jax import convergence
-from dqn_jax.report.values import literal
 from dqn_jax.runs.folder import load_metrics, load_summary
-from dqn_jax.runs.labels import ranges, telling_labels
+from dqn_jax.runs.labels import literal, ranges, telling_labels
 from dqn_jax.runs.provenance import load_provenance
 from dqn_jax.runs.settings import RunSettings, load_settings
 

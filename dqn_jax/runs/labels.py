@@ -57,3 +57,9 @@ def ranges(seeds: Sequence[int]) -> str:
         else:
             parts.append([seed])
     return ", ".join("-".join(map(str, part)) for part in parts)
+
+
+def literal(text: str) -> str:
+    """A text of somebody's own as matplotlib takes it: no formula, one line, and in the legend even with '_x'."""
+    text = " ".join(text.split()).replace("$", r"\$")
+    return f" {text}" if text.startswith("_") else text

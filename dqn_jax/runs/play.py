@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
 
@@ -23,8 +24,10 @@ Which = Literal["last", "best"]
 
 
 class Agents(NamedTuple):
-    """The L agents of a run."""
+    """L trained agents: those of a run, or of a setting that a sweep has confirmed, one for each seed."""
 
+    whose: str  # in words
+    run: Path | None  # the folder of their run, if they are of one
     settings: runs.RunSettings
     driver: Driver
     params: Params  # online networks, leaves [L, ...]
@@ -54,41 +57,15 @@ def load_agents(run: Path, checkpoint: Which = "last") -> Agents:
         params, notes = _load_best(run, jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), shapes))
         if notes["seeds"].tolist() != list(settings.seeds):
             raise ConfigError(f"checkpoint: {best.path_of(run)} is of another run; use --checkpoint last.")
-        return Agents(settings, driver, params, checkpoint, notes["env_steps"], notes["eval_return"])
+        return Agents(str(run), run, settings, driver, params, checkpoint, notes["env_steps"], notes["eval_return"])
     if driver.rows_apart:
         shapes = without_rows(shapes)  # to play, no replay is needed
-    saved = checkpoints.load(run, shapes, warn=lambda line: print(f"dqn-jax: {line}", file=sys.stderr))
+    folder = checkpoints.folder_of(run)
+    saved = checkpoints.load(folder, shapes, warn=lambda line: print(f"dqn-jax: {line}", file=sys.stderr))
     if saved is None:
         raise ConfigError(f"run: {run} has no whole checkpoint; train for longer or choose another run.")
     env_steps = np.full(len(settings.seeds), saved.env_steps)
-    return Agents(settings, driver, saved.lanes.agent.params, checkpoint, env_steps, None)
-
-
-def agents_at(path: Path, checkpoint: Which = "last", trial: int | None = None) -> tuple[str, Agents]:
-    """The agents of the run at `path` or the newest below it, or of a sweep's winner; and whose they are, in words.
-
-    Args:
-      path: folder of a run or a sweep, or above one.
-      checkpoint: of a run, which networks.
-      trial: of a sweep, which of the confirmed trials (default: the winner).
-
-    Raises:
-      ConfigError: if there is neither, or what is asked is not kept.
-    """
-    from dqn_jax.sweep import winners  # slow to import, for the database under it
-
-    sweep = winners.find(path)
-    if sweep is None:
-        if trial is not None:
-            raise ConfigError(f"trial: {path} is no sweep; a run has one trial: leave it out.")
-        run = runs.find_run(path)
-        return str(run), load_agents(run, checkpoint)
-    if checkpoint != "last":
-        raise ConfigError("checkpoint: a sweep keeps its winners' networks only as their lanes left; leave it out.")
-    devices.configure()
-    winner = winners.load(sweep, trial)
-    agents = Agents(winner.settings, winner.driver, winner.params, checkpoint, winner.env_steps, winner.eval_return)
-    return f"{sweep}, trial {winner.trial} on held-out seeds, as its lanes left", agents
+    return Agents(str(run), run, settings, driver, saved.lanes.agent.params, checkpoint, env_steps, None)
 
 
 def _load_best(run: Path, lane: Any) -> tuple[Params, dict[str, np.ndarray]]:
@@ -107,22 +84,27 @@ def _load_best(run: Path, lane: Any) -> tuple[Params, dict[str, np.ndarray]]:
         ) from error
 
 
-def evaluate_run(
-    path: Path,
-    *,
-    episodes: int,
-    epsilon: float | None,
-    eval_seed: int,
-    checkpoint: Which = "last",
-    trial: int | None = None,
-) -> dict[str, Any]:
-    """Returns of `episodes` new episodes for every seed of a run, or of a sweep's winner."""
+def evaluate_run(find: Callable[[], Agents], *, episodes: int, epsilon: float | None, eval_seed: int) -> dict[str, Any]:
+    """Play new episodes with every agent.
+
+    Args:
+      find: gives the agents; called once all else is known to be possible.
+      episodes: of each agent.
+      epsilon: exploration (None: as in the evaluations of their training).
+      eval_seed: fixes the starts and the environments' noise.
+
+    Returns:
+      Returns and lengths, by agent and over all, as `dqn-jax evaluate --json` prints them.
+
+    Raises:
+      ConfigError: for what is not possible.
+    """
     check_seed("eval_seed", eval_seed)
     if episodes < 1:
         raise ConfigError(f"episodes: {episodes} is not possible; use 1 or more.")
     if epsilon is not None and not 0.0 <= epsilon <= 1.0:
         raise ConfigError(f"epsilon: {epsilon:g} is not possible; use a probability between 0 and 1.")
-    whose, agents = agents_at(path, checkpoint, trial)
+    agents = find()
     settings, driver, params = agents.settings, agents.driver, agents.params
     if epsilon is None:
         epsilon = settings.config.eval_epsilon
@@ -132,12 +114,12 @@ def evaluate_run(
     means = returns.mean(axis=1)
     low, high = convergence.mean_interval(means)
     return {
-        "run": whose,
-        "checkpoint": checkpoint,
+        "run": agents.whose,
+        "checkpoint": agents.which,
         "env_steps": agents.env_steps.tolist(),
         "eval_seed": eval_seed,
         # The best ones were chosen by their evaluations in training: on the same starts they would look too good.
-        "chosen_on_these_starts": checkpoint == "best" and eval_seed == settings.config.eval_seed,
+        "chosen_on_these_starts": agents.which == "best" and eval_seed == settings.config.eval_seed,
         "env": settings.config.env,
         "episodes": episodes,
         "epsilon": epsilon,
@@ -162,49 +144,54 @@ def film_title(driver: Driver, who: str) -> str:
 
 
 def record_run(
-    path: Path,
-    output: Path,
-    *,
-    seed: int | None,
-    random: bool,
-    start: int,
-    q_values: bool,
-    checkpoint: Which = "last",
-    trial: int | None = None,
+    find: Callable[[], Agents], output: Path, *, seed: int | None, random: bool, start: int, q_values: bool
 ) -> tuple[float, int, str]:
-    """Film one episode of an agent (or of a random policy) of a run, or of a sweep's winner.
+    """Film one episode of an agent, or of a random policy.
 
-    Gives its return, the number of frames, and who.
+    Args:
+      find: gives the agents; called once all else is known to be possible.
+      output: the film, .gif or .mp4.
+      seed: whose (None: of the one with the median final evaluation).
+      random: film a random policy in their environment instead.
+      start: seed of the episode's start.
+      q_values: draw those of all actions beside the picture.
+
+    Returns:
+      Its return, the number of frames, and who.
+
+    Raises:
+      ConfigError: for what is not possible.
     """
     check_seed("start", start)
     write.check_suffix(output)
     files.check_writable(output, "output")
     if q_values and random:
         raise ConfigError("q_values: a random policy has none; leave out one of the two.")
-    whose, agents = agents_at(path, checkpoint, trial)
+    agents = find()
     settings, driver, params = agents.settings, agents.driver, agents.params
     if seed is not None and seed not in settings.seeds:
-        raise ConfigError(f"seed: {whose} has no seed {seed}; it has {', '.join(map(str, settings.seeds))}.")
+        raise ConfigError(f"seed: {agents.whose} has no seed {seed}; it has {', '.join(map(str, settings.seeds))}.")
     if not driver.can_film():
         raise ConfigError(
             f"run: {settings.config.env} cannot be drawn; classic control, MinAtar, grids and what EnvPool renders can."
         )
-    lane = settings.seeds.index(seed) if seed is not None else median_lane(_final_returns(Path(whose), agents))
+    lane = settings.seeds.index(seed) if seed is not None else median_lane(_final_returns(agents))
     own = None if random else jax.tree.map(lambda x: x[lane], params)
     who = told = "random policy"
     if not random:
         who = f"seed {settings.seeds[lane]}"
         told = f"{who}, {agents.describe(lane)}"
-        who += f", its best ({agents.env_steps[lane]:,} steps)" if checkpoint == "best" else ""
+        who += f", its best ({agents.env_steps[lane]:,} steps)" if agents.which == "best" else ""
     with files.clear_errors(output, "try again", "output"):
         return *film_policy(driver, own, output, start=start, title=film_title(driver, who), q_values=q_values), told
 
 
-def _final_returns(run: Path, agents: Agents) -> np.ndarray:
+def _final_returns(agents: Agents) -> np.ndarray:
     """`[L]`, of each agent's evaluation in training, NaN where none is known."""
     if agents.eval_return is not None:
         return agents.eval_return
-    final = (runs.load_summary(run) or {}).get("final_eval_return") or []
+    summary = None if agents.run is None else runs.load_summary(agents.run)
+    final = (summary or {}).get("final_eval_return") or []
     return (
         np.array(final, np.float64) if len(final) == len(agents.env_steps) else np.full(len(agents.env_steps), np.nan)
     )

@@ -11,16 +11,15 @@ from typing import Any
 import jax
 import numpy as np
 
-from dqn_jax import convergence, files, report, runs
+from dqn_jax import convergence, files, runs
 from dqn_jax.config import RunError
 from dqn_jax.lanes.driver import Driver, Population
 from dqn_jax.lanes.history import History
-from dqn_jax.lanes.lane import without_rows
 from dqn_jax.runs import checkpoint
 from dqn_jax.runs.best import Best
-from dqn_jax.runs.checkpoint import Saved
+from dqn_jax.runs.checkpoint import Checkpoints, Saved
+from dqn_jax.runs.figures import RunData, plot_runs
 from dqn_jax.runs.play import film_policy, film_title, median_lane
-from dqn_jax.runs.rows import RowFiles
 from dqn_jax.types import Params
 
 _TAGS = {  # of TensorBoard, which groups them by what is before the slash
@@ -50,9 +49,8 @@ class Recorder:
     ):
         self.run = run
         self._driver = driver
-        self._population = population
         self._everyone = np.arange(len(settings.seeds))
-        self._rows = RowFiles(checkpoint.folder_of(run) / "rows", population) if driver.rows_apart else None
+        self._checkpoints = Checkpoints(checkpoint.folder_of(run), population, rows_apart=driver.rows_apart)
         self.settings = settings
         self.save_episodes = save_episodes
         self._writers: list[Any] = []
@@ -75,17 +73,8 @@ class Recorder:
 
     def checkpoint(self, env_steps: int, lanes: Any, history: History, best: Best) -> None:
         """Save everything that going on needs (`lanes` as the population has them), then the best networks."""
-        kept = lanes if self._rows is None else self._population.without_rows(lanes)
-        saved = self._population.layout.fetch(kept, self._everyone)
-        host = history.arrays() | best.arrays()
         with files.clear_errors(self.run):
-            if self._rows is None:
-                checkpoint.save(self.run, env_steps, saved, host)
-            else:
-                before = self._rows.saved
-                self._rows.append(lanes, int(saved.replay[0]), self._everyone)
-                checkpoint.save(self.run, env_steps, saved, host)
-                self._rows.forget(before)  # the checkpoint before this one is kept too
+            self._checkpoints.save(env_steps, lanes, history.arrays() | best.arrays(), self._everyone)
             self.best(best)
 
     def best(self, best: Best) -> None:
@@ -96,18 +85,8 @@ class Recorder:
 
     def load(self, warn: Callable[[str], None]) -> Saved | None:
         """What the run goes on from, as `checkpoint.load`."""
-        for folder in (self.run, checkpoint.folder_of(self.run), checkpoint.folder_of(self.run) / "rows"):
-            files.clear_unfinished(folder)
-        shapes = self._population.lane_shapes
-        if self._rows is None:
-            return checkpoint.load(self.run, shapes, warn)
-        rows = self._rows
-        loaded = checkpoint.load(
-            self.run, without_rows(shapes), warn, lambda lanes: rows.restore(lanes, self._everyone)
-        )
-        if loaded is None:
-            rows.clear()
-        return loaded
+        files.clear_unfinished(self.run)
+        return self._checkpoints.load(warn)
 
     def finish(self, summary: dict[str, Any], history: History, params: Params, warn: Callable[[str], None]) -> None:
         """Write the summary, the figure and, where the environment can be drawn, the median seed's film."""
@@ -116,9 +95,7 @@ class Recorder:
             runs.save_summary(self.run, summary)
             if history.env_steps:
                 with files.atomic(self.run / "curve.png") as path:
-                    report.plot_runs(
-                        [report.RunData.of(self.settings, history.metrics_table(), summary, self.run)], path
-                    )
+                    plot_runs([RunData.of(self.settings, history.metrics_table(), summary, self.run)], path)
             for writer in self._writers:
                 writer.close()
             if summary["complete"] and history.env_steps:

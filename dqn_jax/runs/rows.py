@@ -14,7 +14,7 @@ import jax
 import numpy as np
 
 from dqn_jax.lanes.driver import Population
-from dqn_jax.runs.checkpoint import read_arrays, write_arrays
+from dqn_jax.runs.arrays import read_arrays, write_arrays
 
 _ROWS_AT_ONCE = 512
 

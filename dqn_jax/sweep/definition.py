@@ -13,10 +13,10 @@ from dqn_jax.config import Config, ConfigError, HParams, seeds_from
 from dqn_jax.convergence import parse_criteria, parse_criterion
 from dqn_jax.presets import Preset
 from dqn_jax.sweep import ruler
+from dqn_jax.sweep.judge import Rules
 from dqn_jax.sweep.pruning import Prune
 from dqn_jax.sweep.space import ADAPTIVE, Choice, Range, Sampler, Space, grid_size, parse_space
 from dqn_jax.sweep.tables import RANKINGS
-from dqn_jax.sweep.wave import Rules
 
 # Held-out seeds are counted up from here. Neither they nor the seeds of a search may be a seed of evaluation starts:
 # lanes and evaluations draw from one family of streams.

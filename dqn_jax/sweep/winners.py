@@ -14,12 +14,13 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from dqn_jax import files
+from dqn_jax import devices, files
 from dqn_jax.config import ConfigError
 from dqn_jax.lanes.driver import Driver, driver_for
 from dqn_jax.presets import with_overrides
-from dqn_jax.runs import RunSettings
-from dqn_jax.runs.checkpoint import load_networks, save_networks
+from dqn_jax.runs import RunSettings, find_run
+from dqn_jax.runs.arrays import load_networks, save_networks
+from dqn_jax.runs.play import Agents, Which, load_agents
 from dqn_jax.sweep import records, results, tables
 from dqn_jax.sweep.definition import preset_of
 from dqn_jax.types import Params
@@ -118,3 +119,28 @@ def load(folder: Path, trial: int | None = None) -> Winner:
 def _point(data: tables.SweepData, trial: int) -> dict[str, object]:
     values = {str(name): data.trials[name][trial] for name in data.trials}
     return {name: value.item() if isinstance(value, np.generic) else value for name, value in values.items()}
+
+
+def agents_at(path: Path, checkpoint: Which = "last", trial: int | None = None) -> Agents:
+    """The agents of the run at `path` or the newest below it, or of a sweep's winner.
+
+    Args:
+      path: folder of a run or a sweep, or above one.
+      checkpoint: of a run, which networks.
+      trial: of a sweep, which of the confirmed trials (default: the winner).
+
+    Raises:
+      ConfigError: if there is neither, or what is asked is not kept.
+    """
+    sweep = find(path)
+    if sweep is None:
+        if trial is not None:
+            raise ConfigError(f"trial: {path} is no sweep; a run has one trial: leave it out.")
+        return load_agents(find_run(path), checkpoint)
+    if checkpoint != "last":
+        raise ConfigError("checkpoint: a sweep keeps its winners' networks only as their lanes left; leave it out.")
+    devices.configure()
+    winner = load(sweep, trial)
+    whose = f"{sweep}, trial {winner.trial} on held-out seeds, as its lanes left"
+    own = winner.settings, winner.driver, winner.params, checkpoint, winner.env_steps, winner.eval_return
+    return Agents(whose, None, *own)

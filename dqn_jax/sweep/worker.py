@@ -4,23 +4,23 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import functools
 import os
 import socket
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from dqn_jax import devices, files, runs
 from dqn_jax.config import RunError
+from dqn_jax.drive import Allowance
 from dqn_jax.interrupt import Interrupt
 from dqn_jax.runs import schemas
-from dqn_jax.runs.checkpoint import Allowance
 from dqn_jax.sweep import records, winners
-from dqn_jax.sweep.checkpoint import WaveCheckpoint
 from dqn_jax.sweep.definition import preset_of, rules_of
 from dqn_jax.sweep.plan import fitted_groups
 from dqn_jax.sweep.progress import Meter, OnProgress, Tally
@@ -28,6 +28,7 @@ from dqn_jax.sweep.pruning import Rung, scores_of
 from dqn_jax.sweep.records import Wave
 from dqn_jax.sweep.space import Group
 from dqn_jax.sweep.wave import Programs, WaveLane, WaveProgress, make_programs, run_wave
+from dqn_jax.types import Params
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -55,6 +56,7 @@ class Worker:
         self.owner = f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
         self.interrupt: Interrupt | None = None
         self.chunk_seconds = self.chunk_began = float("nan")  # of the last chunk, and of the one at work
+        self.stops_within = False  # whether the wave at work can be stopped within a chunk
         self.tally = Tally()
         self.allowance = Allowance(_CHECKPOINT_SHARE)
         self._programs: tuple[Any, Programs] | None = None
@@ -67,6 +69,8 @@ class Worker:
 
     def answer(self) -> str:
         """To somebody who asks to stop."""
+        if self.stops_within:
+            return "stopping here, once all is saved; Ctrl-C again stops now and loses what is not saved"
         left = self.chunk_seconds - (time.monotonic() - self.chunk_began)
         about = f" (about {max(left, 1):.0f} s)" if left == left else ""
         return f"stopping after this chunk{about}, and saving; Ctrl-C again stops now and loses what is not saved"
@@ -196,38 +200,16 @@ def run_claimed(worker: Worker, wave: Wave) -> bool:
         raise RunError(f"wave {wave.id} holds trials of several programs; it was planned by another version.")
     trials = {trial.number: trial for trial in group.trials}
     lanes = [WaveLane(trial, seed, trials[trial].hparams) for trial, seed in wave.lanes]
-    meter = Meter(store, worker.tally, worker.on_progress, wave, all_points)
-
-    def record(rows: list[dict[str, Any]], curves: pd.DataFrame) -> bool:
-        meter.left(rows)
-        return store.record(wave.id, worker.owner, rows, curves) and held()
-
-    def on_progress(progress: WaveProgress) -> bool:
-        meter.chunk(progress)
-        worker.chunk_seconds, worker.chunk_began = progress.seconds, time.monotonic()
-        return not worker.stopping
-
-    def resumed(env_steps: int) -> None:
-        if worker.directory is not None and programs.driver.restarts_games:
-            worker.warn(runs.note_fresh_games(worker.directory, {"wave": wave.id, "env_steps": env_steps}))
-
     raced = worker.raced(wave)
-    keep = None
-    if wave.phase == "confirm" and worker.directory is not None:
-        keep = functools.partial(winners.keep, worker.directory)
-    elif wave.phase == "confirm":
+    if wave.phase == "confirm" and worker.directory is None:
         worker.warn("the networks of confirmed lanes are kept where the sweep has its folder: not of those run here")
     with _lease(store, wave, worker.owner) as held:
-        meter.show("compile")
+        clerk = _Clerk(worker, wave, held, Meter(store, worker.tally, worker.on_progress, wave, all_points))
+        clerk.meter.show("compile")
         programs = worker.programs(group, wave)
         if worker.stopping:  # compiling takes long
             return False
-        checkpoint = None
-        if worker.directory is not None:
-            folder = worker.directory / "units" / f"{wave.id:05d}"
-            checkpoint = WaveCheckpoint(
-                folder, programs.population, worker.allowance, appends_rows=programs.driver.appends_rows
-            )
+        worker.stops_within = programs.driver.stops_within
         with contextlib.closing(programs.population):  # its games end with the wave, whoever goes on with that
             ended = run_wave(
                 programs,
@@ -235,19 +217,43 @@ def run_claimed(worker: Worker, wave: Wave) -> bool:
                 # What is confirmed is measured to the end: pruning would bias it.
                 worker.rules if wave.phase == "search" else dataclasses.replace(worker.rules, prune=None),
                 phase=wave.phase,
-                checkpoint=checkpoint,
-                recorded=store.recorded,
-                record=record,
-                on_progress=on_progress,
+                clerk=clerk,
+                folder=None if worker.directory is None else worker.directory / "units" / f"{wave.id:05d}",
+                allowance=worker.allowance,
+                stopping=lambda: worker.stopping,
                 warn=worker.warn,
-                resumed=resumed,
                 raced=raced,
-                keep=keep,
             )
     if ended:
         store.finish(wave.id)
         worker.tally.waves += 1
     return ended
+
+
+class _Clerk:
+    """What a worker does with what a wave finds: a `wave.Clerk`."""
+
+    def __init__(self, worker: Worker, wave: Wave, held: Callable[[], bool], meter: Meter):
+        self.meter = meter
+        self.keeps_networks = wave.phase == "confirm" and worker.directory is not None
+        self.recorded = worker.store.recorded
+        self._worker, self._wave, self._held = worker, wave, held
+
+    def record(self, rows: list[dict[str, Any]], curves: pd.DataFrame) -> bool:
+        self.meter.left(rows)
+        return self._worker.store.record(self._wave.id, self._worker.owner, rows, curves) and self._held()
+
+    def keep(self, lanes: Sequence[tuple[int, int]], env_steps: int, eval_returns: np.ndarray, params: Params) -> None:
+        assert self._worker.directory is not None  # else `keeps_networks` is false
+        winners.keep(self._worker.directory, lanes, env_steps, eval_returns, params)
+
+    def fresh_games(self, env_steps: int) -> str:
+        assert self._worker.directory is not None  # where the checkpoint was
+        return runs.note_fresh_games(self._worker.directory, {"wave": self._wave.id, "env_steps": env_steps})
+
+    def progress(self, progress: WaveProgress) -> None:
+        self.meter.chunk(progress)
+        self._worker.chunk_seconds, self._worker.chunk_began = progress.seconds, time.monotonic()
 
 
 @contextlib.contextmanager

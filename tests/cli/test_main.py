@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from dqn_jax.cli.main import main
-from dqn_jax.runs import checkpoint
+from dqn_jax.runs import arrays, checkpoint
 
 TINY = (
     "--hidden 8 --batch-size 8 --replay-capacity 200 --min-replay 50 --num-envs 2 --train-every 2 --total-steps 450 "
@@ -246,13 +246,13 @@ def test_a_checkpoint_of_another_version_is_refused_in_one_line_and_nothing_is_l
     older = tmp_path / "older"
     shutil.copytree(run, older)
     newest = max((older / "checkpoints").iterdir())
-    saved = checkpoint.read_arrays(newest)
+    saved = arrays.read_arrays(newest)
     leaves = [saved[name] for name in sorted(saved) if name.startswith("lane")]
     changed = change(leaves)
     assert len(changed) < len(leaves) or any(
         x.shape != y.shape or x.dtype != y.dtype for x, y in zip(leaves, changed, strict=True)
     )
-    checkpoint.save(older, int(newest.stem), changed, {})
+    checkpoint.save(newest.parent, int(newest.stem), changed, {})
     before = contents(older)
     new = ["train", "cartpole", "--seeds", "2", *TINY, "--out"]
     for arguments in (

@@ -375,9 +375,9 @@ def test_what_a_run_goes_on_from_is_not_kept_beside_it(tmp_path, monkeypatch):
     load, loaded = Recorder.load, []
 
     def noted(recorder, warn):
-        steps, lanes, history = load(recorder, warn)
-        loaded.append(weakref.ref(lanes.replay.storage.frame))
-        return steps, lanes, history
+        saved = load(recorder, warn)
+        loaded.append(weakref.ref(saved.lanes.replay.storage.frame))
+        return saved
 
     monkeypatch.setattr(Recorder, "load", noted)
     kept = []

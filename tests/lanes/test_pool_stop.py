@@ -106,7 +106,7 @@ def clocked(monkeypatch, seconds_of_step):
         now[0] += seconds_of_step
         return now[0]
 
-    monkeypatch.setattr("dqn_jax.pace.time", types.SimpleNamespace(perf_counter=look))
+    monkeypatch.setattr("dqn_jax.drive.time", types.SimpleNamespace(perf_counter=look))
     return now
 
 

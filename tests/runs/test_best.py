@@ -10,7 +10,7 @@ import pytest
 import dqn_jax
 from dqn_jax import ConfigError
 from dqn_jax.cli.main import main
-from dqn_jax.runs import best, checkpoint, play
+from dqn_jax.runs import arrays, best, checkpoint, play
 from dqn_jax.runs.best import Best
 
 TINY = {
@@ -75,7 +75,7 @@ def test_a_run_that_goes_on_ends_with_the_same_best_networks(finished, tmp_path)
     resumed = dqn_jax.train("cartpole", out=run, resume=True, **TINY)
     assert same(resumed.best_params, finished.best_params)
     assert resumed.summary["best_env_steps"] == finished.summary["best_env_steps"]
-    one, other = (checkpoint.read_arrays(best.path_of(r)) for r in (run, finished.run))
+    one, other = (arrays.read_arrays(best.path_of(r)) for r in (run, finished.run))
     assert all(np.array_equal(one[name], other[name]) for name in other)
     best.path_of(run).unlink()  # killed before it was written
     again = dqn_jax.train("cartpole", out=run, resume=True, **TINY)
@@ -127,7 +127,7 @@ def test_best_networks_that_cannot_be_had_are_one_line(finished, tmp_path, damag
         data[len(data) // 2] ^= 1
         path.write_bytes(data)
     else:
-        checkpoint.save_networks(path, {"w": np.zeros((3, 1), np.float32)})
+        arrays.save_networks(path, {"w": np.zeros((3, 1), np.float32)})
     assert main(["evaluate", str(run), "--checkpoint", "best"]) == 2
     out, err = capsys.readouterr()
     assert out == ""

@@ -12,7 +12,7 @@ import pytest
 
 from dqn_jax import ConfigError
 from dqn_jax.prng import key_data, make_key
-from dqn_jax.runs import checkpoint
+from dqn_jax.runs import arrays, checkpoint
 
 
 class Lane(NamedTuple):
@@ -47,20 +47,20 @@ def assert_same(left, right):
 @pytest.mark.parametrize("name", ["plain", "a[x]b", "*?[!]", "with spaces", "日本-é", "[/red]"])
 def test_a_checkpoint_comes_back_bit_for_bit_from_any_path(tmp_path, name):
     run = tmp_path / name
-    run.mkdir(parents=True)
     history = {"seconds": np.array([0.1, np.nan]), "flags": np.zeros((0, 3), bool)}
     checkpoint.save(run, 500, lanes(), history)
-    env_steps, got, arrays = checkpoint.load(run, shapes(), pytest.fail)
+    env_steps, got, found, at_work = checkpoint.load(run, shapes(), pytest.fail)
     assert env_steps == 500
+    assert at_work.tolist() == [0, 1, 2]
     assert_same(got, lanes())
-    assert arrays["flags"].shape == (0, 3)
-    np.testing.assert_array_equal(arrays["seconds"], history["seconds"])
+    assert found["flags"].shape == (0, 3)
+    np.testing.assert_array_equal(found["seconds"], history["seconds"])
 
 
 def test_the_last_two_are_kept_and_the_one_before_a_damaged_one_is_used(tmp_path):
     for step in (1, 2, 3):
         checkpoint.save(tmp_path, step, lanes(shift=step), {})
-    paths = sorted(checkpoint.folder_of(tmp_path).iterdir())
+    paths = sorted(tmp_path.iterdir())
     assert [path.name for path in paths] == ["000000000002.npz", "000000000003.npz"]
     whole, rng = paths[1].read_bytes(), np.random.default_rng(2)
     for bit in rng.integers(0, 8 * len(whole), 60):  # either the flip changes no number, or it is found
@@ -68,13 +68,13 @@ def test_the_last_two_are_kept_and_the_one_before_a_damaged_one_is_used(tmp_path
         data[bit // 8] ^= 1 << (bit % 8)
         paths[1].write_bytes(data)
         warned = []
-        env_steps, got, _ = checkpoint.load(tmp_path, shapes(), warned.append)
+        env_steps, got, *_ = checkpoint.load(tmp_path, shapes(), warned.append)
         assert env_steps == (2 if warned else 3)
         assert_same(got, lanes(shift=env_steps))
     paths[1].write_bytes(whole[: len(whole) // 2])
     assert checkpoint.load(tmp_path, shapes(), warned.append)[0] == 2
     checkpoint.save(tmp_path, 2, lanes(), {})  # gone on from there: the damaged one beyond is no use any more
-    assert [path.name for path in checkpoint.folder_of(tmp_path).iterdir()] == ["000000000002.npz"]
+    assert [path.name for path in tmp_path.iterdir()] == ["000000000002.npz"]
 
 
 def test_nothing_older_is_given_up_for_what_cannot_be_read_back(tmp_path, monkeypatch):
@@ -88,10 +88,10 @@ def test_nothing_older_is_given_up_for_what_cannot_be_read_back(tmp_path, monkey
         data[len(data) // 2] ^= 1
         path.write_bytes(data)
 
-    monkeypatch.setattr(checkpoint.np, "savez", spoil)
+    monkeypatch.setattr(arrays.np, "savez", spoil)
     with pytest.raises(OSError, match="read back"):
         checkpoint.save(tmp_path, 3, lanes(), {})
-    assert [path.name for path in sorted(checkpoint.folder_of(tmp_path).iterdir())] == [
+    assert [path.name for path in sorted(tmp_path.iterdir())] == [
         "000000000001.npz",
         "000000000002.npz",
     ]
@@ -99,7 +99,7 @@ def test_nothing_older_is_given_up_for_what_cannot_be_read_back(tmp_path, monkey
 
 def test_checkpoints_of_the_earlier_format_are_named_in_one_line(tmp_path):
     assert checkpoint.load(tmp_path, shapes(), pytest.fail) is None
-    old = checkpoint.folder_of(tmp_path) / "000000000500"
+    old = tmp_path / "000000000500"
     old.mkdir(parents=True)
     (old / "manifest.json").write_text(json.dumps({"format": 1, "files": {}}))
     with pytest.raises(ConfigError, match=r"^run: the checkpoints in .* earlier dqn_jax.*git_commit") as error:
@@ -109,9 +109,9 @@ def test_checkpoints_of_the_earlier_format_are_named_in_one_line(tmp_path):
 
 def test_a_newer_format_is_skipped(tmp_path):
     checkpoint.save(tmp_path, 1, lanes(), {})
-    path = next(checkpoint.folder_of(tmp_path).iterdir())
-    arrays = checkpoint.read_arrays(path)
-    checkpoint.write_arrays(path, {**arrays, "format": np.asarray(checkpoint.FORMAT + 1)})
+    path = next(tmp_path.iterdir())
+    stored = arrays.read_arrays(path)
+    arrays.write_arrays(path, {**stored, "format": np.asarray(checkpoint.FORMAT + 1)})
     warned = []
     assert checkpoint.load(tmp_path, shapes(), warned.append) is None
     assert "newer dqn_jax" in warned[0]
@@ -122,9 +122,9 @@ def test_bytes_that_are_all_0_or_1_take_a_bit_each(tmp_path, kind):
     flags = (np.random.default_rng(0).random((64, 999)) < 0.5).astype(kind)
     more = {"one": np.array(True), "none": np.zeros((0, 3), bool), "frames": np.array([[0, 1, 255]], np.uint8)}
     written = {"flags": flags, "signs": np.array([-1, 0, 1], np.int8), **more}
-    checkpoint.write_arrays(tmp_path / "a.npz", written)
+    arrays.write_arrays(tmp_path / "a.npz", written)
     assert os.path.getsize(tmp_path / "a.npz") < flags.size / 8 + 2500
-    got = checkpoint.read_arrays(tmp_path / "a.npz")
+    got = arrays.read_arrays(tmp_path / "a.npz")
     assert got.keys() == written.keys()
     for name, value in written.items():
         assert got[name].dtype == value.dtype
@@ -136,11 +136,11 @@ def test_networks_alone(tmp_path):
     one = jax.eval_shape(lambda: {"dense": {"kernel": jnp.zeros((3, 4))}})
     path = tmp_path / "winners[1].npz"
     with pytest.raises(FileNotFoundError):
-        checkpoint.load_networks(path, one)
-    checkpoint.save_networks(path, params, seeds=np.array([7, 9]), env_steps=[500, 1000])
-    got, known = checkpoint.load_networks(path, one)
+        arrays.load_networks(path, one)
+    arrays.save_networks(path, params, seeds=np.array([7, 9]), env_steps=[500, 1000])
+    got, known = arrays.load_networks(path, one)
     np.testing.assert_array_equal(got["dense"]["kernel"], params["dense"]["kernel"])
     assert {name: x.tolist() for name, x in known.items()} == {"seeds": [7, 9], "env_steps": [500, 1000]}
-    with pytest.raises(checkpoint.MisfitError):
-        checkpoint.load_networks(path, jax.eval_shape(lambda: {"dense": {"kernel": jnp.zeros((3, 5))}}))
+    with pytest.raises(arrays.MisfitError):
+        arrays.load_networks(path, jax.eval_shape(lambda: {"dense": {"kernel": jnp.zeros((3, 5))}}))
     assert all(info.compress_type == zipfile.ZIP_STORED for info in zipfile.ZipFile(path).infolist())

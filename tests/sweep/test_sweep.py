@@ -42,21 +42,22 @@ from dqn_jax import runs
 from dqn_jax.cli import options
 from dqn_jax.config import Config, ConfigError, HParams
 from dqn_jax.convergence import parse_criterion, stability, time_to
-from dqn_jax.lanes.device import ChunkMetrics, Loop, WarmupMetrics, make_loop
+from dqn_jax.lanes.device import ChunkMetrics, WarmupMetrics, make_loop
 from dqn_jax.lanes.history import History
 from dqn_jax.lanes.population import make_layout, stack_hparams
 from dqn_jax.prng import key_data
-from dqn_jax.runs.checkpoint import Allowance, read_arrays, write_arrays
+from dqn_jax.runs.arrays import read_arrays, write_arrays
+from dqn_jax.runs.checkpoint import Checkpoints
 from dqn_jax.sweep import definition, estimate, runner, sweep, winners, worker
 from dqn_jax.sweep import plan as plans
-from dqn_jax.sweep.checkpoint import WaveCheckpoint
+from dqn_jax.sweep.judge import LaneJudge, Rules
 from dqn_jax.sweep.plan import describe, fitted, lane_bytes, make_plan
 from dqn_jax.sweep.pruning import Prune, scores_of
 from dqn_jax.sweep.records import load_data, open_store
 from dqn_jax.sweep.results import halves, ranked
 from dqn_jax.sweep.space import compile_groups, parse_space, points
 from dqn_jax.sweep.tables import CURVE_COLUMNS, LANE_COLUMNS, STATUSES
-from dqn_jax.sweep.wave import Rules, WaveLane, _Judge, curve_rows, lane_row, make_programs
+from dqn_jax.sweep.wave import WaveLane, curve_rows, lane_row, make_programs
 
 RATES = (0.0003, 0.001, 0.003, 0.01)
 PRUNED = {**ASKED, "vary": ("learning_rate=0.0003,0.001,0.003,0.01,0.03,0.0001,1e30",), "seeds": 2}
@@ -259,21 +260,20 @@ def test_every_active_lane_has_one_place_in_the_fewest_blocks(data):
 
 # -- when lanes leave
 
-LOOP = Loop(None, None, None, None, warmup_steps=16, steps_per_chunk=40, num_chunks=8)  # all that a judge looks at
+CHUNKS = 8  # of 40 environment steps after 16
 
 
 class Readings:
-    """Random readings of L lanes over the chunks of `LOOP`."""
+    """Random readings of L lanes over all chunks."""
 
     def __init__(self, seed, lanes=6):
         rng = np.random.default_rng(seed)
-        chunks = LOOP.num_chunks
         self.lanes = [WaveLane(i // 2, i % 2, HParams()) for i in range(lanes)]
-        self.eval = rng.choice([0.0, 1.0, 2.0], (lanes, chunks), p=[0.5, 0.3, 0.2])
-        self.loss = np.where(rng.random((lanes, chunks)) < 0.2, np.nan, rng.random((lanes, chunks)))
-        self.finite = np.cumprod(rng.random((lanes, chunks)) < 0.95, axis=1).astype(bool)
-        self.epsilon = np.sort(rng.random((lanes, chunks * 20)), axis=1)[:, ::-1].reshape(lanes, chunks, 20)
-        episodes = rng.choice([np.nan, 0.0, 1.0, 2.0], (lanes, chunks, 20, 2), p=[0.8, 0.1, 0.05, 0.05])
+        self.eval = rng.choice([0.0, 1.0, 2.0], (lanes, CHUNKS), p=[0.5, 0.3, 0.2])
+        self.loss = np.where(rng.random((lanes, CHUNKS)) < 0.2, np.nan, rng.random((lanes, CHUNKS)))
+        self.finite = np.cumprod(rng.random((lanes, CHUNKS)) < 0.95, axis=1).astype(bool)
+        self.epsilon = np.sort(rng.random((lanes, CHUNKS * 20)), axis=1)[:, ::-1].reshape(lanes, CHUNKS, 20)
+        episodes = rng.choice([np.nan, 0.0, 1.0, 2.0], (lanes, CHUNKS, 20, 2), p=[0.8, 0.1, 0.05, 0.05])
         self.episodes = episodes
         self.warmup = WarmupMetrics(np.ones((lanes, 8)), rng.choice([np.nan, 1.0], (lanes, 8, 2)))
 
@@ -300,13 +300,13 @@ class Readings:
 
 def left_with(readings, rules):
     """Status, chunk and row of every lane, judged chunk by chunk."""
-    history, judge = readings.history(), _Judge(rules, readings.lanes, LOOP, CONFIG)
+    history, judge = readings.history(), LaneJudge(rules, [lane.trial for lane in readings.lanes])
     alive, left = np.arange(len(readings.lanes)), {}
-    for chunk in range(LOOP.num_chunks):
+    for chunk in range(CHUNKS):
         if len(alive) == 0:
             break
         readings.feed(history, chunk, alive)
-        leaving = judge.leaving(history, alive, last=chunk == LOOP.num_chunks - 1)
+        leaving = judge.leaving(history, alive, last=chunk == CHUNKS - 1)
         numbers = np.array(sorted(leaving), int)
         for i, curve in zip(numbers, history.curves(numbers), strict=True):
             row = lane_row(rules.criteria, readings.lanes[i], "search", leaving[i], curve, history.final_eval[i])
@@ -323,15 +323,15 @@ CHECKED = ("eval>=1", "eval>=1x3", "train3>=1", "train5>1", "epsilon<=0.3", "eps
 def test_a_lane_leaves_in_the_chunk_that_its_whole_curve_says(seed, text, stop, stays):
     readings, criterion = Readings(seed), parse_criterion(text)
     whole, everyone = readings.history(), np.arange(6)
-    for chunk in range(LOOP.num_chunks):
+    for chunk in range(CHUNKS):
         readings.feed(whole, chunk, everyone)
     left = left_with(readings, Rules((criterion,), stop, stability_steps=40 * stays - 3 * bool(stays)))
-    ends = 16 + 40 * np.arange(1, LOOP.num_chunks + 1)
+    ends = 16 + 40 * np.arange(1, CHUNKS + 1)
     for i, curve in enumerate(whole.curves()):
         moment = time_to(criterion, curve)
-        met = LOOP.num_chunks if moment is None else int(np.searchsorted(ends, moment.env_steps))
+        met = CHUNKS if moment is None else int(np.searchsorted(ends, moment.env_steps))
         diverges = int(np.argmin(np.append(readings.finite[i], False)))
-        leaves = min(met + stays, LOOP.num_chunks - 1) if stop == "converged" else LOOP.num_chunks - 1
+        leaves = min(met + stays, CHUNKS - 1) if stop == "converged" else CHUNKS - 1
         status, chunk, row, own = left[i]
         if diverges < leaves or (diverges == leaves and met > leaves):
             assert (status, chunk) == ("diverged", diverges)
@@ -392,7 +392,7 @@ def scores_by_trial(evals):
     """Readings in which trial t has the evaluations `evals[t]` and one seed."""
     readings = Readings(0, lanes=len(evals))
     readings.lanes = [WaveLane(t, 0, HParams()) for t in range(len(evals))]
-    readings.eval = np.tile(np.asarray(evals, float)[:, None], (1, LOOP.num_chunks))
+    readings.eval = np.tile(np.asarray(evals, float)[:, None], (1, CHUNKS))
     readings.finite[:] = True
     return readings
 
@@ -553,21 +553,20 @@ class Wave:
             self.history.add(before, self.env_steps, 1.0, self.layout.fetch(metrics, alive), alive)
 
     def checkpoint(self, folder):
-        return WaveCheckpoint(
-            folder, self.programs.population, Allowance(1.0), appends_rows=self.programs.driver.appends_rows
-        )
+        apart = self.programs.driver.appends_rows
+        return Checkpoints(folder, self.programs.population, rows_apart=apart, kept=1)
 
     def save(self, into, alive):
-        into.save(self.env_steps, self.state, alive, self.history.arrays())
+        into.save(self.env_steps, self.state, self.history.arrays(), alive)
 
     def assert_saved(self, folder, alive, warn=pytest.fail):
         """A new process finds what is in memory, for everybody who is still at work."""
         saved = self.checkpoint(folder).load(warn)
         assert saved.env_steps == self.env_steps
-        np.testing.assert_array_equal(saved.alive, alive)
+        np.testing.assert_array_equal(saved.at_work, alive)
         jax.tree.map(
             np.testing.assert_array_equal,
-            comparable(self.layout.fetch(saved.lanes, alive)),
+            comparable(saved.lanes),
             comparable(self.layout.fetch(self.state, alive)),
         )
         restored = History(self.seeds, 2)
@@ -579,7 +578,7 @@ class Wave:
 def rows_files(folder):
     return {
         path.name: (tuple(map(int, path.stem.split("-")[1:])), path.stat().st_mtime_ns)
-        for path in sorted(folder.glob("rows-*.npz"))
+        for path in sorted(folder.glob("rows/*.npz"))
     }
 
 
@@ -612,7 +611,7 @@ def test_a_checkpoint_is_the_state_in_memory_and_writes_each_row_once(tmp_path, 
         for name in before.keys() & files.keys():
             assert files[name] == before[name]  # untouched
         assert len(files.keys() - before.keys()) == 1
-        assert len(list(tmp_path.glob("state-*.npz"))) == 1
+        assert len(list(tmp_path.glob("*.npz"))) == 1
         before = files
     assert (added > 5 * rows) == (changes is not BLOCK_OF_ONE)
     # A process that takes over appends in the same way.
@@ -652,8 +651,8 @@ def test_rows_without_the_state_that_goes_with_them_do_no_harm(tmp_path, monkeyp
     shutil.copytree(tmp_path, kept)
     wave.go_on(1, alive)
     wave.save(checkpoint, alive)
-    for path in tmp_path.glob("rows-*.npz"):  # as if the process had died between the two files
-        shutil.copy(path, kept)
+    for path in tmp_path.glob("rows/*.npz"):  # as if the process had died between the two files
+        shutil.copy(path, kept / "rows")
     again = Wave()
     again.go_on(1, alive)
     again.assert_saved(kept, alive)
@@ -690,24 +689,23 @@ def test_no_damage_goes_unnoticed(tmp_path):
         wave.go_on(1, alive)
         wave.save(checkpoint, alive)
     rng, noticed = np.random.default_rng(0), 0
-    for path in sorted((tmp_path / "whole").iterdir()):
+    for path in sorted((tmp_path / "whole").rglob("*.npz")):
         content = path.read_bytes()
         cuts = [content[: len(content) // 2], b"", *_flipped(content, rng, 6)]
         for damaged in cuts:
             folder = tmp_path / "damaged"
             shutil.copytree(tmp_path / "whole", folder)
-            (folder / path.name).write_bytes(damaged)
+            (folder / path.relative_to(tmp_path / "whole")).write_bytes(damaged)
             messages = []
             saved = wave.checkpoint(folder).load(messages.append)
             if saved is None:
                 assert len(messages) == 1
                 assert "damaged" in messages[0]
                 assert "\n" not in messages[0]
-                assert not folder.exists()
                 noticed += 1
             else:  # a byte of zip's that nothing depends on
                 wave.assert_saved(folder, alive)
-                shutil.rmtree(folder)
+            shutil.rmtree(folder)
     assert noticed > 12
 
 
@@ -744,16 +742,16 @@ def test_a_crash_after_any_chunk_costs_nothing(tmp_path, compiled, whole, chunks
 
 
 def test_a_crash_between_a_record_and_its_checkpoint_runs_no_lane_again(tmp_path, compiled, monkeypatch, whole):
-    saves, save = [], WaveCheckpoint.save
+    saves, save = [], Checkpoints.save
 
-    def dies(self, env_steps, lanes, alive, arrays):
-        if len(alive) < 6 and saves:
+    def dies(self, env_steps, lanes, arrays, at_work):
+        if len(at_work) < 6 and saves:
             raise CrashError
         saves.append(env_steps)
-        save(self, env_steps, lanes, alive, arrays)
+        save(self, env_steps, lanes, arrays, at_work)
 
     with monkeypatch.context() as patch:
-        patch.setattr(WaveCheckpoint, "save", dies)
+        patch.setattr(Checkpoints, "save", dies)
         died(tmp_path / "sweep", vary=("learning_rate=0.003,0.01",))
     recorded = open_store(tmp_path / "sweep").recorded()
     assert 0 < len(recorded) < 6
@@ -777,19 +775,19 @@ def test_pruning_decides_the_same_after_a_crash(tmp_path, compiled, pruned, chun
 
 
 def damage_state(unit):
-    path = next(unit.glob("state-*.npz"))
+    path = next(unit.glob("*.npz"))
     data = bytearray(path.read_bytes())
     data[len(data) // 2] ^= 0xFF
     path.write_bytes(data)
 
 
 def damage_rows(unit):
-    path = max(unit.glob("rows-*.npz"))
+    path = max(unit.glob("rows/*.npz"))
     path.write_bytes(path.read_bytes()[:-100])
 
 
 def lose_rows(unit):
-    max(unit.glob("rows-*.npz")).unlink()
+    max(unit.glob("rows/*.npz")).unlink()
 
 
 @pytest.mark.parametrize("damage", [damage_state, damage_rows, lose_rows])
