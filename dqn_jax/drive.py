@@ -12,7 +12,7 @@ import contextlib
 import dataclasses
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, Literal, Protocol
+from typing import Literal, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -24,7 +24,7 @@ from dqn_jax.lanes.history import History
 from dqn_jax.lanes.lane import Watch
 from dqn_jax.lanes.population import stack_hparams
 from dqn_jax.runs.checkpoint import Saved
-from dqn_jax.types import Params
+from dqn_jax.types import Params, PyTree
 
 Phase = Literal["compile", "step", "evaluate", "train"]
 """When a display hears: before compilation, within a chunk's training or its evaluation, after a chunk."""
@@ -212,7 +212,7 @@ class Work:
         self._hparams = stack_hparams(hparams, len(history.seeds))
         self.hparams = population.layout.place(self._hparams)
         self.at_work = np.arange(len(history.seeds))
-        self.lanes: Any = None
+        self.lanes: PyTree = None
         self.env_steps = 0
         self.resumed = False
 
@@ -251,7 +251,7 @@ class Work:
         return networks
 
 
-def drive(work: Work, terms: Terms) -> Ending:
+def run_chunks(work: Work, terms: Terms) -> Ending:
     """Run chunk after chunk from where `work` is, until nobody is at work or somebody ends it; all is saved then."""
     population, history, pace, keeper = work.population, work.history, terms.pace, terms.keeper
     layout = population.layout
@@ -311,7 +311,7 @@ def _ended(work: Work, terms: Terms) -> Ending | None:
     return "minutes"
 
 
-def spread(lanes: Any, numbers: np.ndarray, count: int) -> Any:
+def spread(lanes: PyTree, numbers: np.ndarray, count: int) -> PyTree:
     """Lanes `[n]` (their `numbers`, ascending) at their own places among `count`; what lies in others says nothing."""
     if len(numbers) == count:
         return lanes

@@ -20,6 +20,9 @@ import numpy as np
 from dqn_jax.config import ConfigError, RunError
 from dqn_jax.interrupt import removed_at_stop
 
+Json = dict[str, Any]
+"""A JSON object: names to whatever JSON has."""
+
 LOCK = "lock"  # the file that says who works in a folder
 _TEMPORARY = re.compile(r"\.[0-9a-f]{16}\.tmp(\.[^.]*)?$")
 _NO_LINKS = getattr(os, "O_NOFOLLOW", 0)  # Windows has none

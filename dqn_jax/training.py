@@ -15,7 +15,7 @@ import numpy as np
 
 from dqn_jax import convergence, devices, files, runs
 from dqn_jax.config import ConfigError, HParams, seeds_from, validate
-from dqn_jax.drive import Allowance, Ears, Pace, Phase, Terms, Work, drive, new_history
+from dqn_jax.drive import Allowance, Ears, Pace, Phase, Terms, Work, new_history, run_chunks
 from dqn_jax.envs.bounds import value_bound
 from dqn_jax.interrupt import Interrupt
 from dqn_jax.lanes import memory
@@ -252,7 +252,7 @@ def _run(
         if judge.over(history):
             work.at_work = everyone[:0]
         interrupt.answer = pace.answer_within if driver.stops_within else pace.answer
-        ending = drive(work, terms)
+        ending = run_chunks(work, terms)
     interrupt.answer = None  # all is saved
     params = work.networks(everyone)
     summary = summarize(

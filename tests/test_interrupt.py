@@ -15,7 +15,6 @@ import pytest
 import dqn_jax
 from dqn_jax import interrupt
 from dqn_jax.cli.main import main
-from dqn_jax.drive import Pace
 from dqn_jax.interrupt import Interrupt
 from dqn_jax.lanes.driver import DeviceDriver
 
@@ -148,24 +147,3 @@ def test_a_stop_while_it_compiles_leaves_a_run_that_was_never_begun(tmp_path, mo
     tiny = ["--total-steps", "700", "--eval-every", "300", "--replay-capacity", "200"]
     assert main([*RUN, *tiny, "--out", str(tmp_path / "run")]) == 130
     assert not (tmp_path / "run" / "summary.json").exists()
-
-
-def test_the_answer_tells_what_is_left_of_a_chunk_and_what_is_not_saved(monkeypatch):
-    now = [100.0]
-    monkeypatch.setattr("time.perf_counter", lambda: now[0])
-    pace = Pace(max_minutes=1.0)
-    pace.begin()
-    now[0] += 20
-    assert pace.answer().startswith("stopping after this chunk; ")
-    pace.end()
-    assert not pace.over()
-    pace.begin()
-    now[0] += 5
-    assert pace.answer() == ("stopping after this chunk (about 15 s); Ctrl-C again stops now and loses the last 25 s")
-    pace.saved()
-    now[0] += 15
-    pace.end()
-    assert not pace.over()  # 40 of 60 seconds have passed, and a chunk takes 20
-    now[0] += 1
-    assert pace.over()
-    assert Pace(1.0, earlier=[10.0, 30.0]).chunk == 20.0

@@ -17,7 +17,7 @@ from dqn_jax.runs.provenance import (
 )
 from dqn_jax.runs.settings import (
     RunSettings,
-    differences,
+    changed_settings,
     load_settings,
     save_settings,
     settings_from,
@@ -26,8 +26,8 @@ from dqn_jax.runs.settings import (
 __all__ = [
     "FRESH_GAMES",
     "RunSettings",
+    "changed_settings",
     "claim_run_dir",
-    "differences",
     "find_run",
     "load_metrics",
     "load_provenance",

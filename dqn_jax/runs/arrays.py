@@ -9,14 +9,13 @@ import math
 import zipfile
 import zlib
 from pathlib import Path
-from typing import Any
 
 import jax
 import numpy as np
 
 from dqn_jax.files import atomic
 from dqn_jax.prng import key_data, wrap_key_data
-from dqn_jax.types import Params
+from dqn_jax.types import Params, PyTree
 
 _DAMAGE = (OSError, KeyError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error)  # what reading raises
 
@@ -25,20 +24,20 @@ class MisfitError(ValueError):
     """Whole, but of other shapes than are wanted: another version, or another network."""
 
 
-def tree_arrays(tree: Any, prefix: str = "lane") -> dict[str, np.ndarray]:
+def tree_arrays(tree: PyTree, prefix: str = "lane") -> dict[str, np.ndarray]:
     """The leaves of a tree as named arrays; keys as their data."""
     leaves = [key_data(x) if _is_key(x) else x for x in jax.tree.leaves(tree)]
     return {f"{prefix}{i:04d}": np.asarray(leaf) for i, leaf in enumerate(leaves)}
 
 
-def tree_from(arrays: dict[str, np.ndarray], template: Any, prefix: str = "lane") -> Any:
+def tree_from(arrays: dict[str, np.ndarray], template: PyTree, prefix: str = "lane") -> PyTree:
     """The tree that `tree_arrays` took apart, on the host.
 
     Raises:
       MisfitError: if the leaves are not those of `template` (shapes `[L, ...]`; L may differ).
     """
     leaves, structure = jax.tree.flatten(template)
-    stored: list[Any] = [arrays[name] for name in sorted(arrays) if name.startswith(prefix)]
+    stored: list[PyTree] = [arrays[name] for name in sorted(arrays) if name.startswith(prefix)]
     wanted = jax.eval_shape(lambda xs: [key_data(x) if _is_key(x) else x for x in xs], leaves)
     if [(x.shape[1:], x.dtype) for x in stored] != [(x.shape[1:], x.dtype) for x in wanted]:
         raise MisfitError("its arrays have other shapes")
@@ -101,7 +100,7 @@ def _unpack(name: str, value: np.ndarray) -> tuple[str, np.ndarray]:
     return name, np.unpackbits(value, count=math.prod(shape)).view(kind).reshape(shape)
 
 
-def _is_key(x: Any) -> bool:
+def _is_key(x: jax.Array | jax.ShapeDtypeStruct | np.ndarray) -> bool:
     return jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key)
 
 

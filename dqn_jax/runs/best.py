@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import jax
 import numpy as np
+from numpy.typing import ArrayLike
 
 from dqn_jax.runs.arrays import load_networks, save_networks, tree_arrays, tree_from
 from dqn_jax.types import Params
@@ -77,7 +77,7 @@ def load(run: Path, template: Params) -> tuple[Params, dict[str, np.ndarray]]:
     return params, notes
 
 
-def describe(env_steps: Any) -> str:
+def describe(env_steps: ArrayLike) -> str:
     """`5,000 environment steps`, or the least and the most, of lanes `[L]`."""
     low, high = int(np.min(env_steps)), int(np.max(env_steps))
     return f"{low:,}" + (f" to {high:,}" if high > low else "") + " environment steps"

@@ -12,7 +12,7 @@ import contextlib
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import numpy as np
@@ -23,6 +23,7 @@ from dqn_jax.lanes.driver import Population
 from dqn_jax.lanes.lane import without_rows
 from dqn_jax.runs.arrays import MisfitError, read_arrays, tree_arrays, tree_from, write_arrays
 from dqn_jax.runs.rows import RowFiles
+from dqn_jax.types import PyTree
 
 FORMAT = 2  # a newer one is skipped. (1 was orbax's folders.)
 
@@ -31,7 +32,7 @@ class Saved(NamedTuple):
     """What a population goes on from."""
 
     env_steps: int
-    lanes: Any  # on the host, leaves [n, ...]
+    lanes: PyTree  # on the host, leaves [n, ...]
     arrays: dict[str, np.ndarray]  # of the host's part
     at_work: np.ndarray  # [n], the lanes' numbers
 
@@ -57,7 +58,7 @@ class Checkpoints:
         self._rows = RowFiles(folder / "rows", population) if rows_apart else None
         self._kept = kept
 
-    def save(self, env_steps: int, lanes: Any, arrays: dict[str, np.ndarray], at_work: np.ndarray) -> None:
+    def save(self, env_steps: int, lanes: PyTree, arrays: dict[str, np.ndarray], at_work: np.ndarray) -> None:
         """Write what has changed since the last time.
 
         Args:
@@ -105,7 +106,7 @@ class Checkpoints:
 def save(
     folder: Path,
     env_steps: int,
-    lanes: Any,
+    lanes: PyTree,
     arrays: dict[str, np.ndarray],
     *,
     at_work: np.ndarray | None = None,
@@ -134,10 +135,10 @@ def save(
 
 def load(
     folder: Path,
-    template: Any,
+    template: PyTree,
     warn: Callable[[str], None],
     *,
-    complete: Callable[[Any, np.ndarray], Any] = lambda lanes, at_work: lanes,
+    complete: Callable[[PyTree, np.ndarray], PyTree] = lambda lanes, at_work: lanes,
     otherwise: str = " and is skipped",
 ) -> Saved | None:
     """The newest whole checkpoint, or None without any; damaged ones are skipped.

@@ -8,11 +8,12 @@ import datetime
 import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
 from dqn_jax import convergence
+from dqn_jax.files import Json
 from dqn_jax.runs.folder import load_metrics, load_summary
 from dqn_jax.runs.labels import literal, ranges, telling_labels
 from dqn_jax.runs.provenance import load_provenance
@@ -20,6 +21,7 @@ from dqn_jax.runs.settings import RunSettings, load_settings
 
 if TYPE_CHECKING:
     import pandas as pd
+    from matplotlib.axes import Axes
 
 Aggregate = Literal["mean", "iqm"]
 X_AXES = {"env_steps": "environment steps", "updates": "updates", "episodes": "episodes", "seconds": "seconds"}
@@ -42,13 +44,13 @@ class RunData:
     label: str
     seeds: int
     metrics: pd.DataFrame
-    criteria: list[dict[str, Any]]  # as in summary.json
-    settings: dict[str, Any] = dataclasses.field(default_factory=dict)  # of Config and HParams, and the seeds
+    criteria: list[Json]  # as in summary.json
+    settings: Json = dataclasses.field(default_factory=dict)  # of Config and HParams, and the seeds
     stamp: str = ""  # of its folder
     date: str = ""  # when it was begun
 
     @staticmethod
-    def of(settings: RunSettings, metrics: pd.DataFrame, summary: dict[str, Any], run: Path | None = None) -> RunData:
+    def of(settings: RunSettings, metrics: pd.DataFrame, summary: Json, run: Path | None = None) -> RunData:
         """From a run still in memory, which is written to the folder `run`."""
         return RunData(
             settings.name,
@@ -102,10 +104,8 @@ def plot_runs(
 
     with_criteria = any(run.criteria for run in runs)
     figure = Figure(figsize=(8, 6.4 if with_criteria else 4.2), dpi=110, layout="constrained")
-    grid: Any = figure.subplots(
-        2 if with_criteria else 1, 1, sharex=True, height_ratios=[2, 1] if with_criteria else [1]
-    )
-    axes = list(np.atleast_1d(grid))
+    rows, heights = (2, [2, 1]) if with_criteria else (1, [1])
+    axes = list(figure.subplots(rows, 1, sharex=True, height_ratios=heights, squeeze=False)[:, 0])
     names = [run.label for run in runs]
     called = telling_labels(names, [run.settings for run in runs], [run.stamp for run in runs], labels)
     for i, (run, label) in enumerate(zip(runs, map(literal, called), strict=True)):
@@ -152,7 +152,7 @@ def _title(runs: Sequence[RunData]) -> str:
     return ", ".join([*environments, *([" to ".join(dates[:1] + dates[1:][-1:])] if dates else [])])
 
 
-def _draw_curves(axis: Any, run: RunData, label: str, colour: str, x: str, y: str, aggregate: Aggregate) -> None:
+def _draw_curves(axis: Axes, run: RunData, label: str, colour: str, x: str, y: str, aggregate: Aggregate) -> None:
     xs = _by_seed(run, x)  # [S, C]
     ys = _by_seed(run, y)
     single = xs.shape[1] == 1  # then there is no line, but a point
@@ -173,7 +173,7 @@ def _draw_curves(axis: Any, run: RunData, label: str, colour: str, x: str, y: st
             axis.vlines(middle_x, low, high, color=colour, lw=2, zorder=3)
 
 
-def _draw_converged(axis: Any, run: RunData, label: str, colour: str, x: str, *, solo: bool) -> None:
+def _draw_converged(axis: Axes, run: RunData, label: str, colour: str, x: str, *, solo: bool) -> None:
     end = _by_seed(run, x).max()
     for i, criterion in enumerate(run.criteria):
         times = np.sort([t for t in criterion[x] if t is not None])

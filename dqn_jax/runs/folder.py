@@ -11,12 +11,12 @@ from __future__ import annotations
 import datetime
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from dqn_jax.config import ConfigError, RunError
-from dqn_jax.files import digest_of, read_as, sealed, unused, write_json
+from dqn_jax.files import Json, digest_of, read_as, sealed, unused, write_json
 from dqn_jax.runs import schemas
 
 if TYPE_CHECKING:
@@ -77,12 +77,12 @@ def find_run(path: str | Path, field: str = "run") -> Path:
     return max(found, key=lambda run: (run.name, run.stat().st_mtime))
 
 
-def save_summary(run: Path, summary: dict[str, Any]) -> None:
+def save_summary(run: Path, summary: Json) -> None:
     """Write summary.json, with a digest of the metrics beside it."""
     write_json(run / "summary.json", sealed({**summary, "metrics_digest": digest_of(run / "metrics.csv")}))
 
 
-def load_summary(run: Path) -> dict[str, Any] | None:
+def load_summary(run: Path) -> Json | None:
     """Read summary.json; None where a run has not ended.
 
     Raises:

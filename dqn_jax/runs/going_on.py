@@ -7,7 +7,6 @@ import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from dqn_jax import runs
 from dqn_jax.config import ConfigError, show
@@ -53,11 +52,11 @@ def check(run: Path, own: runs.RunSettings, wanted: runs.RunSettings) -> None:
     Raises:
       ConfigError: one line naming the setting, both values and the remedy.
     """
-    differences = runs.differences(own, wanted)
-    if not differences:
+    changed = runs.changed_settings(own, wanted)
+    if not changed:
         return
-    field, has, asked = differences[0]
-    more = f" (and {len(differences) - 1} more settings differ)" if len(differences) > 1 else ""
+    field, has, asked = changed[0]
+    more = f" (and {len(changed) - 1} more settings differ)" if len(changed) > 1 else ""
     if field == "seeds" and (new := [seed for seed in wanted.seeds if seed not in own.seeds]):
         remedy = (
             f"new ones would begin while the others are ahead: run them by themselves, --seed {new[0]} --seeds "
@@ -70,8 +69,8 @@ def check(run: Path, own: runs.RunSettings, wanted: runs.RunSettings) -> None:
     )
 
 
-def _shown(field: str, value: Any) -> str:
-    if field == "seeds":
+def _shown(field: str, value: object) -> str:
+    if field == "seeds" and isinstance(value, list):
         first, last = value[0], value[-1]
         return f"{first} to {last}" if list(value) == list(range(first, last + 1)) else ", ".join(map(str, value))
     if isinstance(value, list) and value and isinstance(value[0], list):
@@ -88,7 +87,7 @@ def command(kind: str, folder: Path | None, also: Sequence[str] = ()) -> str:
 def _program() -> str:
     """How this program is called here."""
     called = Path(sys.argv[0])
-    if called == Path(__file__).parent / "__main__.py":
+    if called == Path(__file__).parents[1] / "__main__.py":
         return f"{shlex.quote(sys.executable)} -m dqn_jax"
     if called.name == "dqn-jax" and shutil.which("dqn-jax") is None:
         return shlex.quote(str(called))

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
 
 from dqn_jax.config import ConfigError, show
 
@@ -13,7 +12,7 @@ _LONGEST = 32  # characters of one value in it
 
 
 def telling_labels(
-    names: Sequence[str], settings: Sequence[dict[str, Any]], stamps: Sequence[str], given: Sequence[str] = ()
+    names: Sequence[str], settings: Sequence[Mapping[str, object]], stamps: Sequence[str], given: Sequence[str] = ()
 ) -> list[str]:
     """One label for each: those given, or the names; equal names with what sets them apart.
 

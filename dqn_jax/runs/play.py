@@ -5,10 +5,11 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Literal, NamedTuple, get_args
 
 import jax
 import numpy as np
+from numpy.typing import ArrayLike
 
 from dqn_jax import convergence, devices, files, runs
 from dqn_jax.config import ConfigError, check_seed
@@ -18,7 +19,7 @@ from dqn_jax.lanes.driver import Driver, driver_for
 from dqn_jax.lanes.lane import without_rows
 from dqn_jax.runs import best
 from dqn_jax.runs import checkpoint as checkpoints
-from dqn_jax.types import Params
+from dqn_jax.types import Params, PyTree
 
 Which = Literal["last", "best"]
 
@@ -68,7 +69,7 @@ def load_agents(run: Path, checkpoint: Which = "last") -> Agents:
     return Agents(str(run), run, settings, driver, saved.lanes.agent.params, checkpoint, env_steps, None)
 
 
-def _load_best(run: Path, lane: Any) -> tuple[Params, dict[str, np.ndarray]]:
+def _load_best(run: Path, lane: PyTree) -> tuple[Params, dict[str, np.ndarray]]:
     """The best networks of a run whose lanes have the shapes `lane`, and what is known of them."""
     try:
         return best.load(run, lane.agent.params)
@@ -84,7 +85,7 @@ def _load_best(run: Path, lane: Any) -> tuple[Params, dict[str, np.ndarray]]:
         ) from error
 
 
-def evaluate_run(find: Callable[[], Agents], *, episodes: int, epsilon: float | None, eval_seed: int) -> dict[str, Any]:
+def evaluate_run(find: Callable[[], Agents], *, episodes: int, epsilon: float | None, eval_seed: int) -> files.Json:
     """Play new episodes with every agent.
 
     Args:
@@ -132,7 +133,7 @@ def evaluate_run(find: Callable[[], Agents], *, episodes: int, epsilon: float | 
     }
 
 
-def median_lane(final_returns: Any) -> int:
+def median_lane(final_returns: ArrayLike) -> int:
     """The lane with the median final evaluation (the lower of the middle two)."""
     final = np.asarray(final_returns, np.float64)
     return int(np.argsort(final)[(len(final) - 1) // 2])

@@ -10,18 +10,17 @@ import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import jax
 
 from dqn_jax.config import ConfigError
-from dqn_jax.files import clear_errors, read_as, write_json
+from dqn_jax.files import Json, clear_errors, read_as, write_json
 from dqn_jax.runs.redact import redact
 
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "gymnax", "chex", "numpy", "envpool")
 
 
-def provenance_of(seeds: Sequence[int]) -> dict[str, Any]:
+def provenance_of(seeds: Sequence[int]) -> Json:
     """Where a run's numbers come from: versions, devices, commit, seeds and flags (without passwords)."""
 
     def version(package: str) -> str | None:
@@ -48,19 +47,19 @@ FRESH_GAMES = "fresh_games_after_env_steps"
 """Where provenance.json notes that emulators, which cannot be saved, began anew."""
 
 
-def load_provenance(run: Path, warn: Callable[[str], None] = lambda line: None) -> dict[str, Any]:
+def load_provenance(run: Path, warn: Callable[[str], None] = lambda line: None) -> Json:
     """Read provenance.json; empty where it is damaged, which `warn` is told: no number depends on it."""
     path = run / "provenance.json"
     if not path.exists():
         return {}
     try:
-        return read_as(path, dict[str, Any], "run", "it is begun anew")
+        return read_as(path, dict[str, object], "run", "it is begun anew")
     except ConfigError as error:
         warn(str(error).removeprefix("run: "))
         return {}
 
 
-def note_fresh_games(folder: Path, at: Any) -> str:
+def note_fresh_games(folder: Path, at: object) -> str:
     """Note in the provenance that games began anew `at` some environment steps; gives the line to warn with."""
     path = folder / "provenance.json"
     with clear_errors(folder):

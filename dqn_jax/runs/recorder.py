@@ -6,7 +6,7 @@ import re
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import jax
 import numpy as np
@@ -20,7 +20,10 @@ from dqn_jax.runs.best import Best
 from dqn_jax.runs.checkpoint import Checkpoints, Saved
 from dqn_jax.runs.figures import RunData, plot_runs
 from dqn_jax.runs.play import film_policy, film_title, median_lane
-from dqn_jax.types import Params
+from dqn_jax.types import Params, PyTree
+
+if TYPE_CHECKING:  # slow to import
+    from tensorboardX import SummaryWriter
 
 _TAGS = {  # of TensorBoard, which groups them by what is before the slash
     "eval_return": "eval/return",
@@ -53,7 +56,7 @@ class Recorder:
         self._checkpoints = Checkpoints(checkpoint.folder_of(run), population, rows_apart=driver.rows_apart)
         self.settings = settings
         self.save_episodes = save_episodes
-        self._writers: list[Any] = []
+        self._writers: list[SummaryWriter] = []
         self._events_written = 0
         self._best_written = np.zeros(0, np.int64)  # environment steps of the best networks in the file
 
@@ -71,7 +74,7 @@ class Recorder:
             self._tables(history)
             self._events(history)
 
-    def checkpoint(self, env_steps: int, lanes: Any, history: History, best: Best) -> None:
+    def checkpoint(self, env_steps: int, lanes: PyTree, history: History, best: Best) -> None:
         """Save everything that going on needs (`lanes` as the population has them), then the best networks."""
         with files.clear_errors(self.run):
             self._checkpoints.save(env_steps, lanes, history.arrays() | best.arrays(), self._everyone)
@@ -88,7 +91,7 @@ class Recorder:
         files.clear_unfinished(self.run)
         return self._checkpoints.load(warn)
 
-    def finish(self, summary: dict[str, Any], history: History, params: Params, warn: Callable[[str], None]) -> None:
+    def finish(self, summary: files.Json, history: History, params: Params, warn: Callable[[str], None]) -> None:
         """Write the summary, the figure and, where the environment can be drawn, the median seed's film."""
         with files.clear_errors(self.run):
             self._tables(history)

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import jax
 import numpy as np
 
 from dqn_jax.lanes.driver import Population
 from dqn_jax.runs.arrays import read_arrays, write_arrays
+from dqn_jax.types import PyTree
 
 _ROWS_AT_ONCE = 512
 
@@ -34,7 +34,7 @@ class RowFiles:
         self._shapes = population.lane_shapes.replay
         self.capacity = jax.tree.leaves(self._shapes.storage)[0].shape[1]
 
-    def append(self, population_lanes: Any, rows_added: int, lanes: np.ndarray) -> None:
+    def append(self, population_lanes: PyTree, rows_added: int, lanes: np.ndarray) -> None:
         """Write the rows added since the last time, up to `rows_added`, of the lanes `[n]` of the population's."""
         self.folder.mkdir(parents=True, exist_ok=True)
         count = min(_ROWS_AT_ONCE, self.capacity)
@@ -46,7 +46,7 @@ class RowFiles:
             write_arrays(path, {"lanes": lanes, **arrays})
         self.saved = rows_added
 
-    def restore(self, without: Any, lanes: np.ndarray) -> Any:
+    def restore(self, without: PyTree, lanes: np.ndarray) -> PyTree:
         """The lanes `[n]` whole again, on the host, from what `without_rows` left of them.
 
         Rows beyond, written just before a kill, are deleted: environments of a pool do not go that way again.

@@ -6,12 +6,13 @@ Files may have been damaged, edited, or written by others: no number in them is 
 from __future__ import annotations
 
 from types import GenericAlias
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Literal, get_args
 
 from msgspec import Meta, Struct, convert, defstruct
 from msgspec.json import decode
 
 from dqn_jax.config import Config, HParams, fields_of
+from dqn_jax.files import Json
 
 Seeds = Annotated[list[Annotated[int, Meta(ge=0, lt=2**31)]], Meta(min_length=1)]
 Lanes = list[float | None]  # one for each seed, None where there is none
@@ -24,8 +25,8 @@ class Settings(Struct, forbid_unknown_fields=True):
     name: str
     seeds: Seeds
     criteria: list[str]
-    config: dict[str, Any]
-    hparams: dict[str, Any]
+    config: Json
+    hparams: Json
     weights: str | None = None
     checkpoint: Literal["last", "best"] = "last"
     stop: Literal["budget", "converged"] = "budget"
@@ -170,16 +171,16 @@ class Definition(Struct):
     stability_steps: Annotated[int, Meta(ge=0)] = 0
     prune: Pruning | None = None
     confirm: Confirmation | None = None
-    hparams: dict[str, Any] = {}
+    hparams: Json = {}
 
 
-def definition_from(text: str) -> dict[str, Any]:
+def definition_from(text: str) -> Json:
     """What was asked of a sweep, from its JSON.
 
     Raises:
       ValueError: if it is not of that shape.
     """
-    value: dict[str, Any] = decode(text)
+    value: Json = decode(text)
     convert(value, Definition)
     if "hparams" in value:
         config_from(value["config"])
@@ -187,7 +188,7 @@ def definition_from(text: str) -> dict[str, Any]:
     return value
 
 
-def config_from(values: dict[str, Any]) -> Config:
+def config_from(values: Json) -> Config:
     """The static part of settings from its JSON form.
 
     Raises:
@@ -198,7 +199,7 @@ def config_from(values: dict[str, Any]) -> Config:
     return convert(values, Config)
 
 
-def hparams_from(values: dict[str, Any]) -> dict[str, Any]:
+def hparams_from(values: Json) -> Json:
     """The traced part of settings from its JSON form; lists have one value for each lane.
 
     Raises:
@@ -208,8 +209,8 @@ def hparams_from(values: dict[str, Any]) -> dict[str, Any]:
     return {name: getattr(read, name) for name in values}
 
 
-def _one_or_each(hint: Any) -> Any:
-    one: Any = next(t for t in (get_args(hint) or (hint,)) if t is not type(None))
+def _one_or_each(hint: object) -> object:
+    one = next(t for t in (get_args(hint) or (hint,)) if t is not type(None))
     return hint | Annotated[GenericAlias(list, (one,)), Meta(min_length=1)]
 
 

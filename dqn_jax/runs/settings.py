@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 
 from dqn_jax.config import Config, ConfigError, HParams, validate
-from dqn_jax.files import plain, read_as, sealed, write_json
+from dqn_jax.files import Json, plain, read_as, sealed, write_json
 from dqn_jax.runs import schemas
 
 FORMAT = 1  # of config.json; a newer one is refused
@@ -77,24 +77,32 @@ def load_settings(run: Path) -> RunSettings:
     )
 
 
-def settings_from(config: dict[str, Any], hparams: dict[str, Any]) -> tuple[Config, HParams]:
+def settings_from(config: Json, hparams: Json) -> tuple[Config, HParams]:
     """Both parts of the settings from their JSON form.
 
     Raises:
       ValueError: if they are not of this version, or of wrong types.
     """
     values = schemas.hparams_from(hparams)
-    arrays: dict[str, Any] = {k: np.asarray(v) if isinstance(v, list) else v for k, v in values.items()}
+    arrays: Json = {k: np.asarray(v) if isinstance(v, list) else v for k, v in values.items()}
     return schemas.config_from(config), HParams(**arrays)
 
 
-def differences(saved: RunSettings, wanted: RunSettings) -> list[tuple[str, Any, Any]]:
-    """Settings that a run's numbers depend on and that differ: (field, saved, wanted).
+class Difference(NamedTuple):
+    """A setting that a run has, and another value of it that somebody wants."""
+
+    field: str
+    saved: object
+    wanted: object
+
+
+def changed_settings(saved: RunSettings, wanted: RunSettings) -> list[Difference]:
+    """Settings that a run's numbers depend on and that differ.
 
     The budget and the criteria may change when a run goes on; they change none of its numbers.
     """
 
-    def flat(settings: RunSettings) -> dict[str, Any]:
+    def flat(settings: RunSettings) -> Json:
         values = {
             "seeds": settings.seeds,
             "weights": settings.weights,
@@ -105,4 +113,4 @@ def differences(saved: RunSettings, wanted: RunSettings) -> list[tuple[str, Any,
         return plain({k: v for k, v in values.items() if k != "total_steps"})
 
     old, new = flat(saved), flat(wanted)
-    return [(field, old[field], new[field]) for field in old if old[field] != new[field]]
+    return [Difference(field, old[field], new[field]) for field in old if old[field] != new[field]]

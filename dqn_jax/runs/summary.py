@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 
 from dqn_jax import convergence, devices
 from dqn_jax._import_time import import_seconds
+from dqn_jax.files import Json
 from dqn_jax.lanes.history import History
 from dqn_jax.runs.best import Best
 from dqn_jax.runs.settings import RunSettings
@@ -40,7 +40,7 @@ def summarize(
     bound: np.ndarray,
     compile_seconds: float,
     complete: bool,
-) -> dict[str, Any]:
+) -> Json:
     """The content of summary.json: lists have one entry per seed, None where something was not reached.
 
     Args:

@@ -16,7 +16,7 @@ import numpy as np
 
 from dqn_jax.config import Config, ConfigError, HParams
 from dqn_jax.convergence import Criterion, Curve, Moment, stability, time_to
-from dqn_jax.drive import Allowance, Ears, Pace, Terms, Work, drive, new_history
+from dqn_jax.drive import Allowance, Ears, Pace, Phase, Terms, Work, new_history, run_chunks
 from dqn_jax.files import clear_errors
 from dqn_jax.lanes.driver import Driver, Population, driver_for
 from dqn_jax.lanes.history import READINGS, History
@@ -157,9 +157,9 @@ def run_wave(
         del saved  # replays are large, and these are copies
     work.at_work = np.intersect1d(unrecorded, work.at_work)
 
-    def report(phase: str, env_steps: int, games: tuple[int, int]) -> None:
+    def report(when: Phase, env_steps: int, games: tuple[int, int]) -> None:
         nonlocal warmup_seconds
-        if phase != "train":
+        if when != "train":
             return
         spent = pace.in_chunk() + warmup_seconds, pace.chunk + warmup_seconds
         clerk.progress(WaveProgress(env_steps, work.last_step, len(work.at_work), keeper.lane_steps, *spent))
@@ -174,7 +174,7 @@ def run_wave(
         report=report,
         warn=warn,
     )
-    ending = drive(work, terms)
+    ending = run_chunks(work, terms)
     if ending == "over":
         keeper.clear()
     return ending == "over"

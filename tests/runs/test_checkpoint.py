@@ -3,6 +3,7 @@
 import json
 import os
 import zipfile
+from types import SimpleNamespace
 from typing import NamedTuple
 
 import jax
@@ -47,6 +48,7 @@ def assert_same(left, right):
 @pytest.mark.parametrize("name", ["plain", "a[x]b", "*?[!]", "with spaces", "日本-é", "[/red]"])
 def test_a_checkpoint_comes_back_bit_for_bit_from_any_path(tmp_path, name):
     run = tmp_path / name
+    run.parent.mkdir(exist_ok=True)
     history = {"seconds": np.array([0.1, np.nan]), "flags": np.zeros((0, 3), bool)}
     checkpoint.save(run, 500, lanes(), history)
     env_steps, got, found, at_work = checkpoint.load(run, shapes(), pytest.fail)
@@ -144,3 +146,42 @@ def test_networks_alone(tmp_path):
     with pytest.raises(arrays.MisfitError):
         arrays.load_networks(path, jax.eval_shape(lambda: {"dense": {"kernel": jnp.zeros((3, 5))}}))
     assert all(info.compress_type == zipfile.ZIP_STORED for info in zipfile.ZipFile(path).infolist())
+
+
+class Population:
+    """As far as checkpoints know one: lanes on the host."""
+
+    def __init__(self, count):
+        self.layout = SimpleNamespace(lanes=count, fetch=lambda tree, chosen: jax.tree.map(lambda x: x[chosen], tree))
+        self.lane_shapes = shapes(count)
+
+
+def test_who_is_at_work_is_kept_with_the_state_and_one_checkpoint_if_asked(tmp_path):
+    made = checkpoint.Checkpoints(tmp_path / "wave", Population(3), rows_apart=False, kept=1)
+    assert made.load(pytest.fail) is None
+    for step, at_work in ((1, np.arange(3)), (2, np.array([0, 2]))):
+        made.save(step, lanes(), {"x": np.ones(2)}, at_work)
+        assert made.saved_at == step
+    assert [path.name for path in made.folder.iterdir()] == ["000000000002.npz"]
+    env_steps, got, found, at_work = checkpoint.Checkpoints(made.folder, Population(3), rows_apart=False).load(
+        pytest.fail
+    )
+    assert (env_steps, at_work.tolist(), list(found)) == (2, [0, 2], ["x"])
+    assert_same(got, jax.tree.map(lambda x: x[np.array([0, 2])], lanes()))
+    made.clear()
+    assert not made.folder.exists()
+
+
+def test_a_wave_that_an_earlier_version_saved_goes_on(tmp_path):
+    made = checkpoint.Checkpoints(tmp_path, Population(3), rows_apart=False, kept=1)
+    made.save(500, lanes(), {}, np.array([1, 2]))
+    stored = arrays.read_arrays(tmp_path / "000000000500.npz")
+    (tmp_path / "000000000500.npz").unlink()
+    del stored["format"]
+    arrays.write_arrays(tmp_path / "state-000000000500.npz", {**stored, "env_steps": np.asarray(500)})
+    arrays.write_arrays(tmp_path / "rows-000000000000-000000000100.npz", {"lanes": np.arange(3)})
+    env_steps, got, _, at_work = made.load(pytest.fail)
+    assert (env_steps, at_work.tolist()) == (500, [1, 2])
+    assert_same(got, jax.tree.map(lambda x: x[np.array([1, 2])], lanes()))
+    names = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*.npz")}
+    assert names == {"000000000500.npz", "rows/rows-000000000000-000000000100.npz"}
