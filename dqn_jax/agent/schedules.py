@@ -8,8 +8,8 @@ import jax.numpy as jnp
 from dqn_jax.config import ExplorationSettings, HParams
 
 
-def epsilon_at(settings: ExplorationSettings, hparams: HParams, count: jax.Array) -> jax.Array:
-    """Epsilon after `count` units of `settings.epsilon_unit`.
+def epsilon_at(config: ExplorationSettings, hparams: HParams, count: jax.Array) -> jax.Array:
+    """Epsilon after `count` units of `config.epsilon_unit`.
 
     linear: `start + (end - start) * min(count / decay_steps, 1)`;
     multiplicative: `max(end, start * decay ** count)`; constant: `start`.
@@ -22,9 +22,9 @@ def epsilon_at(settings: ExplorationSettings, hparams: HParams, count: jax.Array
     """
     start, end = jnp.float32(hparams.epsilon_start), jnp.float32(hparams.epsilon_end)
     count = jnp.asarray(count, jnp.float32)
-    if settings.epsilon_schedule == "constant":
+    if config.epsilon_schedule == "constant":
         return start
-    if settings.epsilon_schedule == "linear":
+    if config.epsilon_schedule == "linear":
         return start + (end - start) * jnp.minimum(count / hparams.epsilon_decay_steps, 1.0)
     # A floor above the start would otherwise raise epsilon at once.
     return jnp.maximum(jnp.minimum(end, start), start * jnp.float32(hparams.epsilon_decay) ** count)
