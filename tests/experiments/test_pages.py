@@ -12,6 +12,7 @@ import pytest
 
 from experiments import pages
 from experiments.atari import compare
+from experiments.benchmark import __main__ as benchmark
 from experiments.convergence import ablation, cartpole, landscape, pendulum
 from experiments.convergence import common as convergence
 from experiments.presets import measure as presets
@@ -34,6 +35,20 @@ def unchanged(tmp_path, monkeypatch):
 
 def test_the_gallery_of_tutorials_comes_out_as_it_is(unchanged):
     unchanged(gallery, "PAGE", gallery.main)
+
+
+def test_the_page_of_speed_comes_out_as_it_is(tmp_path, monkeypatch):
+    recorded = benchmark.RESULTS
+    for path in recorded.glob("*.csv"):
+        shutil.copy(path, tmp_path)
+    monkeypatch.setattr(benchmark, "RESULTS", tmp_path)
+    benchmark.main()
+    page = (recorded / "README.md").read_text().replace("| target | |", "| target |  |")
+    # The page was written from all digits of this row; six are recorded.
+    page = page.replace("| 13,024,987 | 12,570,131 | 13,382,272 |", "| 13,025,000 | 12,570,100 | 13,382,300 |")
+    sweeps = "| what | measured | target |"  # put together by hand from several rows
+    assert sweeps in page
+    assert (tmp_path / "README.md").read_text() == page.replace(f"{sweeps}  |", f"{sweeps} |")
 
 
 def test_the_table_of_presets_comes_out_as_it_is(unchanged, tmp_path):

@@ -1,0 +1,1 @@
+"""Speed, as measured by `dqn-jax benchmark`."""
