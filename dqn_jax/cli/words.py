@@ -41,5 +41,5 @@ def return_text(value: Any) -> str:
 
 
 def seeds_text(count: int) -> str:
-    """1 seed, 2 seeds."""
+    """A number of seeds: 1 seed, 2 seeds."""
     return f"{count} seed" + "s" * (count != 1)

@@ -102,22 +102,30 @@ def _why_no_scores(a: View, b: View) -> str:
 
 def content_of(a: View, b: View) -> Content:
     """Title, subtitle, sections and footer of the page on two sweeps or runs."""
-    views = (a, b)
-    rows = [(_side_by_side(name, texts)) for name, texts in _sides(views)]
-    side = Table(("", a.label, b.label), rows)
-    found = comparisons(a, b)
-    notes = [text for text in dict.fromkeys((_why_no_times(a, b), _why_no_scores(a, b))) if text]
-    for view, other in (views, views[::-1]):
-        if len(view.table) > 1 and view.phase == "search" and (not other.space or other.phase == "confirm"):
-            notes.append(
-                f"{view.label} is flattered: its numbers are of the seeds on which its best trial was chosen, those of "
-                f"{other.label} are not."
+    sections = [
+        _result(a, b),
+        *_drawn(a, b),
+        Section("differences", "Settings that differ", [_differences(a, b)]),
+        *(
+            dataclasses.replace(
+                provenance(view), anchor=f"provenance-{letter}", title=f"Provenance of {letter.upper()}"
             )
-        if (view.lanes(view.best[0])["status"] == "pruned").any():
-            notes.append(f"{view.label}: pruned seeds count as not converged in the probabilities.")
-        notes += [f"{view.label}: {text}" for text in caveats(view)]
+            for letter, view in (("a", a), ("b", b))
+        ),
+    ]
+    title = f"{a.data.name} against {b.data.name}"
+    subtitle = f"{a.label} and {b.label}, compared by {a.clock_words}"
+    footer = (
+        "Every interval is a 95 % interval. Where trials were chosen on the seeds shown, their numbers are too good."
+    )
+    return title, subtitle, [section for section in sections if section.items], footer
+
+
+def _result(a: View, b: View) -> Section:
+    """The best trial of each side by side, how likely one does better, and what to bear in mind."""
+    side = Table(("", a.label, b.label), [_side_by_side(name, texts) for name, texts in _sides((a, b))])
     items: list[Any] = [side]
-    if found:
+    if found := comparisons(a, b):
         words = (
             "The same seeds were used on both sides; they are compared as pairs."
             if found[0].paired
@@ -131,7 +139,30 @@ def content_of(a: View, b: View) -> Content:
         )
         cells = [[Cell.of(one.measure), Cell.of(_probability_text(one), one.probability)] for one in found]
         items.append(Table(("A has", "probability"), cells, numeric=[False, True]))
-    survival: list[Any] = []
+    if notes := _notes(a, b):
+        items.append(Points(notes, "warn"))
+    return Section("result", "Side by side", items)
+
+
+def _notes(a: View, b: View) -> list[str]:
+    """What is not compared and why, whom the comparison flatters, and what is said of each alone."""
+    notes = [text for text in dict.fromkeys((_why_no_times(a, b), _why_no_scores(a, b))) if text]
+    for view, other in ((a, b), (b, a)):
+        if len(view.table) > 1 and view.phase == "search" and (not other.space or other.phase == "confirm"):
+            notes.append(
+                f"{view.label} is flattered: its numbers are of the seeds on which its best trial was chosen, those of "
+                f"{other.label} are not."
+            )
+        if (view.lanes(view.best[0])["status"] == "pruned").any():
+            notes.append(f"{view.label}: pruned seeds count as not converged in the probabilities.")
+        notes += [f"{view.label}: {text}" for text in caveats(view)]
+    return notes
+
+
+def _drawn(a: View, b: View) -> list[Section]:
+    """Both in one figure, wherever both can be."""
+    views = (a, b)
+    survival, profile = [], []
     if a.criterion is not None and b.criterion is not None:
         survival = pictures(
             "survival",
@@ -143,30 +174,13 @@ def content_of(a: View, b: View) -> Content:
     learning = pictures(
         "learning", partial(figures.learning_curves, views), "The best trial of each.", "Learning curves of both"
     )
-    profile = (
-        []
-        if _why_no_scores(a, b)
-        else pictures("profile", partial(figures.profile, views), "Final returns.", "Profiles of both")
-    )
-    sections = [
-        Section("result", "Side by side", [*items, *([Points(notes, "warn")] if notes else [])]),
+    if not _why_no_scores(a, b):
+        profile = pictures("profile", partial(figures.profile, views), "Final returns.", "Profiles of both")
+    return [
         Section("survival", "Time to convergence", survival),
         Section("learning", "Learning curves", learning),
         Section("final", "Final return", profile),
-        Section("differences", "Settings that differ", [_differences(a, b)]),
-        *(
-            dataclasses.replace(
-                provenance(view), anchor=f"provenance-{letter}", title=f"Provenance of {letter.upper()}"
-            )
-            for letter, view in zip("ab", views, strict=True)
-        ),
     ]
-    title = f"{a.data.name} against {b.data.name}"
-    subtitle = f"{a.label} and {b.label}, compared by {a.clock_words}"
-    footer = (
-        "Every interval is a 95 % interval. Where trials were chosen on the seeds shown, their numbers are too good."
-    )
-    return title, subtitle, [section for section in sections if section.items], footer
 
 
 def _probability_text(one: Comparison) -> str:

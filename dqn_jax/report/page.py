@@ -22,7 +22,7 @@ _DPI = 150  # of the PNGs
 
 @dataclasses.dataclass(frozen=True)
 class Paragraph:
-    """A paragraph of plain words."""
+    """A paragraph of plain words, without markup."""
 
     text: str
     kind: ClassVar = "paragraph"

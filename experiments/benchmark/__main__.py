@@ -20,7 +20,7 @@ RESULTS = Path(__file__).parent / "results"
 
 
 def main() -> None:
-    """Write results/README.md."""
+    """Write results/README.md from the CSV files beside it."""
     pages.write(RESULTS / "README.md", "benchmark/page.md.jinja", lines=lines)
 
 
