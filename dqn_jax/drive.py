@@ -21,8 +21,7 @@ import numpy as np
 from dqn_jax.config import HParams
 from dqn_jax.lanes.driver import Driver, Population
 from dqn_jax.lanes.history import History
-from dqn_jax.lanes.lane import Watch
-from dqn_jax.lanes.population import stack_hparams
+from dqn_jax.lanes.lane import Watch, stack_hparams
 from dqn_jax.runs.checkpoint import Saved
 from dqn_jax.types import Params, PyTree
 

@@ -21,7 +21,7 @@ from dqn_jax.interrupt import Interrupt
 from dqn_jax.lanes import memory
 from dqn_jax.lanes.driver import Driver, driver_for
 from dqn_jax.lanes.history import History
-from dqn_jax.lanes.population import stack_hparams
+from dqn_jax.lanes.lane import stack_hparams
 from dqn_jax.presets import Preset, with_overrides
 from dqn_jax.runs import going_on, play
 from dqn_jax.runs.best import Best

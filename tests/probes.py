@@ -6,16 +6,19 @@ discount or the time limit. Importing this module registers them; tests name the
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
 import gymnax
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import struct
 from gymnax.environments import environment, spaces
 
-from dqn_jax.lanes.population import stack_hparams
+from dqn_jax.config import Config
+from dqn_jax.lanes.lane import stack_hparams
 
 
 @struct.dataclass
@@ -145,3 +148,37 @@ for _name, _functions in PROBES.items():
 def scalars(hparams):
     """The hyperparameters of one lane, traced: scalars."""
     return jax.tree.map(lambda leaf: jnp.asarray(leaf[0]), stack_hparams(hparams, 1))
+
+
+def comparable(tree):
+    """Keys as their data, everything on the host."""
+
+    def plain(x):
+        return jax.random.key_data(x) if jnp.issubdtype(x.dtype, jax.dtypes.prng_key) else x
+
+    return jax.device_get(jax.tree.map(plain, tree))
+
+
+def assert_bit_identical(left, right):
+    for (path, x), y in zip(jax.tree_util.tree_leaves_with_path(left), jax.tree.leaves(right), strict=True):
+        np.testing.assert_array_equal(x, y, err_msg=jax.tree_util.keystr(path))
+
+
+# -- small runs, and their numbers to the bit
+
+TINY = Config(
+    env="ProbeConstant-test",
+    hidden=(16,),
+    num_envs=4,
+    batch_size=32,
+    replay_capacity=2000,
+    min_replay=32,
+    train_every=4,
+    eval_every=400,
+    eval_episodes=8,
+    total_steps=2000,
+)
+
+
+def tiny(**changes):
+    return dataclasses.replace(TINY, **changes)

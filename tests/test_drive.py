@@ -9,9 +9,8 @@ import pytest
 
 from dqn_jax.config import HParams
 from dqn_jax.drive import Allowance, Ears, Pace, Terms, Work, run_chunks
-from dqn_jax.lanes.device import ChunkMetrics, WarmupMetrics
 from dqn_jax.lanes.history import History
-from dqn_jax.lanes.lane import Rhythm
+from dqn_jax.lanes.lane import ChunkMetrics, Rhythm, WarmupMetrics
 from dqn_jax.runs.checkpoint import Saved
 
 RHYTHM = Rhythm(step=2, warmup_steps=4, steps_per_chunk=10, num_chunks=4)

@@ -23,7 +23,7 @@ from dqn_jax import runs
 from dqn_jax.config import ConfigError, RunError
 from dqn_jax.lanes.device import make_loop
 from dqn_jax.lanes.driver import DeviceDriver, driver_for
-from dqn_jax.lanes.population import stack_hparams
+from dqn_jax.lanes.lane import stack_hparams
 from dqn_jax.runs import checkpoint, recorder
 
 TINY = dict(

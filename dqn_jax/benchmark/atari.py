@@ -12,8 +12,7 @@ import numpy as np
 from dqn_jax import devices
 from dqn_jax.benchmark.measure import Row, row_of, seconds_of
 from dqn_jax.config import Config, HParams
-from dqn_jax.lanes.device import trainings_due
-from dqn_jax.lanes.population import stack_hparams
+from dqn_jax.lanes.lane import stack_hparams, trainings_due
 from dqn_jax.presets import resolve_preset
 from dqn_jax.prng import make_key
 
@@ -64,7 +63,8 @@ def atari_rows(repeats: int) -> list[Row]:
 def _times(train_every: int, repeats: int) -> tuple[dict[str, np.ndarray], dict[str, float], Config, int]:
     """Seconds of a vector step and of its parts (`[repeats]` each), and the shares of the full loop's timeline."""
     from dqn_jax.lanes.pool import make_pool_loop
-    from dqn_jax.lanes.pool_population import PoolPopulation, Records, Timeline
+    from dqn_jax.lanes.pool_population import PoolPopulation
+    from dqn_jax.lanes.pool_records import Records, Timeline
 
     config = dataclasses.replace(
         resolve_preset("pong").config, num_envs=16, train_every=train_every, replay_capacity=20_000, min_replay=1_600
@@ -75,7 +75,7 @@ def _times(train_every: int, repeats: int) -> tuple[dict[str, np.ndarray], dict[
     placed = population.layout.place(stack_hparams(HParams(), 1))
     pool: Any = population.pools[0]
     rng = np.random.default_rng(0)
-    env_steps = loop.warmup_steps
+    env_steps = loop.rhythm.warmup_steps
 
     def environment() -> None:
         for _ in range(steps):

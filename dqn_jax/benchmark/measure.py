@@ -19,7 +19,7 @@ from dqn_jax.config import RunError
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """One line of the table."""
+    """One line of the table: what was measured, its median and range, and what it should be."""
 
     what: str
     value: float

@@ -16,7 +16,8 @@ from dqn_jax import devices
 from dqn_jax.benchmark.measure import Row, child, row_of, seconds_of
 from dqn_jax.config import Config, HParams
 from dqn_jax.lanes.device import make_loop
-from dqn_jax.lanes.population import make_population, stack_hparams
+from dqn_jax.lanes.lane import stack_hparams
+from dqn_jax.lanes.population import make_population
 from dqn_jax.prng import make_key
 from dqn_jax.replay import make_replay
 

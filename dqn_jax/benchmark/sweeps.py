@@ -17,7 +17,7 @@ from dqn_jax import devices
 from dqn_jax.benchmark.measure import Row, child, row_of
 from dqn_jax.benchmark.programs import SETTING, lane_steps_per_second
 from dqn_jax.config import Config, HParams
-from dqn_jax.lanes.population import stack_hparams
+from dqn_jax.lanes.lane import stack_hparams
 from dqn_jax.presets import Preset
 
 

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import inspect
 import math
+from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
 
-from dqn_jax.config import ConfigError, DeviceSettings, UnknownEnvError, suggest
+from dqn_jax.config import ConfigError, DeviceSettings, EnvSettings, UnknownEnvError, suggest
 from dqn_jax.types import EnvOutput, EnvSpec, Key, Obs
 
 
@@ -73,7 +74,7 @@ class Env(NamedTuple):
 
 
 def env_names() -> list[str]:
-    """Names that `make_env` takes."""
+    """Full names of the gymnax environments that `make_env` takes, sorted."""
     return sorted([*(name for name in _gymnax().registered_envs if _refusal(name) is None), *_ALIASES])
 
 
@@ -107,6 +108,9 @@ def _refusal(name: str) -> str | None:
 def make_env(config: DeviceSettings) -> Env:
     """Build the environment that `config` describes.
 
+    A step has five stages: the action sticks or not, it is held for some frames, what these ended in is told, the
+    reward is made what is learnt from, and, in `step` alone, an episode that is over makes room for the next.
+
     Raises:
       ConfigError: for an unknown name or parameter, or options that the environment does not allow.
     """
@@ -119,74 +123,32 @@ def make_env(config: DeviceSettings) -> Env:
     num_actions, to_inner_action = _actions(name, inner, params, config.action_bins)
     encode, obs_shape, obs_dtype = _observations(base, inner, params)
     spec = EnvSpec(name, obs_shape, obs_dtype, num_actions, int(params.max_steps_in_episode))
+    hold = _holding(_frame_step(inner, params, to_inner_action, encode), config.action_repeat)
 
-    def start(key: Key) -> tuple[Any, Obs]:
+    def reset(key: Key) -> tuple[DeviceEnvState, Obs]:
         obs, state = inner.reset_env(key, params)
         # Python scalars in a gymnax state are weakly typed; a loop needs the same types every time round.
         state = jax.tree.map(lambda x: jax.lax.convert_element_type(x, jnp.result_type(x)), state)
-        return state, encode(obs)
-
-    def reset(key: Key) -> tuple[DeviceEnvState, Obs]:
-        state, obs = start(key)
         zero = jnp.zeros((), jnp.int32)
-        return DeviceEnvState(state, zero, jnp.zeros((), jnp.float32), zero), obs
-
-    def frame(key: Key, state: Any, action: jax.Array) -> tuple[Any, Obs, jax.Array, jax.Array, jax.Array]:
-        obs, new_state, reward, terminated, _ = inner.step_env(key, state, to_inner_action(action), params)
-        new_state = jax.tree.map(lambda old, new: jnp.asarray(new, old.dtype).reshape(old.shape), state, new_state)
-        terminated = jnp.asarray(terminated, bool).reshape(())
-        truncated = jnp.asarray(inner.is_truncated(new_state, params), bool) & ~terminated
-        return new_state, encode(obs), jnp.asarray(reward, jnp.float32).reshape(()), terminated, truncated
-
-    def repeat(key: Key, state: Any, action: jax.Array) -> tuple[Any, Obs, jax.Array, jax.Array, jax.Array, jax.Array]:
-        """Hold `action` for `action_repeat` frames, or until the episode ends."""
-        key, frame_key = jax.random.split(key)
-        state, obs, reward, terminated, truncated = frame(frame_key, state, action)
-
-        def body(_: int, carry: Any) -> Any:
-            key, state, obs, reward, terminated, truncated, frames = carry
-            key, frame_key = jax.random.split(key)
-            over = terminated | truncated
-            new = frame(frame_key, state, action)
-            state, obs, terminated, truncated = jax.tree.map(
-                lambda old, new: jnp.where(over, old, new),
-                (state, obs, terminated, truncated),
-                (new[0], new[1], new[3], new[4]),
-            )
-            reward = reward + jnp.where(over, 0.0, new[2])
-            return key, state, obs, reward, terminated, truncated, frames + ~over
-
-        first = (key, state, obs, reward, terminated, truncated, jnp.ones((), jnp.int32))
-        return jax.lax.fori_loop(1, config.action_repeat, body, first)[1:]
-
-    def learnt_reward(reward: jax.Array, terminated: jax.Array) -> jax.Array:
-        if config.terminal_reward is not None:
-            reward = jnp.where(terminated, config.terminal_reward, reward)
-        reward = reward * config.reward_scale
-        return reward if config.reward_clip is None else jnp.clip(reward, -config.reward_clip, config.reward_clip)
+        return DeviceEnvState(state, zero, jnp.zeros((), jnp.float32), zero), encode(obs)
 
     def advance(key: Key, state: DeviceEnvState, action: jax.Array) -> tuple[DeviceEnvState, EnvOutput]:
         if config.sticky_actions > 0.0:
-            key, sticky_key = jax.random.split(key)
-            sticks = jax.random.uniform(sticky_key) < config.sticky_actions
-            action = jnp.where(sticks, state.last_action, action)
-        if config.action_repeat == 1:
-            inner_state, obs, reward, terminated, truncated = frame(key, state.inner, action)
-            frames: Any = 1
-        else:
-            inner_state, obs, reward, terminated, truncated, frames = repeat(key, state.inner, action)
+            key, action = _stick(key, state.last_action, action, config.sticky_actions)
+        frame, frames = hold(key, state.inner, action)
+        terminated, truncated = frame.terminated, frame.truncated
         if config.time_limit_terminates:
             terminated, truncated = terminated | truncated, jnp.zeros((), bool)
         out = EnvOutput(
-            obs=obs,
-            final_obs=obs,
-            reward=learnt_reward(reward, terminated),
+            obs=frame.obs,
+            final_obs=frame.obs,
+            reward=_learnt_reward(frame.reward, terminated, config),
             terminated=terminated,
             truncated=truncated,
-            episode_return=state.episode_return + reward,
+            episode_return=state.episode_return + frame.reward,
             episode_length=state.episode_length + frames,
         )
-        return DeviceEnvState(inner_state, action, out.episode_return, out.episode_length), out
+        return DeviceEnvState(frame.inner, action, out.episode_return, out.episode_length), out
 
     def step(key: Key, state: DeviceEnvState, action: jax.Array) -> tuple[DeviceEnvState, EnvOutput]:
         step_key, reset_key = jax.random.split(key)
@@ -199,6 +161,73 @@ def make_env(config: DeviceSettings) -> Env:
         return next_state, out._replace(obs=next_obs)
 
     return Env(spec, reset, step, advance, inner, params)
+
+
+class _Frame(NamedTuple):
+    """What one frame of an environment led to, or several for which an action was held."""
+
+    inner: Any  # the gymnax state
+    obs: Obs  # [*obs_shape], encoded
+    reward: jax.Array  # [], float32, raw, summed over the frames
+    terminated: jax.Array  # [], bool, the task ended
+    truncated: jax.Array  # [], bool, a time limit ended the episode, and nothing else
+
+
+_FrameStep = Callable[[Key, Any, jax.Array], _Frame]  # (key, gymnax state, action [])
+
+
+def _stick(key: Key, last: jax.Array, action: jax.Array, probability: float) -> tuple[Key, jax.Array]:
+    """A key for what follows, and the action that is executed: the last one again with `probability`.
+
+    Reference: Machado et al. 2018 (JAIR 61:523), section 5.
+    """
+    key, sticky_key = jax.random.split(key)
+    sticks = jax.random.uniform(sticky_key) < probability
+    return key, jnp.where(sticks, last, action)
+
+
+def _frame_step(inner: Any, params: Any, to_inner_action: Any, encode: Any) -> _FrameStep:
+    """One frame of gymnax's `inner`, with types that stay the same."""
+
+    def step(key: Key, state: Any, action: jax.Array) -> _Frame:
+        obs, new_state, reward, terminated, _ = inner.step_env(key, state, to_inner_action(action), params)
+        new_state = jax.tree.map(lambda old, new: jnp.asarray(new, old.dtype).reshape(old.shape), state, new_state)
+        terminated = jnp.asarray(terminated, bool).reshape(())
+        truncated = jnp.asarray(inner.is_truncated(new_state, params), bool) & ~terminated
+        return _Frame(new_state, encode(obs), jnp.asarray(reward, jnp.float32).reshape(()), terminated, truncated)
+
+    return step
+
+
+def _holding(step: _FrameStep, times: int) -> Callable[[Key, Any, jax.Array], tuple[_Frame, jax.Array | int]]:
+    """Hold an action for so many frames, or until the episode ends; also gives how many there were."""
+    if times == 1:
+        return lambda key, state, action: (step(key, state, action), 1)
+
+    def hold(key: Key, state: Any, action: jax.Array) -> tuple[_Frame, jax.Array]:
+        key, frame_key = jax.random.split(key)
+        first = step(frame_key, state, action)
+
+        def body(_: int, carry: tuple[Key, _Frame, jax.Array]) -> tuple[Key, _Frame, jax.Array]:
+            key, so_far, frames = carry
+            key, frame_key = jax.random.split(key)
+            over = so_far.terminated | so_far.truncated
+            new = step(frame_key, so_far.inner, action)
+            reward = so_far.reward + jnp.where(over, 0.0, new.reward)
+            new = jax.tree.map(lambda old, new: jnp.where(over, old, new), so_far, new)
+            return key, new._replace(reward=reward), frames + ~over
+
+        return jax.lax.fori_loop(1, times, body, (key, first, jnp.ones((), jnp.int32)))[1:]
+
+    return hold
+
+
+def _learnt_reward(reward: jax.Array, terminated: jax.Array, settings: EnvSettings) -> jax.Array:
+    """The reward that is learnt from: replaced at an end, scaled, then clipped, as the settings say."""
+    if settings.terminal_reward is not None:
+        reward = jnp.where(terminated, settings.terminal_reward, reward)
+    reward = reward * settings.reward_scale
+    return reward if settings.reward_clip is None else jnp.clip(reward, -settings.reward_clip, settings.reward_clip)
 
 
 def _make_gymnax(name: str, changes: tuple[tuple[str, float], ...]) -> tuple[Any, Any]:

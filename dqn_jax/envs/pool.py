@@ -18,21 +18,21 @@ import numpy as np
 
 from dqn_jax.config import ConfigError, PoolSettings, RunError, asynchronous
 from dqn_jax.devices import cpu_cores
-from dqn_jax.envs.pool_options import _FOR_EYES, _options
+from dqn_jax.envs.pool_options import FOR_EYES, options_for
 from dqn_jax.envs.pool_tasks import (
-    _ATARI,
+    ATARI,
     PREFIX,
-    _defaults,
-    _envpool,
-    _families,
-    _first_line,
-    _spaces,
+    default_options,
+    families,
+    first_line,
     is_atari,
+    load_envpool,
     resolve_pool_env,
+    spaces_of,
 )
 from dqn_jax.types import EnvSpec
 
-_CHANNELS_FIRST = (_ATARI, "envpool.vizdoom")  # as which these give images; others have an option or need none
+_CHANNELS_FIRST = (ATARI, "envpool.vizdoom")  # as which these give images; others have an option or need none
 _USUAL_KEY = "image"  # of several arrays: what MiniGrid's agent sees, codes of objects, colours and states
 
 
@@ -81,15 +81,15 @@ def make_pool(
     """
     name = resolve_pool_env(config.env)
     task = name.removeprefix(PREFIX)
-    options = _options(config, name, _defaults(task))
+    options = options_for(config, name, default_options(task))
     if evaluation and "episodic_life" in options:
         options["episodic_life"] = False
     if pictures:
-        options |= _FOR_EYES if is_atari(name) else {"render_mode": "rgb_array"}
+        options |= FOR_EYES if is_atari(name) else {"render_mode": "rgb_array"}
     words = [word for s in ([seed] if isinstance(seed, int) else seed) for word in pool_seeds(s, num_envs)]
     threads = min(len(words), config.pool_threads or cpu_cores())
     try:
-        env = _envpool().make(
+        env = load_envpool().make(
             task,
             env_type="gymnasium",
             num_envs=len(words),
@@ -99,7 +99,7 @@ def make_pool(
             **options,
         )
     except Exception as error:
-        raise ConfigError(f"pool_options: EnvPool cannot make {name} so: {_first_line(error)}.") from error
+        raise ConfigError(f"pool_options: EnvPool cannot make {name} so: {first_line(error)}.") from error
     return Pool(env, name, config, evaluation=evaluation)
 
 
@@ -164,10 +164,10 @@ class Pool:
         self._config = config
         self._atari = is_atari(name)
         self._life_loss = "ignore" if evaluation else config.life_loss
-        actions, observations = _spaces(env)
+        actions, observations = spaces_of(env)
         self._first_action = int(actions.start)
         self._keys, observed = _observed(observations, config, name)
-        channels_first = _families()[name.removeprefix(PREFIX)] in _CHANNELS_FIRST
+        channels_first = families()[name.removeprefix(PREFIX)] in _CHANNELS_FIRST
         stacked = config.frame_stack > 1
         self._encode, self.frame_shape, dtype = _observations(observed, channels_first, stacked)
         self.spec = EnvSpec(
@@ -229,10 +229,10 @@ class Pool:
         try:
             return self._env.render()[0]
         except Exception as error:
-            raise ConfigError(f"env: {self.spec.name} cannot be drawn: {_first_line(error)}.") from error
+            raise ConfigError(f"env: {self.spec.name} cannot be drawn: {first_line(error)}.") from error
 
     def close(self) -> None:
-        """End the threads."""
+        """End the pool's threads and its emulators."""
         self._env.close()
         del self._env  # its destructor joins them
 
@@ -241,7 +241,7 @@ class Pool:
         try:
             yield
         except Exception as error:
-            raise RunError(f"env: EnvPool failed at {self.spec.name}: {_first_line(error)}.") from error
+            raise RunError(f"env: EnvPool failed at {self.spec.name}: {first_line(error)}.") from error
 
     def _output(
         self, obs: Any, reward: np.ndarray, ended: np.ndarray, limit: np.ndarray, info: dict[str, np.ndarray]

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from dqn_jax.config import ConfigError, DeviceSettings, EnvSettings, PoolSettings, changed, suggest
-from dqn_jax.envs.pool_tasks import PREFIX, _families, _fixed, is_atari
+from dqn_jax.envs.pool_tasks import PREFIX, families, fixed_options, is_atari
 
 _ATARI_FRAMES = 108_000  # half an hour of play, the cap of most papers
 _NO_LIMIT = 2**31 - 1  # EnvPool's max_episode_steps for tasks whose code knows no limit
@@ -49,16 +49,16 @@ _NOT_FREE = {
     "base_path": "EnvPool finds its own files",
 }
 # Of a game that a person looks at: as the emulator draws it.
-_FOR_EYES = {"gray_scale": False, "img_height": 210, "img_width": 160}
+FOR_EYES = {"gray_scale": False, "img_height": 210, "img_width": 160}
 
 
-def _options(config: PoolSettings, name: str, defaults: dict[str, Any]) -> dict[str, Any]:
+def options_for(config: PoolSettings, name: str, defaults: dict[str, Any]) -> dict[str, Any]:
     """EnvPool's options as `config` has them; `defaults` are all that the task has."""
     not_there = {*changed(config, DeviceSettings), *changed(config, EnvSettings)}
     for field in ("env_params", "action_bins"):
         if field in not_there:
             raise ConfigError(f"{field}: {name} is an EnvPool environment and has none; see pool_options.")
-    options = _fixed(defaults)
+    options = fixed_options(defaults)
     for option, field in _FIELDS.items():
         if option in defaults and (field != "life_loss" or is_atari(name)):  # lives are known of Atari alone
             options[option] = getattr(config, field)
@@ -86,7 +86,7 @@ def _step_limit(config: PoolSettings, name: str, default: int) -> int:
     frames, repeat = config.max_episode_steps, config.action_repeat
     if frames is None:
         return _ATARI_FRAMES // repeat if is_atari(name) else default
-    if default == _NO_LIMIT or _families()[name.removeprefix(PREFIX)] == _OWN_LIMIT:
+    if default == _NO_LIMIT or families()[name.removeprefix(PREFIX)] == _OWN_LIMIT:
         raise ConfigError(f"max_episode_steps: EnvPool cannot cap the episodes of {name}; leave it out.")
     if frames % repeat:
         raise ConfigError(

@@ -1,4 +1,4 @@
-"""Films of episodes: `play` one on the device, `draw` its states, `write_film` as GIF or MP4.
+"""Films of episodes on the device: `play_episode`, then `draw_episode`, state by state.
 
 Classic control is drawn by Gymnasium's own renderers with the environment's parameters (a longer pole
 looks longer); mazes, and whatever observes a grid, are drawn as coloured tiles.
@@ -47,7 +47,7 @@ class Episode(NamedTuple):
     q_values: np.ndarray | None = None  # [T, num_actions], float32, on choosing each action, where they were asked for
 
 
-def play(
+def play_episode(
     env: Env,
     choose: Callable[[Obs, Key], jax.Array],
     key: Key,
@@ -97,18 +97,18 @@ def play(
     return Episode(states, actions[:steps], rewards[:steps], float(episode_return), kept)
 
 
-def can_draw(env: Env) -> bool:
-    """Whether `draw` can draw this environment."""
+def can_draw_env(env: Env) -> bool:
+    """Whether `draw_episode` can draw this environment."""
     shape = env.spec.obs_shape
     return env.inner.name in GYMNASIUM_FPS or _is_maze(env) or (len(shape) in (2, 3) and min(shape[:2]) > 1)
 
 
-def frames_per_second(env: Env) -> int:
-    """A pleasant speed for a film of this environment."""
+def episode_fps(env: Env) -> int:
+    """Frames per second of a film of this environment, at a pleasant speed."""
     return GYMNASIUM_FPS.get(env.inner.name, 10)
 
 
-def draw(env: Env, episode: Episode, *, title: str = "") -> list[np.ndarray]:
+def draw_episode(env: Env, episode: Episode, *, title: str = "") -> list[np.ndarray]:
     """Draw an episode, each frame with its step number, the return so far, `title` and the Q-values that it has.
 
     Returns:
@@ -118,7 +118,7 @@ def draw(env: Env, episode: Episode, *, title: str = "") -> list[np.ndarray]:
     Raises:
       ConfigError: if the environment cannot be drawn.
     """
-    if not can_draw(env):
+    if not can_draw_env(env):
         raise ConfigError(f"env: {env.spec.name} cannot be drawn; classic control, mazes and grids can.")
     steps = thin(len(episode.actions) + 1, _MOST_DRAWN)
     states = jax.tree.map(lambda x: x[steps], episode.states)
@@ -171,7 +171,7 @@ def _gymnasium(env: Env, states: Any) -> Iterator[Image.Image]:
 
 
 def _tiled(env: Env, states: Any) -> Iterator[Image.Image]:
-    """Pictures of mazes and grids."""
+    """Pictures of mazes and grids, one tile for each of their cells."""
     if _is_maze(env):
         walls = np.asarray(env.inner.occupied_map) != 0
         row, column = np.indices(walls.shape)

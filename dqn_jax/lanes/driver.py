@@ -8,28 +8,40 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Protocol
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dqn_jax.agent import Agent
+from dqn_jax.agent import Agent, make_agent
 from dqn_jax.config import Config, HParams, own_rhythm
-from dqn_jax.envs import find_env
+from dqn_jax.envs import find_env, make_env
 from dqn_jax.envs.pool_tasks import is_atari
-from dqn_jax.films import device as device_films
-from dqn_jax.films import pool as pool_films
+from dqn_jax.films.device import can_draw_env, draw_episode, episode_fps, play_episode
+from dqn_jax.films.pool import can_draw_game, draw_game, game_fps, play_game, steps_shown
 from dqn_jax.films.write import Film
-from dqn_jax.lanes.device import ChunkMetrics, WarmupMetrics, make_loop
+from dqn_jax.lanes import device, pool
 from dqn_jax.lanes.evaluation import Evaluation, evaluate
-from dqn_jax.lanes.lane import UNWATCHED, Rhythm, Watch, rhythm_of, tree_bytes
-from dqn_jax.lanes.pool import make_pool_loop
-from dqn_jax.lanes.pool_evaluation import evaluate_pool
+from dqn_jax.lanes.lane import (
+    UNWATCHED,
+    ChunkMetrics,
+    LaneState,
+    Rhythm,
+    WarmupMetrics,
+    Watch,
+    freeze_criterion,
+    one_lane,
+    rhythm_of,
+    stack_hparams,
+    tree_bytes,
+)
+from dqn_jax.lanes.layout import Layout
+from dqn_jax.lanes.pool_evaluation import evaluate_pool, make_player
 from dqn_jax.lanes.pool_population import PoolPopulation
-from dqn_jax.lanes.population import make_population, stack_hparams
+from dqn_jax.lanes.population import make_population
 from dqn_jax.prng import make_key
-from dqn_jax.types import EnvSpec, Key, Obs, Params
+from dqn_jax.types import EnvSpec, Key, Obs, Params, PyTree
 
 # Of one environment of a pool, in the host's memory: of Pong 1.1 MB were measured.
 _EMULATOR_BYTES, _OTHER_ENV_BYTES = 1_200_000, 10_000
@@ -42,16 +54,16 @@ class Population(Protocol):
     """
 
     @property
-    def layout(self) -> Any:
+    def layout(self) -> Layout:
         """Where lanes are: `lanes`, `devices`, `place`, `fetch`, `active`."""
 
     @property
-    def lane_shapes(self) -> Any:
+    def lane_shapes(self) -> LaneState:
         """The state of all lanes as shapes, leaves `[L, ...]` (on devices with room to spare)."""
 
     @property
     def compile_seconds(self) -> float:
-        """That compiling took, tracing included."""
+        """Seconds that compiling took, tracing included."""
 
     @property
     def temporary_bytes(self) -> int:
@@ -59,7 +71,7 @@ class Population(Protocol):
 
     @property
     def evaluation_seconds(self) -> float:
-        """That the last evaluation took, where it can be told apart; else 0."""
+        """Seconds that the last evaluation took, where they can be told apart; else 0."""
 
     @property
     def unfinished(self) -> dict[str, np.ndarray]:
@@ -68,25 +80,29 @@ class Population(Protocol):
     def go_on(self, unfinished: dict[str, np.ndarray]) -> None:
         """Let the next chunk go on from what was noted of it, here or in a population of another process."""
 
-    def start(self, seeds: Sequence[int], hparams: HParams, weights: Params | None = None) -> tuple[Any, WarmupMetrics]:
+    def start(
+        self, seeds: Sequence[int], hparams: HParams, weights: Params | None = None
+    ) -> tuple[PyTree, WarmupMetrics]:
         """Fresh lanes from `seeds` (`[l]`), `hparams` (leaves `[l]`) and, if given, `weights` (leaves `[l, ...]`), and
         the episodes of their warm-up.
         """
 
-    def chunk(self, env_steps: Any, lanes: Any, hparams: Any, active: Any) -> tuple[Any, ChunkMetrics | None]:
+    def chunk(
+        self, env_steps: jax.Array, lanes: PyTree, hparams: PyTree, active: PyTree
+    ) -> tuple[PyTree, ChunkMetrics | None]:
         """Advance the active lanes to the end of their chunk, then evaluate; donates `lanes`.
 
         Metrics of others say nothing. There are none where the chunk was stopped within: then `unfinished` is with
         the lanes what the same chunk goes on from.
         """
 
-    def networks(self, lanes: Any) -> Any:
+    def networks(self, lanes: PyTree) -> PyTree:
         """The online networks of the lanes, placed as they are."""
 
-    def without_rows(self, lanes: Any) -> Any:
+    def without_rows(self, lanes: PyTree) -> PyTree:
         """The lanes with no more of their replays than the number of rows added, placed as they are."""
 
-    def rows(self, lanes: Any, first: int, count: int, among: np.ndarray) -> Any:
+    def rows(self, lanes: PyTree, first: int, count: int, among: np.ndarray) -> PyTree:
         """`count` rows of the replays from number `first` on, of the lanes `[n]` and maybe others: `[L, count, ...]`,
         placed as they are.
         """
@@ -133,7 +149,7 @@ class Driver(Protocol):
     @property
     def film_suffix(self) -> str: ...
 
-    def lane_shapes(self, lanes: int, hparams: HParams) -> Any:
+    def lane_shapes(self, lanes: int, hparams: HParams) -> LaneState:
         """The state of `lanes` lanes as shapes, leaves `[lanes, ...]`."""
 
     def population(
@@ -205,11 +221,7 @@ def driver_for(config: Config) -> Driver:
     return PoolDriver(config) if find_env(config.env).in_pool else DeviceDriver(config)
 
 
-def _lane_example(hparams: HParams) -> HParams:
-    return jax.tree.map(lambda x: x[0], stack_hparams(hparams, 1))
-
-
-_SEED: Any = jax.ShapeDtypeStruct((), np.int32)
+_SEED: PyTree = jax.ShapeDtypeStruct((), np.int32)
 
 
 class DeviceDriver:
@@ -219,13 +231,19 @@ class DeviceDriver:
     film_suffix = ".gif"
 
     def __init__(self, config: Config):
+        device.check_settings(config)
+        freeze_criterion(config)
         self.config = config
-        self._loop = make_loop(config)
-        self.agent, self.spec = self._loop.agent, self._loop.env.spec
+        self._env = make_env(config)
+        self.spec, self.agent = self._env.spec, make_agent(config, self._env.spec)
         self.rhythm = rhythm_of(config)
         self.appends_rows = _appends_rows(config)
 
-    def lane_shapes(self, lanes: int, hparams: HParams) -> Any:
+    @functools.cached_property
+    def _loop(self) -> device.Loop:
+        return device.make_loop(self.config)
+
+    def lane_shapes(self, lanes: int, hparams: HParams) -> LaneState:
         seeds = jax.ShapeDtypeStruct((lanes,), np.int32)
         return jax.eval_shape(jax.vmap(self._loop.start), seeds, stack_hparams(hparams, lanes))[0]
 
@@ -242,29 +260,26 @@ class DeviceDriver:
 
     def play(self, params: Params, *, episodes: int, epsilon: float, seed: int) -> Evaluation:
         def one(params: Params) -> Evaluation:
-            key = make_key(seed)
-            return evaluate(self._loop.env, self.agent, params, key, episodes=episodes, epsilon=epsilon)
+            return evaluate(self._env, self.agent, params, make_key(seed), episodes=episodes, epsilon=epsilon)
 
         return jax.jit(lambda params: jax.lax.map(one, params))(params)
 
     def can_film(self) -> bool:
-        return device_films.can_draw(self._loop.env)
+        return can_draw_env(self._env)
 
     def film(self, params: Params | None, *, start: int, title: str, suffix: str, q_values: bool = False) -> Film:
-        env = self._loop.env
-
         def choose(obs: Obs, key: Key) -> jax.Array:
             if params is None:
-                return jax.random.randint(key, (obs.shape[0],), 0, env.spec.num_actions, jnp.int32)
+                return jax.random.randint(key, (obs.shape[0],), 0, self.spec.num_actions, jnp.int32)
             return jnp.argmax(self.agent.q_values(params, obs), axis=-1)
 
         values = functools.partial(self.agent.q_values, params) if q_values and params is not None else None
-        episode = device_films.play(env, choose, make_key(start), q_values=values)
-        frames = device_films.draw(env, episode, title=title)
-        return Film(frames, len(frames), device_films.frames_per_second(env), episode.episode_return)
+        episode = play_episode(self._env, choose, make_key(start), q_values=values)
+        frames = draw_episode(self._env, episode, title=title)
+        return Film(frames, len(frames), episode_fps(self._env), episode.episode_return)
 
     def lane_bytes(self, hparams: HParams) -> int:
-        example = _lane_example(hparams)
+        example = one_lane(hparams)
         state, _ = jax.eval_shape(self._loop.start, _SEED, example)
         _, metrics = jax.eval_shape(self._loop.chunk, _SEED, state, example)
         return tree_bytes(state) + 2 * tree_bytes(metrics)
@@ -273,7 +288,7 @@ class DeviceDriver:
         return self.lane_bytes(hparams) + self.evaluation_bytes(1, self.config.eval_episodes)
 
     def evaluation_bytes(self, lanes: int, episodes: int) -> int:
-        one = tree_bytes(jax.eval_shape(self._loop.env.reset, make_key(0)))
+        one = tree_bytes(jax.eval_shape(self._env.reset, make_key(0)))
         return episodes * (2 * one + 16)  # agent after agent; a step has its input and its output, and results are kept
 
 
@@ -284,13 +299,18 @@ class PoolDriver:
     film_suffix = ".mp4"  # a game in a pool is long, and a video shows the whole of it at its own speed
 
     def __init__(self, config: Config):
+        pool.check_settings(config)
         self.config = config
-        self._loop = make_pool_loop(config)
-        self.agent, self.spec = self._loop.agent, self._loop.spec
-        self.rhythm = self._loop.rhythm
+        self._player = make_player(config)
+        self.spec, self.agent = self._player.spec, self._player.agent
+        self.rhythm = pool.pool_rhythm(config)
         self.appends_rows = self.rows_apart = _appends_rows(config)
 
-    def lane_shapes(self, lanes: int, hparams: HParams) -> Any:
+    @functools.cached_property
+    def _loop(self) -> pool.PoolLoop:
+        return pool.make_pool_loop(self.config, self._player)
+
+    def lane_shapes(self, lanes: int, hparams: HParams) -> LaneState:
         seeds = jax.ShapeDtypeStruct((lanes,), np.int32)
         return jax.eval_shape(jax.vmap(self._loop.start), seeds, stack_hparams(hparams, lanes))
 
@@ -306,23 +326,31 @@ class PoolDriver:
         return PoolPopulation(self._loop, hparams, lanes, devices, from_weights=from_weights, watch=watch)
 
     def play(self, params: Params, *, episodes: int, epsilon: float, seed: int) -> Evaluation:
-        return evaluate_pool(self._loop, params, episodes=episodes, epsilon=epsilon, seed=seed)
+        return evaluate_pool(self._player, params, episodes=episodes, epsilon=epsilon, seed=seed)
 
     def can_film(self) -> bool:
-        return pool_films.can_draw(self._loop)
+        return can_draw_game(self.config)
 
     def film(self, params: Params | None, *, start: int, title: str, suffix: str, q_values: bool = False) -> Film:
-        game = pool_films.play(self._loop, params, start=start)
-        steps = pool_films.steps_shown(game, suffix)
-        frames = pool_films.draw(self._loop, game, steps, title=title, q_values=q_values)
-        return Film(frames, len(steps), pool_films.frames_per_second(self._loop), game.score)
+        network, values = jax.tree.map(lambda x: jnp.asarray(x)[None], params), jax.jit(self.agent.q_values)
+
+        def choose(obs: Obs, frame: np.ndarray, first: np.ndarray, key: Key) -> tuple[Obs, jax.Array]:
+            epsilon = np.float32(self.config.eval_epsilon)
+            obs, actions = self._player.choose(network, obs[None], frame[None], first[None], epsilon, key)
+            return obs[0], actions[0]
+
+        kept = None if params is None or not q_values else functools.partial(values, params)
+        game = play_game(self.config, None if params is None else choose, start=start, q_values=kept)
+        steps = steps_shown(game, suffix)
+        frames = draw_game(self.config, game, steps, title=title)
+        return Film(frames, len(steps), game_fps(self.config, self.spec.name), game.score)
 
     def lane_bytes(self, hparams: HParams) -> int:
         # Beside its state, a chunk's readings are nothing.
-        return tree_bytes(jax.eval_shape(self._loop.start, _SEED, _lane_example(hparams)))
+        return tree_bytes(jax.eval_shape(self._loop.start, _SEED, one_lane(hparams)))
 
     def run_bytes(self, hparams: HParams) -> int:
-        shown = tree_bytes(jax.eval_shape(self._loop.parts.fresh, _SEED, _lane_example(hparams)))
+        shown = tree_bytes(jax.eval_shape(self._loop.pieces.fresh, _SEED, one_lane(hparams)))
         evaluation = self.evaluation_bytes(1, self.config.eval_episodes)
         return shown + self.config.num_envs * self._environment_bytes() + evaluation
 

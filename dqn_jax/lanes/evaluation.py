@@ -6,21 +6,32 @@ environments plays exactly one episode, from the same E starts every time.
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from dqn_jax.agent import Agent
-from dqn_jax.envs import Env
-from dqn_jax.types import Key, Params
+from dqn_jax.envs import DeviceEnvState, Env
+from dqn_jax.types import Key, Obs, Params
 
 
 class Evaluation(NamedTuple):
-    """One evaluation of one policy."""
+    """What E environments gave in one evaluation of one policy."""
 
     returns: jax.Array  # [E], float32, raw return of each environment's first episode
     lengths: jax.Array  # [E], int32, its length in environment frames
+
+
+class _Playing(NamedTuple):
+    """What goes through the steps of E episodes under way."""
+
+    key: Key
+    states: DeviceEnvState  # leaves [E, ...]
+    obs: Obs  # [E, *obs_shape]
+    done: jax.Array  # [E], bool, whether the first episode has ended
+    returns: jax.Array  # [E], float32, of the first episode so far
+    lengths: jax.Array  # [E], int32, likewise
 
 
 def evaluate(env: Env, agent: Agent, params: Params, key: Key, *, episodes: int, epsilon: float = 0.0) -> Evaluation:
@@ -37,22 +48,21 @@ def evaluate(env: Env, agent: Agent, params: Params, key: Key, *, episodes: int,
     reset_key, loop_key = jax.random.split(key)
     states, obs = jax.vmap(env.reset)(jax.random.split(reset_key, episodes))
 
-    def running(carry: Any) -> jax.Array:
-        return ~jnp.all(carry[3])
+    def running(carry: _Playing) -> jax.Array:
+        return ~jnp.all(carry.done)
 
-    def body(carry: Any) -> Any:
-        key, states, obs, done, returns, lengths = carry
-        key, act_key, env_key = jax.random.split(key, 3)
+    def body(carry: _Playing) -> _Playing:
+        key, act_key, env_key = jax.random.split(carry.key, 3)
         if epsilon == 0.0:
-            actions = jnp.argmax(agent.q_values(params, obs), axis=-1).astype(jnp.int32)
+            actions = jnp.argmax(agent.q_values(params, carry.obs), axis=-1).astype(jnp.int32)
         else:
-            actions = agent.act(params, obs, epsilon, act_key)
-        states, out = jax.vmap(env.advance)(jax.random.split(env_key, episodes), states, actions)
-        returns = jnp.where(done, returns, out.episode_return)
-        lengths = jnp.where(done, lengths, out.episode_length)
-        return key, states, out.obs, done | out.terminated | out.truncated, returns, lengths
+            actions = agent.act(params, carry.obs, epsilon, act_key)
+        states, out = jax.vmap(env.advance)(jax.random.split(env_key, episodes), carry.states, actions)
+        returns = jnp.where(carry.done, carry.returns, out.episode_return)
+        lengths = jnp.where(carry.done, carry.lengths, out.episode_length)
+        return _Playing(key, states, out.obs, carry.done | out.terminated | out.truncated, returns, lengths)
 
-    start = (
+    start = _Playing(
         loop_key,
         states,
         obs,
@@ -60,5 +70,5 @@ def evaluate(env: Env, agent: Agent, params: Params, key: Key, *, episodes: int,
         jnp.zeros((episodes,), jnp.float32),
         jnp.zeros((episodes,), jnp.int32),
     )
-    *_, returns, lengths = jax.lax.while_loop(running, body, start)
-    return Evaluation(returns, lengths)
+    played = jax.lax.while_loop(running, body, start)
+    return Evaluation(played.returns, played.lengths)

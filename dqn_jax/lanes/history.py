@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from dqn_jax.convergence import Curve
-from dqn_jax.lanes.device import ChunkMetrics, WarmupMetrics
+from dqn_jax.lanes.lane import ChunkMetrics, WarmupMetrics
 
 if TYPE_CHECKING:  # slow to import, and a run without tables does not need it
     import pandas as pd
@@ -105,9 +106,15 @@ class History:
             self.readings[name].append(reading)
 
     def _add_episodes(
-        self, lanes: np.ndarray, env_steps_before: int, epsilon: Any, updates: Any, episode_return: Any
+        self,
+        lanes: np.ndarray,
+        env_steps_before: int,
+        epsilon: ArrayLike,
+        updates: ArrayLike,
+        episode_return: ArrayLike,
     ) -> None:
         """`lanes` `[n]`, `epsilon` and `updates` `[n, T]`, `episode_return` `[n, T, N]`, NaN where no episode ended."""
+        epsilon, updates, episode_return = np.asarray(epsilon), np.asarray(updates), np.asarray(episode_return)
         row, step, env = np.nonzero(~np.isnan(episode_return))
         returns = episode_return[row, step, env]
         ended_at = env_steps_before + (step + self._reported) * self.num_envs
@@ -204,8 +211,8 @@ class History:
             **{f"unfinished_{name}": value for name, value in self.unfinished.items()},
         }
 
-    def restore(self, arrays: dict[str, Any]) -> None:
-        """Take over what `arrays` gave."""
+    def restore(self, arrays: dict[str, np.ndarray]) -> None:
+        """Take over what `arrays` gave, in place of all that is here."""
         self.env_steps = [int(x) for x in arrays["env_steps"]]
         self.seconds = [float(x) for x in arrays["seconds"]]
         self.finite = np.asarray(arrays["finite"], bool).copy()

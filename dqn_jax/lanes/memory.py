@@ -6,14 +6,13 @@ import contextlib
 import dataclasses
 import functools
 from collections.abc import Iterator
-from typing import Any
 
 import jax
 
 from dqn_jax.config import Config, ConfigError, HParams, RunError
 from dqn_jax.devices import free_memory, size_text
 from dqn_jax.lanes.driver import Driver, driver_for
-from dqn_jax.lanes.population import first_hparams
+from dqn_jax.types import PyTree
 
 
 def check_run(config: Config, hparams: HParams, lanes: int) -> None:
@@ -34,7 +33,7 @@ def check_run(config: Config, hparams: HParams, lanes: int) -> None:
     least = {"replay_capacity": config.batch_size, "num_envs": 1, "eval_episodes": 1}
 
     def without(field: str) -> int:
-        smaller: dict[str, Any] = {field: least[field]}
+        smaller: dict[str, PyTree] = {field: least[field]}
         if field == "num_envs":
             smaller["pool_batch"] = None
         return run_bytes(dataclasses.replace(config, **smaller), hparams)
@@ -59,7 +58,7 @@ def check_evaluation(driver: Driver, lanes: int, episodes: int) -> None:
 
 def run_bytes(config: Config, hparams: HParams) -> int:
     """What one lane of a run takes, as `Driver.run_bytes`."""
-    return driver_for(config).run_bytes(first_hparams(hparams))
+    return driver_for(config).run_bytes(hparams)
 
 
 def lane_bytes(config: Config, hparams: HParams) -> int:
@@ -69,7 +68,7 @@ def lane_bytes(config: Config, hparams: HParams) -> int:
 
 @functools.cache  # tracing takes half a second, and a sweep is planned more than once
 def _lane_bytes(config: Config, left_out: tuple[bool, ...]) -> int:
-    some: list[Any] = [None if out else 0 for out in left_out]
+    some: list[PyTree] = [None if out else 0 for out in left_out]
     return driver_for(config).lane_bytes(HParams(*some))
 
 

@@ -1,4 +1,4 @@
-"""The training loop over a pool of host environments: it acts, sends, learns while the pool steps, and receives.
+"""The loop of the pool driver: it acts, sends, learns while the pool of host environments steps, and receives.
 
 An environment step is a row of an environment, those that only begin an episode included: whoever plays short episodes
 counts more steps than transitions (of FrozenLake's rows under chance 12 % are none, of Pong's 0.1 %).
@@ -9,189 +9,192 @@ cannot be saved, so a run that is resumed starts fresh games.
 
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
 
-from dqn_jax.agent import Agent, AgentState, UpdateInfo, make_agent
+from dqn_jax.agent import Agent, AgentState
 from dqn_jax.config import Config, ConfigError, DeviceSettings, HParams, changed, envs_per_step
-from dqn_jax.envs import make_pool
-from dqn_jax.lanes.device import exploration, fresh_learner
-from dqn_jax.lanes.lane import Rhythm, rhythm_of
+from dqn_jax.lanes.lane import LaneState, Parts, Rhythm, act, fit, fresh_learner, learn, no_sums, rhythm_of
+from dqn_jax.lanes.pool_evaluation import PoolPlayer, make_player
 from dqn_jax.prng import make_key
 from dqn_jax.replay import ReplayState, make_memory, stack_push
-from dqn_jax.replay.memory import MemoryAdd
-from dqn_jax.types import Batch, EnvSpec, FrameRow, Key, Obs, Params
+from dqn_jax.types import Batch, EnvSpec, FrameRow, Key, Params
 
 
-class PoolLaneState(NamedTuple):
-    """Everything one agent carries from step to step; its environments are in the pool."""
+class Seen(NamedTuple):
+    """What a pool showed in one step to one lane: M environments, all of them or, asynchronously, those ready."""
 
-    seed: jax.Array  # [], int32
-    key: Key
-    agent: AgentState
-    replay: ReplayState | Any  # () where it is kept apart
-    obs: Obs  # [N, *obs_shape], what it acted on last
-    episodes: jax.Array  # [], int32, episodes finished
-    trainings: jax.Array  # [], int32, times of training (each `updates_per_train` batches)
+    row: FrameRow  # leaves [M, ...]; no action is chosen yet
+    game_over: jax.Array  # [M], bool
+    envs: jax.Array | None  # [M], int32, which they are, where the pool is asynchronous
 
 
-class PoolParts(NamedTuple):
+class PoolStart(Protocol):
+    """A fresh lane from `seed` (`[]` int32); `weights` take the place of fresh networks."""
+
+    def __call__(self, seed: jax.Array, hparams: HParams, weights: Params | None = None) -> LaneState: ...
+
+
+class PoolAct(Protocol):
+    """Remember what was seen and act on it: the lane, actions `[M]` int32, and the exploration `[]` among them."""
+
+    def __call__(
+        self, env_steps: jax.Array, lane: LaneState, seen: Seen, hparams: HParams
+    ) -> tuple[LaneState, jax.Array, jax.Array]: ...
+
+
+class PoolLearn(Protocol):
+    """Train `trainings` (`[]` int32) times: the lane, and sums of the fields of `UpdateInfo`, `[3]`."""
+
+    def __call__(self, trainings: jax.Array, lane: LaneState, hparams: HParams) -> tuple[LaneState, jax.Array]: ...
+
+
+class PoolPieces(NamedTuple):
     """What `start`, `act` and `learn` are made of, for programs that keep a replay apart from its learner."""
 
-    fresh: Callable[..., PoolLaneState]  # (seed, hparams, weights): with no replay
-    empty: Callable[..., ReplayState]  # (seed): the same for all
-    choose: Callable[..., tuple[PoolLaneState, jax.Array, jax.Array]]  # as `act`, but stores nothing
-    add: MemoryAdd
-    begin: Callable[..., tuple[PoolLaneState, Key, jax.Array]]  # (trainings, lane): a key for `draw`, sums so far
-    draw: Callable[..., Batch]  # (update, replay, key, discount)
-    fit: Callable[..., tuple[AgentState, jax.Array]]  # (learner, sums, batch, hparams)
+    fresh: PoolStart  # with () for a replay
+    empty: Callable[[jax.Array], ReplayState]  # (seed): the same for all
+    choose: PoolAct  # as `act`, but nothing is remembered
+    add: Callable[[ReplayState, FrameRow, jax.Array | None], ReplayState]  # (replay, row, envs)
+    # (trainings, lane): the lane after so many, with its old networks; a key for `draw` and `fit`; sums so far
+    begin: Callable[[jax.Array, LaneState], tuple[LaneState, Key, jax.Array]]
+    draw: Callable[[jax.Array, ReplayState, Key, HParams], Batch]  # (number of the update, replay, key, hparams)
+    fit: Callable[[AgentState, jax.Array, Batch, HParams, Key], tuple[AgentState, jax.Array]]  # learner and sums
 
 
 class PoolLoop(NamedTuple):
     """The pure functions of one agent and the numbers that fix its rhythm."""
 
-    start: Callable[..., PoolLaneState]  # (seed, hparams, weights)
-    # (env_steps, lane, row, game_over, envs, hparams): actions [N] and exploration []. envs [N] are those of an
-    # asynchronous row, else None.
-    act: Callable[..., tuple[PoolLaneState, jax.Array, jax.Array]]
-    learn: Callable[..., tuple[PoolLaneState, jax.Array]]  # (trainings, lane, hparams): sums of UpdateInfo [3]
-    parts: PoolParts
-    # of L networks: (params, obs, frame, first, epsilon, key): obs [L, E, *obs_shape] and actions [L, E]
-    play: Callable[..., tuple[Obs, jax.Array]]
-    agent: Agent
-    spec: EnvSpec
-    frame_shape: tuple[int, ...]  # of what the pool gives, before stacking
-    config: Config
-    frame_bytes: int  # that go to the device for each environment and step
+    start: PoolStart
+    act: PoolAct
+    learn: PoolLearn
+    pieces: PoolPieces
+    player: PoolPlayer
     rhythm: Rhythm
 
     @property
-    def warmup_steps(self) -> int:
-        """Environment steps before learning."""
-        return self.rhythm.warmup_steps
+    def config(self) -> Config:
+        """The settings that it was made for."""
+        return self.player.config
 
     @property
-    def steps_per_chunk(self) -> int:
-        """Environment steps per chunk."""
-        return self.rhythm.steps_per_chunk
+    def agent(self) -> Agent:
+        """The pure functions of its agent."""
+        return self.player.agent
+
+    @property
+    def spec(self) -> EnvSpec:
+        """The environment as the agent sees it."""
+        return self.player.spec
+
+    @property
+    def frame_shape(self) -> tuple[int, ...]:
+        """What the pool gives, before stacking."""
+        return self.player.frame_shape
+
+    @property
+    def frame_bytes(self) -> int:
+        """Bytes that go to the device for each environment and step."""
+        frame = math.prod(self.frame_shape) * jnp.dtype(self.spec.obs_dtype).itemsize
+        return frame + 12  # a reward, an empty action, four flags
 
 
-def make_pool_loop(config: Config) -> PoolLoop:
-    """Build the loop of one agent on a pool.
+def check_settings(config: Config) -> None:
+    """Refuse what environments of a pool do not have.
+
+    Raises:
+      ConfigError: naming the setting.
+    """
+    for field in changed(config, DeviceSettings):
+        raise ConfigError(f"{field}: environments of a pool do not have it; leave it out.")
+
+
+def pool_rhythm(config: Config) -> Rhythm:
+    """As `rhythm_of`; the warm-up is at the least so long that a whole window is stored, of whichever environment."""
+    one_short = config.num_envs * (config.frame_stack + config.n_step - 1)
+    return rhythm_of(config, least=one_short // envs_per_step(config) + 1)
+
+
+def make_pool_loop(config: Config, player: PoolPlayer | None = None) -> PoolLoop:
+    """Build the loop of one agent on a pool; `player` is `make_player(config)`, where there is one already.
 
     Raises:
       ConfigError: as `make_pool` and `make_agent`, and for settings that only on-device environments have.
     """
-    for field in changed(config, DeviceSettings):
-        raise ConfigError(f"{field}: environments of a pool do not have it; leave it out.")
-    pool = make_pool(config, 1, [0], evaluation=True)  # its spaces are known once it exists
-    spec, frame_shape = pool.spec, pool.frame_shape
-    pool.close()
-    agent = make_agent(config, spec)
-    replay = make_memory(config, "frames")
-    # At the least so many that a whole window is stored, of whichever environment.
-    one_short = config.num_envs * (config.frame_stack + config.n_step - 1)
-    rhythm = rhythm_of(config, least=one_short // envs_per_step(config) + 1)
+    check_settings(config)
+    player = make_player(config) if player is None else player
+    spec, parts = player.spec, Parts(config, player.agent, make_memory(config, "frames"))
 
-    def fresh(seed: jax.Array, hparams: HParams, weights: Params | None = None) -> PoolLaneState:
+    def fresh(seed: jax.Array, hparams: HParams, weights: Params | None = None) -> LaneState:
         net_key, key = jax.random.split(make_key(seed))
         count, obs = jnp.zeros((), jnp.int32), jnp.zeros((config.num_envs, *spec.obs_shape), spec.obs_dtype)
-        learner = fresh_learner(config, agent, net_key, hparams, weights)
-        return PoolLaneState(seed, key, learner, (), obs, count, count)
+        nothing: ReplayState = ()  # type: ignore[assignment]
+        return LaneState(
+            seed=seed,
+            key=key,
+            agent=fresh_learner(parts, net_key, hparams, weights),
+            replay=nothing,
+            env=(),
+            obs=obs,
+            episodes=count,
+            trainings=count,
+            freeze=(),
+        )
 
     def empty(_: jax.Array) -> ReplayState:
         envs = (config.num_envs,)
-        frame, flag = jnp.zeros((*envs, *frame_shape), spec.obs_dtype), jnp.zeros(envs, bool)
-        return replay.init(FrameRow(frame, jnp.zeros(envs, jnp.int32), jnp.zeros(envs), flag, flag, flag))
+        frame, flag = jnp.zeros((*envs, *player.frame_shape), spec.obs_dtype), jnp.zeros(envs, bool)
+        return parts.memory.init(FrameRow(frame, jnp.zeros(envs, jnp.int32), jnp.zeros(envs), flag, flag, flag))
 
-    def start(seed: jax.Array, hparams: HParams, weights: Params | None = None) -> PoolLaneState:
+    def start(seed: jax.Array, hparams: HParams, weights: Params | None = None) -> LaneState:
         return fresh(seed, hparams, weights)._replace(replay=empty(seed))
 
     def choose(
-        env_steps: jax.Array,
-        lane: PoolLaneState,
-        row: FrameRow,
-        game_over: jax.Array,
-        envs: jax.Array | None,
-        hparams: HParams,
-    ) -> tuple[PoolLaneState, jax.Array, jax.Array]:
+        env_steps: jax.Array, lane: LaneState, seen: Seen, hparams: HParams
+    ) -> tuple[LaneState, jax.Array, jax.Array]:
         key, act_key = jax.random.split(lane.key)
-        episodes = lane.episodes + jnp.sum(game_over, dtype=jnp.int32)
-        obs = stack_push(lane.obs if envs is None else lane.obs[envs], row.frame, row.first)
-        epsilon = exploration(config, hparams, env_steps, lane._replace(episodes=episodes))
-        actions = agent.act(lane.agent.params, obs, epsilon, act_key)
+        episodes = lane.episodes + jnp.sum(seen.game_over, dtype=jnp.int32)
+        envs = seen.envs
+        obs = stack_push(lane.obs if envs is None else lane.obs[envs], seen.row.frame, seen.row.first)
+        actions, epsilon = act(parts, env_steps, lane._replace(episodes=episodes), obs, act_key, hparams)
         every_obs = obs if envs is None else lane.obs.at[envs].set(obs)
         return lane._replace(key=key, obs=every_obs, episodes=episodes), actions, epsilon
 
-    def act(
-        env_steps: jax.Array,
-        lane: PoolLaneState,
-        row: FrameRow,
-        game_over: jax.Array,
-        envs: jax.Array | None,
-        hparams: HParams,
-    ) -> tuple[PoolLaneState, jax.Array, jax.Array]:
-        lane, actions, epsilon = choose(env_steps, lane, row, game_over, envs, hparams)
-        stored = replay.add(lane.replay, row._replace(action=actions), envs)
+    def act_and_store(
+        env_steps: jax.Array, lane: LaneState, seen: Seen, hparams: HParams
+    ) -> tuple[LaneState, jax.Array, jax.Array]:
+        lane, actions, epsilon = choose(env_steps, lane, seen, hparams)
+        stored = parts.memory.add(lane.replay, seen.row._replace(action=actions), seen.envs)
         return lane._replace(replay=stored), actions, epsilon
 
-    def begin(trainings: jax.Array, lane: PoolLaneState) -> tuple[PoolLaneState, Key, jax.Array]:
+    def begin(trainings: jax.Array, lane: LaneState) -> tuple[LaneState, Key, jax.Array]:
         key, learn_key = jax.random.split(lane.key)
-        lane = lane._replace(key=key, trainings=lane.trainings + trainings)
-        return lane, learn_key, jnp.zeros((len(UpdateInfo._fields),))
+        return lane._replace(key=key, trainings=lane.trainings + trainings), learn_key, no_sums()
 
-    def draw(update: jax.Array, stored: ReplayState, key: Key, discount: jax.Array | float) -> Batch:
-        return replay.sample(stored, jax.random.fold_in(key, update), HParams(discount=discount))  # type: ignore[arg-type]
+    def draw(update: jax.Array, stored: ReplayState, key: Key, hparams: HParams) -> Batch:
+        return parts.memory.sample(stored, jax.random.fold_in(key, update), hparams)
 
-    def fit(state: AgentState, sums: jax.Array, batch: Batch, hparams: HParams) -> tuple[AgentState, jax.Array]:
-        state, info = agent.update(state, batch.transition, hparams, batch.weight)
-        return state, sums + jnp.stack(info)
+    def fit_apart(
+        learner: AgentState, sums: jax.Array, batch: Batch, hparams: HParams, key: Key
+    ) -> tuple[AgentState, jax.Array]:
+        def once(learner: AgentState, sums: jax.Array) -> tuple[AgentState, jax.Array]:
+            return fit(parts, learner, sums, batch, hparams, key)[:2]
 
-    def fit_apart(state: AgentState, sums: jax.Array, batch: Batch, hparams: HParams) -> tuple[AgentState, jax.Array]:
         if jax.default_backend() != "cpu":
-            return fit(state, sums, batch, hparams)
+            return once(learner, sums)
         # For the bits of `learn`: for CPU XLA compiles otherwise in a loop, here one that it cannot take away.
-        once = (state.updates >= 0).astype(jnp.int32)
-        return jax.lax.fori_loop(0, once, lambda _, carry: fit(carry[0], carry[1], batch, hparams), (state, sums))
+        one = (learner.updates >= 0).astype(jnp.int32)
+        return jax.lax.fori_loop(0, one, lambda _, carry: once(*carry), (learner, sums))
 
-    def learn(trainings: jax.Array, lane: PoolLaneState, hparams: HParams) -> tuple[PoolLaneState, jax.Array]:
-        lane, learn_key, sums = begin(trainings, lane)
+    def learn_some(trainings: jax.Array, lane: LaneState, hparams: HParams) -> tuple[LaneState, jax.Array]:
+        key, learn_key = jax.random.split(lane.key)
+        return learn(parts, trainings, lane._replace(key=key), no_sums(), learn_key, hparams)
 
-        def one(i: jax.Array, carry: tuple[AgentState, jax.Array]) -> tuple[AgentState, jax.Array]:
-            return fit(*carry, draw(i, lane.replay, learn_key, hparams.discount), hparams)
-
-        learner, sums = jax.lax.fori_loop(0, trainings * config.updates_per_train, one, (lane.agent, sums))
-        return lane._replace(agent=learner), sums
-
-    def play_one(
-        params: Params, obs: Obs, frame: jax.Array, first: jax.Array, epsilon: jax.Array, key: Key
-    ) -> tuple[Obs, jax.Array]:
-        obs = stack_push(obs, frame, first)
-        return obs, agent.act(params, obs, epsilon, key)
-
-    @functools.partial(jax.jit, donate_argnums=1)
-    def play(*arguments: Any) -> tuple[Obs, jax.Array]:
-        *own, epsilon, key = arguments
-        if own[1].shape[0] == 1:  # batched over networks, convolutions are slow on CPU
-            alone = jax.tree.map(lambda x: x.reshape(x.shape[1:]), [*own, epsilon[None], key[None]])
-            return jax.tree.map(lambda x: x[None], play_one(*alone))
-        return jax.vmap(play_one, in_axes=(0, 0, 0, 0, None, None))(*arguments)
-
-    return PoolLoop(
-        start,
-        act,
-        learn,
-        PoolParts(fresh, empty, choose, replay.add, begin, draw, fit_apart),
-        play,
-        agent,
-        spec,
-        frame_shape,
-        config,
-        math.prod(frame_shape) * jnp.dtype(spec.obs_dtype).itemsize + 12,  # a reward, an empty action, four flags
-        rhythm,
+    pieces = PoolPieces(
+        fresh=fresh, empty=empty, choose=choose, add=parts.memory.add, begin=begin, draw=draw, fit=fit_apart
     )
+    return PoolLoop(start, act_and_store, learn_some, pieces, player, pool_rhythm(config))

@@ -1,4 +1,4 @@
-"""Many lanes at once: one donating program per chunk, lanes sharded over all devices.
+"""Many lanes on the device at once: one donating program per chunk, lanes sharded over all devices.
 
 On each device the lanes run in blocks: within a block they are batched by `vmap`, and the blocks follow
 one another. On CPU, networks whose arithmetic fills a core run lane by lane, which keeps weights and
@@ -16,97 +16,34 @@ from __future__ import annotations
 import concurrent.futures
 import functools
 import time
-from collections.abc import Sequence
-from typing import Any, NamedTuple, Protocol
+from collections.abc import Callable, Sequence
+from typing import NamedTuple, Protocol, TypeVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import PartitionSpec
 
-from dqn_jax.agent import Agent
-from dqn_jax.config import SETTINGS, Config, ConfigError, HParams, own_rhythm
-from dqn_jax.lanes.device import ChunkMetrics, LaneState, Loop, WarmupMetrics
-from dqn_jax.lanes.lane import ring_rows, without_rows
+from dqn_jax.config import Config, HParams
+from dqn_jax.lanes.device import Loop
+from dqn_jax.lanes.lane import (
+    ChunkMetrics,
+    LaneState,
+    WarmupMetrics,
+    count_weights,
+    one_lane,
+    ring_rows,
+    stack_hparams,
+    temporary_bytes,
+    without_rows,
+)
+from dqn_jax.lanes.layout import LANES, Active, ShardedLayout, make_layout
 from dqn_jax.prng import key_data, make_key, wrap_key_data
-from dqn_jax.types import Params
+from dqn_jax.types import Params, PyTree
 
-LANES = PartitionSpec("lanes")
-_TINY_BLOCK = 4
-_TINY_WORK = 200_000  # weights times batch: below it, blocks pay on CPU
-_ACCELERATOR_BLOCK = 1024
-
-
-class Active(NamedTuple):
-    """Which lanes a program advances."""
-
-    # [padded], int32: each device's own slots, block after block. What fills up the last block is a slot of it plus
-    # `share`: that lane is run again, so that a block never waits for a filler, and the result is dropped.
-    slots: jax.Array
-    blocks: jax.Array  # [devices], int32: how many blocks each device runs
-
-
-class Layout(NamedTuple):
-    """How up to L lanes are laid out: on each device `share = blocks * block_size` slots, together `padded >= lanes`.
-
-    Lanes are dealt out to the devices in turn, so that any first few are spread evenly.
-    """
-
-    lanes: int
-    padded: int
-    block_size: int
-    mesh: Mesh
-
-    @property
-    def share(self) -> int:
-        """Slots of one device."""
-        return self.padded // self.mesh.size
-
-    @property
-    def devices(self) -> tuple[jax.Device, ...]:
-        """That lanes are spread over."""
-        return tuple(self.mesh.devices.flat)
-
-    @property
-    def sharding(self) -> NamedSharding:
-        """Of an array with the slots first."""
-        return NamedSharding(self.mesh, LANES)
-
-    def slot_of(self, lanes: np.ndarray) -> np.ndarray:
-        """`[n]`, the slot (of all devices' slots in order) of each of the lanes `[n]`."""
-        return lanes % self.mesh.size * self.share + lanes // self.mesh.size
-
-    def place(self, tree: Any) -> Any:
-        """Put leaves `[l, ...]` from the host, `l <= lanes`, on the devices; in slots beyond, the last is repeated."""
-
-        def put(x: Any) -> jax.Array:
-            lane_at = np.full(self.padded, len(x) - 1)
-            lane_at[self.slot_of(np.arange(len(x)))] = np.arange(len(x))
-            return jax.device_put(x[lane_at], self.sharding)
-
-        return jax.tree.map(put, tree)
-
-    def fetch(self, tree: Any, lanes: np.ndarray) -> Any:
-        """Leaves `[n, ...]` of the lanes `[n]`, on the host, of leaves `[padded, ...]`; keys stay keys."""
-        slots = self.slot_of(lanes)
-
-        def get(x: Any) -> Any:
-            if jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key):
-                return wrap_key_data(np.asarray(key_data(x))[slots])
-            return np.asarray(x)[slots]
-
-        return jax.tree.map(get, tree)
-
-    def active(self, lanes: np.ndarray) -> Active:
-        """The lanes `[n]` (their numbers) as the input of a program; devices with fewer run fewer blocks."""
-        slots = np.full((self.mesh.size, self.share), self.share, np.int32)
-        blocks = np.zeros(self.mesh.size, np.int32)
-        for device in range(self.mesh.size):
-            own = np.sort(lanes[lanes % self.mesh.size == device]) // self.mesh.size
-            slots[device, : len(own)] = own
-            slots[device, len(own) :] += own[-1] if len(own) else 0
-            blocks[device] = -(-len(own) // self.block_size)
-        return Active(jax.device_put(slots.reshape(-1), self.sharding), jax.device_put(blocks, self.sharding))
+Carry = TypeVar("Carry")
+Inputs = TypeVar("Inputs")
+Tree = TypeVar("Tree")
 
 
 class PopulationStart(Protocol):
@@ -128,10 +65,10 @@ class PopulationChunk(Protocol):
     ) -> tuple[LaneState, ChunkMetrics]: ...
 
 
-class Population(NamedTuple):
+class DevicePopulation(NamedTuple):
     """The compiled programs for up to `layout.lanes` lanes of one configuration."""
 
-    layout: Layout
+    layout: ShardedLayout
     start: PopulationStart
     chunk: PopulationChunk
     compile_seconds: float  # tracing included
@@ -140,83 +77,31 @@ class Population(NamedTuple):
 
     @property
     def evaluation_seconds(self) -> float:
-        """It is part of the program."""
+        """Nothing that could be told apart: it is part of the program."""
         return 0.0
 
     @property
     def unfinished(self) -> dict[str, np.ndarray]:
-        """A program goes on to its end."""
+        """Nothing: a program goes on to its end."""
         return {}
 
     def go_on(self, unfinished: dict[str, np.ndarray]) -> None:
-        """There is nothing to go on from."""
+        """Do nothing: no chunk is ever stopped within."""
 
     def networks(self, lanes: LaneState) -> Params:
         """The online networks, leaves `[padded, ...]`."""
         return lanes.agent.params
 
     def without_rows(self, lanes: LaneState) -> LaneState:
-        """As `lane.without_rows`, leaves `[padded, ...]`."""
+        """The lanes with no more of their replays than the number of rows added, leaves `[padded, ...]`."""
         return without_rows(lanes)
 
-    def rows(self, lanes: LaneState, first: int, count: int, among: np.ndarray) -> Any:
+    def rows(self, lanes: LaneState, first: int, count: int, among: np.ndarray) -> PyTree:
         """`count` rows of all replays from number `first` on, leaves `[padded, count, ...]`."""
         return ring_rows(lanes.replay.storage, jnp.int32(first), count)
 
     def close(self) -> None:
-        """End what runs beside the programs: nothing here."""
-
-
-def stack_hparams(hparams: HParams, lanes: int) -> HParams:
-    """One value per lane: leaves `[lanes]`, float32 (int32 for counts); None stays None.
-
-    Raises:
-      ConfigError: if a hyperparameter has values for another number of lanes.
-    """
-
-    def stack(field: str, value: Any) -> Any:
-        if value is None:
-            return None
-        array = np.asarray(value, np.int32 if SETTINGS[field].counts else np.float32)
-        if array.ndim > 1 or (array.ndim == 1 and array.shape[0] != lanes):
-            raise ConfigError(f"{field}: {array.size} values for {lanes} lanes; give one value, or one for each lane.")
-        return np.broadcast_to(array, (lanes,)).copy()
-
-    return HParams(**{field: stack(field, value) for field, value in hparams._asdict().items()})
-
-
-def first_hparams(hparams: HParams) -> HParams:
-    """Those of the first lane: which there are, without the number of lanes."""
-    firsts: list[Any] = [None if value is None else np.ravel(value)[0] for value in hparams]
-    return HParams(*firsts)
-
-
-def make_layout(config: Config, lanes: int, weights: int, devices: Sequence[jax.Device] | None = None) -> Layout:
-    """Spread `lanes` evenly over the devices, in whole blocks.
-
-    Args:
-      config: gives the block size, or leaves it to this function.
-      lanes: number of lanes.
-      weights: number of weights of one lane's network.
-      devices: to spread over (default: all).
-    """
-    devices = list(devices if devices is not None else jax.local_devices())[:lanes]
-    per_device = -(-lanes // len(devices))
-    block_size = config.lane_block
-    if own_rhythm(config):
-        block_size = 1
-    elif block_size == 0 and devices[0].platform == "cpu":
-        block_size = _TINY_BLOCK if weights * config.batch_size < _TINY_WORK else 1
-    elif block_size == 0:
-        block_size = -(-per_device // -(-per_device // _ACCELERATOR_BLOCK))  # as few as possible, of one size
-    blocks = -(-per_device // block_size)
-    return Layout(lanes, len(devices) * blocks * block_size, block_size, Mesh(np.array(devices), ("lanes",)))
-
-
-def count_weights(agent: Agent, hparams: HParams) -> int:
-    """Number of weights of one lane's network."""
-    state = jax.eval_shape(lambda: agent.init(make_key(0), hparams))
-    return sum(x.size for x in jax.tree.leaves(state.params))
+        """Do nothing: beside the programs nothing runs."""
 
 
 def make_population(
@@ -227,7 +112,7 @@ def make_population(
     devices: Sequence[jax.Device] | None = None,
     *,
     from_weights: bool = False,
-) -> Population:
+) -> DevicePopulation:
     """Compile the programs for up to `lanes` lanes.
 
     Args:
@@ -239,70 +124,37 @@ def make_population(
       from_weights: whether lanes start from given networks.
     """
     began = time.perf_counter()
-    example = jax.tree.map(lambda x: x[0], stack_hparams(first_hparams(hparams), 1))
+    example = one_lane(hparams)
     layout = make_layout(config, lanes, count_weights(loop.agent, example), devices)
-    share, size = layout.share, layout.block_size
 
-    def read(tree: Any, slots: jax.Array) -> Any:
-        """`[block_size, ...]` of `[share, ...]`."""
-        if size == 1:
-            return jax.tree.map(lambda x: jax.lax.dynamic_index_in_dim(x, slots[0]), tree)
-        return jax.tree.map(lambda x: x.at[slots % share].get(mode="promise_in_bounds"), tree)
-
-    def write(tree: Any, new: Any, slots: jax.Array) -> Any:
-        if size == 1:
-            return jax.tree.map(lambda x, y: jax.lax.dynamic_update_slice_in_dim(x, y, slots[0], 0), tree, new)
-        return jax.tree.map(lambda x, y: x.at[slots].set(y, mode="drop"), tree, new)
-
-    def batched(function: Any) -> Any:
-        if size > 1:
-            return jax.vmap(function)
-        return lambda *a: jax.tree.map(lambda x: x[None], function(*jax.tree.map(lambda x: x[0], a)))
-
-    def in_blocks(function: Any, active: Active, carry: Any, inputs: Any) -> Any:
-        """`carry` and `inputs` have leaves `[share, ...]`; `function(carry, inputs) -> carry` is of one lane.
-
-        The carry is written back in place: the replays, by far the largest part, are held once.
-        """
-
-        def block(i: jax.Array, carry: Any) -> Any:
-            slots = jax.lax.dynamic_slice_in_dim(active.slots, i * size, size)
-            return write(carry, batched(function)(read(carry, slots), read(inputs, slots)), slots)
-
-        return jax.lax.fori_loop(0, active.blocks[0], block, carry)
-
-    # Between blocks keys are plain data: jax's checker follows each within its lane, where it could be used twice.
-    def plain(lane: LaneState) -> LaneState:
-        return lane._replace(key=key_data(lane.key))
-
-    def keyed(lane: LaneState) -> LaneState:
-        return lane._replace(key=wrap_key_data(lane.key))
-
-    def empty(shapes: Any) -> Any:
-        return jax.tree.map(lambda x: jnp.zeros((share, *x.shape), x.dtype), shapes)
+    def empty(shapes: PyTree) -> PyTree:
+        return jax.tree.map(lambda x: jnp.zeros((layout.share, *x.shape), x.dtype), shapes)
 
     def start_lane(seed: jax.Array, hparams: HParams, weights: Params | None) -> tuple[LaneState, WarmupMetrics]:
         lane, metrics = loop.start(seed, hparams, weights)
-        return plain(lane), metrics
+        return _plain(lane), metrics
 
-    def start(seeds: jax.Array, hparams: HParams, weights: Params | None, active: Active) -> Any:
-        carry = in_blocks(lambda _, inputs: start_lane(*inputs), active, empty(start_shapes), (seeds, hparams, weights))
-        return keyed(carry[0]), carry[1]
+    def start(
+        seeds: jax.Array, hparams: HParams, weights: Params | None, active: Active
+    ) -> tuple[LaneState, WarmupMetrics]:
+        inputs = (seeds, hparams, weights)
+        carry = _in_blocks(layout, lambda _, own: start_lane(*own), active, empty(start_shapes), inputs)
+        return _keyed(carry[0]), carry[1]
 
     def chunk_lane(env_steps: jax.Array, lane: LaneState, hparams: HParams) -> tuple[LaneState, ChunkMetrics]:
-        lane, metrics = loop.chunk(env_steps, keyed(lane), hparams)
-        return plain(lane), metrics
+        lane, metrics = loop.chunk(env_steps, _keyed(lane), hparams)
+        return _plain(lane), metrics
 
-    def chunk(env_steps: jax.Array, lanes: LaneState, hparams: HParams, active: Active) -> Any:
-        carry = in_blocks(
-            lambda carry, hparams: chunk_lane(env_steps, carry[0], hparams),
-            active,
-            (plain(lanes), empty(chunk_shapes[1])),
-            hparams,
-        )
-        return keyed(carry[0]), carry[1]
+    def chunk(
+        env_steps: jax.Array, lanes: LaneState, hparams: HParams, active: Active
+    ) -> tuple[LaneState, ChunkMetrics]:
+        def advance(carry: tuple[LaneState, ChunkMetrics], own: HParams) -> tuple[LaneState, ChunkMetrics]:
+            return chunk_lane(env_steps, carry[0], own)
 
-    seed = jax.ShapeDtypeStruct((), jnp.int32)
+        carry = _in_blocks(layout, advance, active, (_plain(lanes), empty(chunk_shapes[1])), hparams)
+        return _keyed(carry[0]), carry[1]
+
+    seed: PyTree = jax.ShapeDtypeStruct((), jnp.int32)
     weights = None
     if from_weights:
         weights = jax.eval_shape(lambda: loop.agent.init(make_key(0), example).params)
@@ -314,13 +166,13 @@ def make_population(
     jit_start = jax.jit(shard(start, in_specs=(LANES, LANES, LANES, LANES)))
     jit_chunk = jax.jit(shard(chunk, in_specs=(PartitionSpec(), LANES, LANES, LANES)), donate_argnums=1)
 
-    def spread(shapes: Any) -> Any:
+    def spread(shapes: PyTree) -> PyTree:
         return jax.tree.map(
             lambda x: jax.ShapeDtypeStruct((layout.padded, *x.shape), x.dtype, sharding=layout.sharding), shapes
         )
 
     all_active = layout.active(np.arange(lanes))
-    lane_shapes = spread(jax.eval_shape(keyed, start_shapes[0]))
+    lane_shapes = spread(jax.eval_shape(_keyed, start_shapes[0]))
     lowered = (
         jit_start.lower(spread(seed), spread(example), spread(weights), all_active),
         jit_chunk.lower(jnp.int32(0), lane_shapes, spread(example), all_active),
@@ -328,11 +180,13 @@ def make_population(
     with concurrent.futures.ThreadPoolExecutor() as pool:  # the two compile side by side
         compiled_start, compiled_chunk = pool.map(lambda program: program.compile(), lowered)
 
-    def start_lanes(seeds: Sequence[int], hparams: HParams, weights: Params | None = None) -> Any:
+    def start_lanes(
+        seeds: Sequence[int], hparams: HParams, weights: Params | None = None
+    ) -> tuple[LaneState, WarmupMetrics]:
         inputs = np.asarray(seeds, np.int32), stack_hparams(hparams, len(seeds)), weights
         return compiled_start(*layout.place(inputs), layout.active(np.arange(len(seeds))))
 
-    return Population(
+    return DevicePopulation(
         layout,
         start_lanes,
         compiled_chunk,
@@ -342,7 +196,44 @@ def make_population(
     )
 
 
-def temporary_bytes(program: Any) -> int:
-    """What a compiled program needs on each device beside its inputs and outputs, where it says."""
-    analysis = program.memory_analysis()
-    return int(analysis.temp_size_in_bytes) if analysis is not None else 0
+def _in_blocks(
+    layout: ShardedLayout, function: Callable[[Carry, Inputs], Carry], active: Active, carry: Carry, inputs: Inputs
+) -> Carry:
+    """`function` of the active lanes of one device, block after block.
+
+    `carry` and `inputs` have leaves `[share, ...]`; `function(carry, inputs) -> carry` is of one lane. The carry is
+    written back in place: the replays, by far the largest part, are held once.
+    """
+    share, size = layout.share, layout.block_size
+
+    def read(tree: Tree, slots: jax.Array) -> Tree:
+        """A block's leaves `[block_size, ...]` of leaves `[share, ...]`."""
+        if size == 1:
+            return jax.tree.map(lambda x: jax.lax.dynamic_index_in_dim(x, slots[0]), tree)
+        return jax.tree.map(lambda x: x.at[slots % share].get(mode="promise_in_bounds"), tree)
+
+    def write(tree: Carry, new: Carry, slots: jax.Array) -> Carry:
+        if size == 1:
+            return jax.tree.map(lambda x, y: jax.lax.dynamic_update_slice_in_dim(x, y, slots[0], 0), tree, new)
+        return jax.tree.map(lambda x, y: x.at[slots].set(y, mode="drop"), tree, new)
+
+    def batched(carry: Carry, inputs: Inputs) -> Carry:
+        if size > 1:
+            return jax.vmap(function)(carry, inputs)
+        own = jax.tree.map(lambda x: x[0], (carry, inputs))
+        return jax.tree.map(lambda x: x[None], function(*own))
+
+    def block(i: jax.Array, carry: Carry) -> Carry:
+        slots = jax.lax.dynamic_slice_in_dim(active.slots, i * size, size)
+        return write(carry, batched(read(carry, slots), read(inputs, slots)), slots)
+
+    return jax.lax.fori_loop(0, active.blocks[0], block, carry)
+
+
+# Between blocks keys are plain data: jax's checker follows each within its lane, where it could be used twice.
+def _plain(lane: LaneState) -> LaneState:
+    return lane._replace(key=key_data(lane.key))
+
+
+def _keyed(lane: LaneState) -> LaneState:
+    return lane._replace(key=wrap_key_data(lane.key))

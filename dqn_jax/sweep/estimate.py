@@ -14,7 +14,7 @@ import numpy as np
 
 from dqn_jax.config import HParams
 from dqn_jax.lanes.driver import driver_for
-from dqn_jax.lanes.population import count_weights, stack_hparams
+from dqn_jax.lanes.lane import count_weights, stack_hparams
 from dqn_jax.sweep.plan import Plan
 from dqn_jax.sweep.wave import make_programs
 

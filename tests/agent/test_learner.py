@@ -14,7 +14,7 @@ import scipy.stats
 
 from dqn_jax.agent import make_agent
 from dqn_jax.config import Config, ConfigError, HParams
-from dqn_jax.lanes.population import stack_hparams
+from dqn_jax.lanes.lane import stack_hparams
 from dqn_jax.prng import make_key, random_index
 from dqn_jax.types import Batch, EnvSpec, Transition
 

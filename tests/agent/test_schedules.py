@@ -9,7 +9,7 @@ import pytest
 
 from dqn_jax.agent.schedules import epsilon_at, learning_rate_at
 from dqn_jax.config import Config, HParams
-from dqn_jax.lanes.population import stack_hparams
+from dqn_jax.lanes.lane import stack_hparams
 
 HPARAMS = HParams(epsilon_start=1.0, epsilon_end=0.1, epsilon_decay_steps=100, epsilon_decay=0.5)
 

@@ -34,7 +34,7 @@ def random_actions(env):
 
 
 def play(env, seed=0, **options):
-    return film.play(env, random_actions(env), make_key(seed), **options)
+    return film.play_episode(env, random_actions(env), make_key(seed), **options)
 
 
 def moving(count, height=32, width=48):
@@ -74,7 +74,7 @@ def test_play_is_the_episode_of_a_python_loop(name, changes):
         actions.append(int(state.last_action))
         obs, done = out.obs, bool(out.terminated | out.truncated)
 
-    episode = film.play(env, choose, make_key(3))
+    episode = film.play_episode(env, choose, make_key(3))
 
     assert episode.episode_return == float(out.episode_return)
     assert episode.rewards.sum() == pytest.approx(episode.episode_return, rel=1e-6)
@@ -93,12 +93,12 @@ def test_q_values_are_those_of_what_was_seen_and_are_drawn_beside_the_picture():
     def choose(obs, key):
         return (obs @ weights).argmax(axis=-1)
 
-    plain = film.play(env, choose, make_key(3))
-    valued = film.play(env, choose, make_key(3), q_values=lambda obs: obs @ weights)
+    plain = film.play_episode(env, choose, make_key(3))
+    valued = film.play_episode(env, choose, make_key(3), q_values=lambda obs: obs @ weights)
     assert plain.q_values is None
     assert valued.actions.tolist() == plain.actions.tolist() == valued.q_values.argmax(axis=1).tolist()
     assert valued.q_values.shape == (len(valued.actions), 2)
-    before, beside = film.draw(env, plain), film.draw(env, valued)
+    before, beside = film.draw_episode(env, plain), film.draw_episode(env, valued)
     assert len(beside) == len(before)
     assert beside[0].shape[1] > before[0].shape[1]
     assert (beside[0][:, before[0].shape[1] :] != beside[1][:, before[0].shape[1] :]).any()
@@ -128,9 +128,9 @@ def test_play_cuts_after_max_frames():
 @pytest.mark.parametrize("name", DRAWABLE)
 def test_every_state_is_drawn(name):
     env = make(name)
-    assert film.can_draw(env)
+    assert film.can_draw_env(env)
     episode = play(env)
-    frames = film.draw(env, episode, title=name)
+    frames = film.draw_episode(env, episode, title=name)
     height, width, channels = frames[0].shape
     assert len(frames) == len(episode.actions) + 1
     assert (height % 2, width % 2, channels) == (0, 0, 3)
@@ -143,7 +143,7 @@ def test_every_state_is_drawn(name):
 def test_a_title_takes_a_line():
     env = make("Catch-bsuite")
     episode = play(env)
-    untitled, titled = film.draw(env, episode)[0], film.draw(env, episode, title="greedy")[0]
+    untitled, titled = film.draw_episode(env, episode)[0], film.draw_episode(env, episode, title="greedy")[0]
     assert titled.shape[0] > untitled.shape[0]
     assert titled.shape[1] == untitled.shape[1]
 
@@ -153,17 +153,17 @@ def test_parameters_show():
     drawn = []
     for length in (0.25, 1.0):
         env = make("CartPole-v1", env_params=(("length", length),))
-        drawn.append(film.draw(env, play(env))[0])
+        drawn.append(film.draw_episode(env, play(env))[0])
     pole = [np.count_nonzero((frame == (202, 152, 101)).all(axis=-1)) for frame in drawn]
     assert pole[1] > 3 * pole[0] > 0
 
 
 def test_what_cannot_be_drawn():
     env = make("DiscountingChain-bsuite")
-    assert not film.can_draw(env)
-    assert not film.can_draw(make("SimpleBandit-bsuite"))  # its observation is 1 x 1
+    assert not film.can_draw_env(env)
+    assert not film.can_draw_env(make("SimpleBandit-bsuite"))  # its observation is 1 x 1
     with pytest.raises(ConfigError, match=r"^env: DiscountingChain-bsuite cannot be drawn"):
-        film.draw(env, play(env))
+        film.draw_episode(env, play(env))
 
 
 def test_tiles_show_every_plane():
@@ -189,13 +189,13 @@ def test_thinning_keeps_first_and_last(count, most):
 
 
 def test_frames_per_second():
-    assert film.frames_per_second(make("CartPole-v0")) == 50
-    assert film.frames_per_second(make("Breakout-MinAtar")) == 10
+    assert film.episode_fps(make("CartPole-v0")) == 50
+    assert film.episode_fps(make("Breakout-MinAtar")) == 10
 
 
 def test_gif(tmp_path):
     env = make("CartPole-v1")
-    frames = film.draw(env, play(env), title="random")
+    frames = film.draw_episode(env, play(env), title="random")
     path = tmp_path / "film.gif"
     write.write_film(path, frames, 25)
     assert [p.name for p in tmp_path.iterdir()] == ["film.gif"]

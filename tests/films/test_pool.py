@@ -18,8 +18,7 @@ from dqn_jax.envs.action_names import action_names
 from dqn_jax.envs.pool import Pool, pool_seeds
 from dqn_jax.films import pool as pool_film
 from dqn_jax.films import write
-from dqn_jax.lanes.pool import make_pool_loop
-from dqn_jax.lanes.pool_evaluation import evaluate_pool
+from dqn_jax.lanes.pool_evaluation import evaluate_pool, make_player
 from dqn_jax.prng import make_key
 from dqn_jax.types import EnvSpec
 
@@ -43,21 +42,35 @@ BREAKOUT = Config(
     eval_every=40,
     pool_threads=1,
 )
-LOOP = make_pool_loop(BREAKOUT)
-CARTPOLE = make_pool_loop(Config(env="envpool:CartPole-v1", hidden=(8,), num_envs=1, eval_epsilon=0.1))
+PLAYER = make_player(BREAKOUT)
+CARTPOLE = make_player(Config(env="envpool:CartPole-v1", hidden=(8,), num_envs=1, eval_epsilon=0.1))
 
 
-def network(loop, seed=0):
-    return loop.agent.init(make_key(seed), HParams()).params
+def network(player, seed=0):
+    return player.agent.init(make_key(seed), HParams()).params
 
 
-def drawn(loop, game, **options):
-    return list(pool_film.draw(loop, game, range(len(game.rows)), title="who", **options))
+def played(player, start):
+    """A game of an agent that has learnt nothing."""
+    params = network(player)
+    epsilon, own = np.float32(player.config.eval_epsilon), jax.tree.map(lambda x: x[None], params)
+
+    def choose(obs, frame, first, key):
+        obs, actions = player.choose(own, obs[None], frame[None], first[None], epsilon, key)
+        return obs[0], actions[0]
+
+    return pool_film.play_game(
+        player.config, choose, start=start, q_values=lambda obs: player.agent.q_values(params, obs)
+    )
+
+
+def drawn(player, game):
+    return list(pool_film.draw_game(player.config, game, range(len(game.rows)), title="who"))
 
 
 @pytest.fixture(scope="module")
 def game():
-    return pool_film.play(LOOP, network(LOOP), start=3)  # it loses three lives
+    return played(PLAYER, 3)  # it loses three lives
 
 
 # -- two pools, one game
@@ -113,10 +126,10 @@ def test_a_picture_shows_what_is_drawn_in_every_second_frame_only():
 
 
 def test_the_game_is_that_of_an_evaluation(game, monkeypatch):
-    params = jax.tree.map(lambda x: x[None], network(LOOP))
+    params = jax.tree.map(lambda x: x[None], network(PLAYER))
     send, sent = Pool.send, []
     monkeypatch.setattr(Pool, "send", lambda self, actions: sent.append(actions.item()) or send(self, actions))
-    wanted = evaluate_pool(LOOP, params, episodes=1, epsilon=BREAKOUT.eval_epsilon, seed=3)
+    wanted = evaluate_pool(PLAYER, params, episodes=1, epsilon=BREAKOUT.eval_epsilon, seed=3)
     assert game.actions.tolist() == sent
     assert game.score == wanted.returns.item() > 0
     assert game.rows[-1].episode_length == wanted.lengths.item() == 4 * len(game.actions)
@@ -131,13 +144,13 @@ def test_the_agent_sees_the_stack_of_training(game):
         frames.append(pool.recv().frame[0])
     pool.close()
     stacks = np.stack([np.stack(frames[t : t + 3], axis=-1) for t in range(len(game.actions))])
-    np.testing.assert_allclose(game.q_values, LOOP.agent.q_values(network(LOOP), stacks), rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(game.q_values, PLAYER.agent.q_values(network(PLAYER), stacks), rtol=1e-4, atol=1e-5)
     greedy = np.mean(game.actions == game.q_values.argmax(axis=1))
     assert 0.6 < greedy < 0.95  # a third at random, of which a quarter is greedy too
 
 
 def test_a_random_policy_plays_all_actions_and_has_no_q_values():
-    game = pool_film.play(LOOP, None, start=0)
+    game = pool_film.play_game(BREAKOUT, None, start=0)
     assert set(game.actions.tolist()) == {0, 1, 2, 3}
     assert game.q_values is None
 
@@ -145,7 +158,7 @@ def test_a_random_policy_plays_all_actions_and_has_no_q_values():
 def test_another_game_the_second_time_is_an_error(game, monkeypatch):
     monkeypatch.setattr(pool_film, "make_pool", lambda config, n, seed, **rest: make_pool(config, n, seed + 1, **rest))
     with pytest.raises(RunError, match=r"^env: Breakout-v5 played another game the second time \(step \d+\)"):
-        drawn(LOOP, game)
+        drawn(PLAYER, game)
 
 
 # -- what is drawn
@@ -159,7 +172,7 @@ def test_frames_of_a_game(game, monkeypatch):
         return write.with_caption(picture, *text)
 
     monkeypatch.setattr(pool_film, "with_caption", noted)
-    frames = drawn(LOOP, game)
+    frames = drawn(PLAYER, game._replace(q_values=None))
     assert len(frames) == len(game.actions) + 1
     assert {frame.shape for frame in frames} == {(2 * 210 + 46, 3 * 160, 3)}
     assert texts[0] == ("who", "step 0", "return 0")
@@ -169,7 +182,9 @@ def test_frames_of_a_game(game, monkeypatch):
     np.testing.assert_array_equal(frames[0][46::2, ::3], pool.picture())
     pool.close()
     some = [0, 7, len(game.actions)]
-    for chosen, frame in zip(some, pool_film.draw(LOOP, game, some, title="who"), strict=True):
+    for chosen, frame in zip(
+        some, pool_film.draw_game(BREAKOUT, game._replace(q_values=None), some, title="who"), strict=True
+    ):
         np.testing.assert_array_equal(frame, frames[chosen])
 
 
@@ -195,25 +210,25 @@ def test_the_values_of_a_diverged_agent_have_no_bars():
 
 
 def test_q_values_stand_beside_the_picture(game):
-    plain, beside = drawn(LOOP, game)[9], drawn(LOOP, game, q_values=True)[9]
+    plain, beside = (drawn(PLAYER, own)[9] for own in (game._replace(q_values=None), game))
     assert beside.shape[0] == plain.shape[0]
     assert beside.shape[1] > plain.shape[1] + 150
     np.testing.assert_array_equal(beside[46:, : 3 * 160], plain[46:])
 
 
 def test_what_envpool_renders_can_be_drawn_and_nothing_else():
-    assert pool_film.can_draw(CARTPOLE)
-    game = pool_film.play(CARTPOLE, network(CARTPOLE), start=1)
-    frames = drawn(CARTPOLE, game, q_values=True)
+    assert pool_film.can_draw_game(CARTPOLE.config)
+    game = played(CARTPOLE, 1)
+    frames = drawn(CARTPOLE, game)
     assert len(frames) == game.score + 1
     assert (frames[0] != frames[-1])[46:].any()
-    assert not pool_film.can_draw(make_pool_loop(Config(env="Catch-v0", hidden=(8,), num_envs=1)))
+    assert not pool_film.can_draw_game(Config(env="Catch-v0", hidden=(8,), num_envs=1))
 
 
 def test_speed_and_length():
-    assert pool_film.frames_per_second(LOOP) == 15
-    assert pool_film.frames_per_second(CARTPOLE) == 50
-    row = pool_film.Row(0.0, False, False, False, False, 0.0, 0)
+    assert pool_film.game_fps(BREAKOUT, PLAYER.spec.name) == 15
+    assert pool_film.game_fps(CARTPOLE.config, CARTPOLE.spec.name) == 50
+    row = pool_film.GameRow(0.0, False, False, False, False, 0.0, 0)
     long = pool_film.Game(0, [row] * 9_001, np.zeros(9_000, np.int32), None)
     assert pool_film.steps_shown(long, ".mp4")[:3] == [0, 3, 6]
     assert len(pool_film.steps_shown(long._replace(rows=[row] * 2_000), ".mp4")) == 2_000

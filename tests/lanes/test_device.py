@@ -9,29 +9,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from probes import scalars  # probes registers its environments, too
+from probes import TINY, assert_bit_identical, comparable, scalars, tiny  # probes registers its environments, too
 
-from dqn_jax.config import Config, ConfigError, HParams
+from dqn_jax.config import ConfigError, HParams
 from dqn_jax.lanes.device import make_loop
-from dqn_jax.lanes.population import make_layout, make_population, stack_hparams
 
-TINY = Config(
-    env="ProbeConstant-test",
-    hidden=(16,),
-    num_envs=4,
-    batch_size=32,
-    replay_capacity=2000,
-    min_replay=32,
-    train_every=4,
-    eval_every=400,
-    eval_episodes=8,
-    total_steps=2000,
-)
 FAST = HParams(learning_rate=1e-2, discount=0.8, target_period=5, epsilon_decay_steps=1000)
-
-
-def tiny(**changes):
-    return dataclasses.replace(TINY, **changes)
 
 
 @functools.cache
@@ -196,16 +179,6 @@ def test_warm_up_fills_the_replay_and_learns_nothing():
     without = train(tiny(min_replay=0), chunks=0)[1][0]
     assert int(without.replay.rows_added) == 0
     jax.tree.map(np.testing.assert_array_equal, start.agent, without.agent)
-
-
-@pytest.mark.parametrize(
-    ("total_steps", "min_replay", "chunks"),
-    [(104, 0, 2), (105, 0, 3), (114, 10, 2), (115, 10, 3), (105, 1, 2), (9, 9, 1)],
-)
-def test_the_budget_counts_the_warm_up_and_is_rounded_up_to_whole_chunks(total_steps, min_replay, chunks):
-    loop = make_loop(tiny(num_envs=2, eval_every=51, total_steps=total_steps, min_replay=min_replay))
-    assert loop.steps_per_chunk == 52  # 51 is not a multiple of 2 environments
-    assert loop.num_chunks == chunks
 
 
 @pytest.mark.parametrize("unit", ["env_steps", "updates", "trainings", "episodes"])
@@ -406,128 +379,9 @@ def test_metrics_of_a_chunk_without_updates_are_nan_and_finite_all_the_same():
     assert bool(metrics[0].finite)
 
 
-# -- lanes
-
-LANE_CONFIG = tiny(
-    env="CartPole-v1",
-    max_episode_steps=60,
-    batch_size=16,
-    replay_capacity=200,
-    min_replay=20,
-    eval_every=80,
-    eval_episodes=3,
-    total_steps=180,
-)
-LANES = {  # name: seed, learning rate, discount, target period
-    "a": (0, 1e-3, 0.99, 3),
-    "b": (1, 1e-2, 0.9, 5),
-    "c": (0, 1e-2, 0.5, 1),
-    "d": (7, 3e-3, 0.95, 2),
-    "e": (-5, 1e-4, 0.99, 4),
-    "huge": (3, 1e30, 0.99, 1),
-    "nan": (4, float("nan"), 0.99, 1),
-}
-
-
-def population_of(config, names, devices, loop=None):
-    loop = loop or make_loop(config)
-    seeds, rates, discounts, periods = (list(x) for x in zip(*(LANES[name] for name in names), strict=True))
-    hparams = HParams(learning_rate=rates, discount=discounts, target_period=periods)
-    population = make_population(config, loop, hparams, len(names), jax.devices()[:devices])
-    return loop, population, seeds, hparams
-
-
-def comparable(tree):
-    """Keys as their data, everything on the host."""
-
-    def plain(x):
-        return jax.random.key_data(x) if jnp.issubdtype(x.dtype, jax.dtypes.prng_key) else x
-
-    return jax.device_get(jax.tree.map(plain, tree))
-
-
-@functools.cache
-def run_lanes(optimizer, names, devices, lane_block=0, changes=()):
-    """Two chunks of a population: for each lane its final state and all its metrics."""
-    config = dataclasses.replace(LANE_CONFIG, optimizer=optimizer, lane_block=lane_block, **dict(changes))
-    loop, population, seeds, hparams = population_of(config, names, devices)
-    layout, count = population.layout, len(names)
-    (lanes, _), reports = population.start(seeds, hparams), []
-    placed, active = layout.place(stack_hparams(hparams, count)), layout.active(np.arange(count))
-    for i in range(2):
-        env_steps = jnp.int32(loop.warmup_steps + i * loop.steps_per_chunk)
-        lanes, metrics = population.chunk(env_steps, lanes, placed, active)
-        reports.append(layout.fetch(metrics, np.arange(count)))
-    results = comparable((layout.fetch(lanes, np.arange(count)), reports))
-    return {name: jax.tree.map(lambda x, i=i: x[i], results) for i, name in enumerate(names)}
-
-
-def assert_bit_identical(left, right):
-    for (path, x), y in zip(jax.tree_util.tree_leaves_with_path(left), jax.tree.leaves(right), strict=True):
-        np.testing.assert_array_equal(x, y, err_msg=jax.tree_util.keystr(path))
-
-
-@pytest.mark.parametrize(
-    ("optimizer", "lane_block", "names", "devices"),
-    [
-        pytest.param("rmsprop", 0, ("c", "b", "a"), 1, id="another position"),
-        pytest.param("rmsprop", 0, ("e", "c", "d", "b", "a"), 1, id="another block"),
-        pytest.param("rmsprop", 0, ("b", "a"), 2, id="another device"),
-        # Adam divides by a number per lane; XLA rewrites such divisions, and not in every program alike.
-        pytest.param("adam", 0, ("e", "c", "d", "b", "a"), 1, id="adam, another block"),
-        pytest.param("adam", 0, ("b", "a"), 2, id="adam, another device"),
-        pytest.param("adam", 1, ("b", "a", "c"), 2, id="adam, lane by lane, another device"),
-    ],
-)
-def test_a_lane_has_the_same_bits_whatever_its_company_place_and_devices(optimizer, lane_block, names, devices):
-    alone = run_lanes(optimizer, ("a",), 1, lane_block)["a"]
-    assert int(alone[0].agent.updates) == 40
-    assert_bit_identical(run_lanes(optimizer, names, devices, lane_block)["a"], alone)
-
-
-def test_a_lane_that_rests_in_its_own_time_has_the_same_bits_in_any_company_and_on_any_device():
-    changes = {"total_episodes": 22, "minibatch_size": 4, "sampling": "without_replacement", "env": "ProbeLengths-test"}
-    options = (0, tuple(changes.items()))
-    alone, lanes = run_lanes("adam", ("a",), 1, *options), run_lanes("adam", ("e", "b", "a"), 2, *options)
-    assert_bit_identical(lanes["a"], alone["a"])
-    rests = []
-    for state, reports in lanes.values():
-        finished = np.sum(np.isfinite(np.concatenate([report.episode_return for report in reports])), axis=1)
-        episodes = int(state.episodes) - np.sum(finished) + np.cumsum(finished)
-        rests.append(int(np.argmax(episodes >= 22)) + 1)  # iterations until it has played them
-        made = np.minimum(np.arange(1, 41), rests[-1])
-        np.testing.assert_array_equal(np.concatenate([report.updates for report in reports]), 4 * made)
-        assert np.all(episodes[rests[-1] :] == episodes[rests[-1] - 1])
-    assert len(set(rests)) == 3  # each in its own time
-    assert all(1 < rest < 40 for rest in rests)
-
-
-@pytest.mark.parametrize("optimizer", ["rmsprop", "adam"])
-def test_neighbours_do_not_change_a_lane_within_one_layout(optimizer):
-    first, second = run_lanes(optimizer, ("a", "b", "c"), 1), run_lanes(optimizer, ("nan", "a", "b"), 1)
-    for name in ("a", "b"):
-        assert_bit_identical(first[name], second[name])
-
-
-def test_a_lane_that_diverges_is_flagged_and_stays_alone():
-    healthy = run_lanes("rmsprop", ("e", "c", "d", "b", "a"), 1)
-    mixed = run_lanes("rmsprop", ("a", "nan", "huge", "b", "c"), 1)
-    for name in ("a", "b", "c"):
-        assert_bit_identical(mixed[name], healthy[name])
-        assert all(bool(report.finite) for report in mixed[name][1])
-    for name in ("nan", "huge"):
-        assert not any(bool(report.finite) for report in mixed[name][1])
-        assert not all(np.all(np.isfinite(leaf)) for leaf in jax.tree.leaves(mixed[name][0].agent.params))
-
-
-def test_lanes_with_other_hyperparameters_or_seeds_learn_differently():
-    lanes = run_lanes("rmsprop", ("e", "c", "d", "b", "a"), 1)
-    weights = {name: state.agent.params["params"]["Dense_0"]["kernel"].tobytes() for name, (state, _) in lanes.items()}
-    assert len(set(weights.values())) == 5
-
-
 def test_two_seeds_differ_in_weights_environments_and_exploration():
-    first, again, other = (train(LANE_CONFIG, seed=seed, chunks=0)[1][0] for seed in (0, 0, 1))
+    config = tiny(env="CartPole-v1", max_episode_steps=60, batch_size=16, replay_capacity=200, eval_episodes=3)
+    first, again, other = (train(config, seed=seed, chunks=0)[1][0] for seed in (0, 0, 1))
     assert_bit_identical(comparable(first), comparable(again))
     for one, two in [
         (first.agent.params["params"]["Dense_0"]["kernel"], other.agent.params["params"]["Dense_0"]["kernel"]),
@@ -539,60 +393,3 @@ def test_two_seeds_differ_in_weights_environments_and_exploration():
     # Within a lane, the environments start and explore on their own.
     assert len(np.unique(first.obs[:, 0])) == 4
     assert len({tuple(column) for column in np.asarray(first.replay.storage.a_tm1).T}) == 4
-
-
-def test_a_population_traces_its_programs_once_and_compiles_them_ahead():
-    traces = {"start": 0, "chunk": 0}
-    loop = make_loop(LANE_CONFIG)
-
-    def counted(name):
-        def function(*args):
-            traces[name] += 1
-            return getattr(loop, name)(*args)
-
-        return function
-
-    counting = loop._replace(start=counted("start"), chunk=counted("chunk"))
-    _, population, seeds, hparams = population_of(LANE_CONFIG, ("c", "b", "a"), 1, counting)
-    assert max(traces.values()) <= 2  # for its shapes, and for the program
-    (lanes, _), built = population.start(seeds, hparams), dict(traces)
-    placed, active = population.layout.place(stack_hparams(hparams, 3)), population.layout.active(np.arange(3))
-    old = lanes
-    for _ in range(2):
-        lanes, _ = population.chunk(jnp.int32(loop.warmup_steps), lanes, placed, active)
-    assert traces == built
-    assert old.replay.storage.obs_tm1.is_deleted()  # the replay was donated, not copied
-
-
-@pytest.mark.parametrize(
-    ("lanes", "devices", "changes", "weights", "padded", "block_size"),
-    [
-        (1, 1, {}, 10, 4, 4),  # tiny networks go in blocks of 4, even alone: the same program, the same bits
-        (5, 1, {}, 10, 8, 4),
-        (5, 2, {}, 10, 8, 4),
-        (16, 2, {}, 10, 16, 4),
-        (1, 2, {}, 10**9, 1, 1),  # a device without lanes is left out
-        (3, 1, {}, 10**9, 3, 1),
-        (5, 2, {}, 10**9, 6, 1),
-        (16, 2, {"lane_block": 8}, 10**9, 16, 8),
-        (17, 2, {"lane_block": 3}, 10, 18, 3),
-        (3, 1, {"train_unit": "episodes"}, 10, 3, 1),
-    ],
-)
-def test_lanes_are_spread_evenly_in_whole_blocks(lanes, devices, changes, weights, padded, block_size):
-    layout = make_layout(dataclasses.replace(LANE_CONFIG, **changes), lanes, weights, jax.devices()[:devices])
-    assert (layout.lanes, layout.padded, layout.block_size) == (lanes, padded, block_size)
-    assert layout.mesh.size == min(lanes, devices)
-    there = layout.fetch(layout.place(np.arange(lanes)), np.arange(lanes))
-    np.testing.assert_array_equal(there, np.arange(lanes))
-
-
-def test_hyperparameters_are_stacked_one_value_per_lane():
-    stacked = stack_hparams(HParams(learning_rate=[0.1, 0.2, 0.3], target_period=7), 3)
-    np.testing.assert_allclose(stacked.learning_rate, [0.1, 0.2, 0.3])
-    np.testing.assert_array_equal(stacked.target_period, [7, 7, 7])
-    assert (stacked.learning_rate.dtype, stacked.target_period.dtype) == (np.float32, np.int32)
-    assert stacked.max_grad_norm is None
-    for values in ([0.1, 0.2], np.ones((3, 1))):
-        with pytest.raises(ConfigError, match=r"learning_rate.*3 lanes"):
-            stack_hparams(HParams(learning_rate=values), 3)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from dqn_jax.lanes.device import WarmupMetrics
 from dqn_jax.lanes.history import History
+from dqn_jax.lanes.lane import WarmupMetrics
 
 
 @pytest.mark.parametrize(("rows_before_acting", "ended"), [(False, [4, 8]), (True, [2, 6])])

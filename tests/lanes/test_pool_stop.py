@@ -13,10 +13,9 @@ import pytest
 import dqn_jax
 from dqn_jax.config import Config, HParams, RunError
 from dqn_jax.lanes import pool_evaluation as pool_evaluate
-from dqn_jax.lanes.lane import UNWATCHED, Watch
+from dqn_jax.lanes.lane import UNWATCHED, Watch, stack_hparams
 from dqn_jax.lanes.pool import make_pool_loop
 from dqn_jax.lanes.pool_population import PoolPopulation
-from dqn_jax.lanes.population import stack_hparams
 
 CONFIG = Config(
     env="envpool:CartPole-v1",
@@ -56,11 +55,11 @@ def chunks(loop, *stops):
     for stop in stops:
         asked = itertools.count()
         population.watch = Watch(stop=lambda asked=asked, stop=stop: next(asked) >= stop)
-        lanes, metrics = population.chunk(loop.warmup_steps, lanes, placed, np.arange(2))
+        lanes, metrics = population.chunk(loop.rhythm.warmup_steps, lanes, placed, np.arange(2))
         assert metrics is None
         unfinished.append(population.unfinished["epsilon"].shape[1])
     population.watch = UNWATCHED
-    lanes, metrics = population.chunk(loop.warmup_steps, lanes, placed, np.arange(2))
+    lanes, metrics = population.chunk(loop.rhythm.warmup_steps, lanes, placed, np.arange(2))
     assert population.unfinished == {}
     population.close()
     return population.layout.fetch(lanes, np.arange(2)), metrics, unfinished
@@ -133,11 +132,11 @@ def test_a_chunk_that_is_cut_is_evaluated_and_the_next_one_ends_where_it_is_due(
     lanes, _ = population.start([3], HParams())
     asked = itertools.count()
     population.watch = Watch(seconds_left=lambda: -1.0 if next(asked) >= 9 else 1e9)
-    lanes, metrics = population.chunk(loop.warmup_steps, lanes, placed, np.arange(1))
+    lanes, metrics = population.chunk(loop.rhythm.warmup_steps, lanes, placed, np.arange(1))
     assert metrics.epsilon.shape == (1, 10)
     assert np.isfinite(metrics.eval_returns).all()
     population.watch = UNWATCHED
-    _, metrics = population.chunk(loop.warmup_steps + 40, lanes, placed, np.arange(1))
+    _, metrics = population.chunk(loop.rhythm.warmup_steps + 40, lanes, placed, np.arange(1))
     assert metrics.epsilon.shape == (1, 35)
     population.close()
 
@@ -146,7 +145,7 @@ def test_a_stuck_game_of_atari_ends_with_its_score(loop, monkeypatch):
     monkeypatch.setattr(pool_evaluate, "is_atari", lambda name: True)
     monkeypatch.setattr(pool_evaluate, "_STUCK_FRAMES", 5)
     params = jax.tree.map(lambda x: x[None], loop.agent.init(dqn_jax.make_key(0), HParams()).params)
-    scoring = pool_evaluate.evaluate_pool(loop, params, episodes=3, epsilon=0.0, seed=1)
+    scoring = pool_evaluate.evaluate_pool(loop.player, params, episodes=3, epsilon=0.0, seed=1)
     assert (scoring.lengths > 5).all()  # every step of CartPole scores
     still = pool_evaluate._Games.step
 
@@ -157,6 +156,6 @@ def test_a_stuck_game_of_atari_ends_with_its_score(loop, monkeypatch):
         self._pool.recv = self._pool_recv
 
     monkeypatch.setattr(pool_evaluate._Games, "step", silent)
-    stuck = pool_evaluate.evaluate_pool(loop, params, episodes=3, epsilon=0.0, seed=1)
+    stuck = pool_evaluate.evaluate_pool(loop.player, params, episodes=3, epsilon=0.0, seed=1)
     np.testing.assert_array_equal(stuck.returns, 2.0)
     np.testing.assert_array_equal(stuck.lengths, 2 + 5)  # two points, and then none for five frames

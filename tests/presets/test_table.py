@@ -14,7 +14,7 @@ import pytest
 import dqn_jax
 from dqn_jax.config import ConfigError, validate
 from dqn_jax.convergence import parse_criterion
-from dqn_jax.lanes.device import exploration
+from dqn_jax.lanes.lane import exploration
 from dqn_jax.presets import PRESETS, check_changes, resolve_preset, with_overrides
 
 SHORT = dict(seeds=1, total_steps=80, eval_every=40, min_replay=16, batch_size=8, eval_episodes=2, max_episode_steps=20)

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from dqn_jax.lanes.lane import without_rows
-from dqn_jax.lanes.pool_layout import PoolLayout
+from dqn_jax.lanes.layout import BlockLayout
 from dqn_jax.lanes.pool_population import PoolPopulation
 from dqn_jax.runs.rows import RowFiles
 
@@ -31,7 +31,7 @@ class Lanes(NamedTuple):
 def population(lanes):
     """One that has nothing but replays."""
     shape = jax.ShapeDtypeStruct((lanes, CAPACITY), jnp.int32)
-    layout = PoolLayout(lanes, 1, (jax.devices()[0],))
+    layout = BlockLayout(lanes, 1, (jax.devices()[0],))
     own = SimpleNamespace(layout=layout, lane_shapes=Lanes(Replay([shape], None)))
     own.rows = functools.partial(PoolPopulation.rows, own)
     return own

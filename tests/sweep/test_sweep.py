@@ -42,9 +42,10 @@ from dqn_jax import runs
 from dqn_jax.cli import options
 from dqn_jax.config import Config, ConfigError, HParams
 from dqn_jax.convergence import parse_criterion, stability, time_to
-from dqn_jax.lanes.device import ChunkMetrics, WarmupMetrics, make_loop
+from dqn_jax.lanes.device import make_loop
 from dqn_jax.lanes.history import History
-from dqn_jax.lanes.population import make_layout, stack_hparams
+from dqn_jax.lanes.lane import ChunkMetrics, WarmupMetrics, stack_hparams
+from dqn_jax.lanes.layout import make_layout
 from dqn_jax.prng import key_data
 from dqn_jax.runs.arrays import read_arrays, write_arrays
 from dqn_jax.runs.checkpoint import Checkpoints
