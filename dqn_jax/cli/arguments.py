@@ -27,10 +27,6 @@ WORDS = "words"
 """Marks a field, `Annotated[..., WORDS]`, that takes the words that belong to no option."""
 
 
-EACH = "each"
-"""Marks a field of several values that is given anew for each of them: --vary A --vary B."""
-
-
 @dataclasses.dataclass(frozen=True)
 class Short:
     """Marks a field, `Annotated[..., Short("-o")]`, that has a second, short name."""
@@ -91,7 +87,8 @@ def options_of(command: type) -> dict[str, Option]:
             continue
         options = typing.get_args(hint) if typing.get_origin(hint) in (types.UnionType, typing.Union) else (hint,)
         kinds = [option for option in options if option is not type(None)]
-        flags = ("--" + name.replace("_", "-"), *(mark.flag for mark in marks if isinstance(mark, Short)))
+        flag = next((mark.flag for mark in marks if isinstance(mark, Flag)), "--" + name.replace("_", "-"))
+        flags = (flag, *(mark.flag for mark in marks if isinstance(mark, Short)))
         flags = () if WORDS in marks else flags
         found[name] = Option(name, kinds[0], len(kinds) < len(options), texts[name], flags, EACH in marks)
     return found

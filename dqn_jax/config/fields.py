@@ -55,6 +55,16 @@ class OnlyWhere:
         return " or ".join("on" if value is True else str(value) for value in self.values) or "given"
 
 
+EACH = "each"
+"""Says that a setting of several values is given anew for each of them: --vary A --vary B."""
+
+
+class Flag(NamedTuple):
+    """Says which option of the command line gives a setting, where its own name does not."""
+
+    flag: str
+
+
 class Optax(NamedTuple):
     """Says that a setting is an argument of optax optimisers, and its name there."""
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
-from collections.abc import Collection, Mapping, Sequence
-from typing import Any, Literal
+from collections.abc import Collection, Sequence
+from typing import Any
 
 from dqn_jax import files, runs
 from dqn_jax.config import Config, ConfigError, HParams, seeds_from
@@ -15,7 +15,8 @@ from dqn_jax.presets import Preset
 from dqn_jax.sweep import ruler
 from dqn_jax.sweep.judge import Rules
 from dqn_jax.sweep.pruning import Prune
-from dqn_jax.sweep.space import ADAPTIVE, Choice, Range, Sampler, Space, grid_size, parse_space
+from dqn_jax.sweep.question import Question
+from dqn_jax.sweep.space import ADAPTIVE, Choice, Range, Space, grid_size, parse_space
 from dqn_jax.sweep.tables import RANKINGS
 
 # Held-out seeds are counted up from here. Neither they nor the seeds of a search may be a seed of evaluation starts:
@@ -27,72 +28,76 @@ _MOST_LANES = 10_000_000
 _CONFIRM_EVAL_SEED = 3_000_003  # the starts on which the confirmation is evaluated: others than the search's
 
 
-def define(
-    preset: Preset,
-    vary: Sequence[str] | Mapping[str, str],
-    *,
-    name: str | None,
-    sampler: Sampler | None,
-    samples: int | None,
-    sample_seed: int,
-    batch: int,
-    seeds: int | Sequence[int],
-    seed: int,
-    criteria: Sequence[str] | None,
-    stop: Literal["converged", "budget"],
-    stability_steps: int,
-    prune: Literal["halving", "hyperband"] | None,
-    prune_eta: int,
-    confirm: int,
-    confirm_best: int,
-    confirm_by: Sequence[str],
-) -> dict[str, Any]:
-    """The definition of a sweep, from the arguments of `runner.sweep`.
+def define(preset: Preset, question: Question) -> dict[str, Any]:
+    """The definition of a sweep: what is asked of it, and the preset's settings.
 
     Raises:
       ConfigError: for what is wrong in itself; whether its points are possible is seen when they are drawn.
     """
-    texts = [f"{key}={text}" for key, text in vary.items()] if isinstance(vary, Mapping) else list(vary)
-    space = parse_space(texts)
-    if prune is not None:
-        Prune(prune, prune_eta)
-    drawing = _sampler(space, sampler, samples)
-    if not 0 <= sample_seed < 2**63:
-        raise ConfigError(f"sample_seed: {sample_seed} is not possible; use 0 or more, below 2**63.")
-    lane_seeds = list(seeds_from(seeds, seed))
-    _check_size(space, drawing, samples, lane_seeds)
-    _check_seeds(lane_seeds, confirm)
-    chosen_criteria = [
-        criterion.name for criterion in parse_criteria(preset.criteria if criteria is None else criteria)
+    space = parse_space(question.vary)
+    if question.prune is not None:
+        Prune(question.prune, question.prune_eta)
+    drawing = _sampler(space, question.sampler, question.samples)
+    if not 0 <= question.sample_seed < 2**63:
+        raise ConfigError(f"sample_seed: {question.sample_seed} is not possible; use 0 or more, below 2**63.")
+    seeds = list(seeds_from(question.seeds, question.seed))
+    _check_size(space, drawing, question.samples, seeds)
+    _check_seeds(seeds, question.confirm)
+    criteria = [
+        criterion.name
+        for criterion in parse_criteria(preset.criteria if question.criteria is None else question.criteria)
     ]
-    _check_rules(chosen_criteria, stop, stability_steps, prune, confirm, confirm_best, confirm_by, batch)
-    held_out = list(range(_CONFIRM_SEED, _CONFIRM_SEED + confirm))
-    finalists = confirm_best > 1 or len(confirm_by) > 1
+    _check_rules(question, criteria)
+    finalists = question.confirm_best > 1 or len(question.confirm_by) > 1
     return {
-        "name": name or preset.name,
+        "name": question.name or preset.name,
         "preset": preset.name,
-        "vary": {key: text.partition("=")[2].strip() for key, text in zip(space, texts, strict=True)},
+        "vary": {key: text.partition("=")[2].strip() for key, text in zip(space, question.vary, strict=True)},
         "sampler": drawing,
-        "samples": samples,
-        "sample_seed": sample_seed,
-        "batch": batch if drawing in ADAPTIVE else None,
-        "seeds": lane_seeds,
-        "criteria": chosen_criteria,
-        "stop": stop,
-        "stability_steps": stability_steps,
-        "prune": None if prune is None else {"rule": prune, "eta": prune_eta, "among": "all", "seed": sample_seed},
+        "samples": question.samples,
+        "sample_seed": question.sample_seed,
+        "batch": question.batch if drawing in ADAPTIVE else None,
+        "seeds": seeds,
+        "criteria": criteria,
+        "stop": question.stop,
+        "stability_steps": question.stability_steps,
+        "prune": {
+            "rule": question.prune,
+            "eta": question.prune_eta,
+            "among": "all",
+            "seed": question.sample_seed,
+        }
+        if question.prune is not None
+        else None,
         "confirm": {
-            "seeds": held_out,
-            "best": confirm_best,
-            "by": list(confirm_by),
-            "choosing": confirm // 2 if finalists else 0,  # so many of the seeds choose, the others are reported
+            "seeds": list(range(_CONFIRM_SEED, _CONFIRM_SEED + question.confirm)),
+            "best": question.confirm_best,
+            "by": list(question.confirm_by),
+            # So many of the seeds choose, the others are reported.
+            "choosing": question.confirm // 2 if finalists else 0,
             "eval_seed": _CONFIRM_EVAL_SEED,
         }
-        if confirm
+        if question.confirm
         else None,
         "config": files.plain(dataclasses.asdict(preset.config)),
         "hparams": files.plain(preset.hparams._asdict()),
     }
+
+
+def question_of(definition: dict[str, Any]) -> Question:
+    """What a sweep was asked, from its definition; what had no effect is at its default."""
+    same = ("name", "sampler", "samples", "sample_seed", "stop", "stability_steps")
+    asked = {name: definition[name] for name in same}
+    asked["vary"] = tuple(f"{name}={values}" for name, values in definition["vary"].items())
+    asked |= {"seeds": tuple(definition["seeds"]), "criteria": tuple(definition["criteria"])}
+    if definition["batch"] is not None:
+        asked["batch"] = definition["batch"]
+    if (prune := definition["prune"]) is not None:
+        asked |= {"prune": prune["rule"], "prune_eta": prune["eta"]}
+    if (confirm := definition["confirm"]) is not None:
+        asked |= {"confirm": len(confirm["seeds"]), "confirm_best": confirm["best"]}
+        asked["confirm_by"] = tuple(confirm["by"])
+    return Question(**asked)
 
 
 def check_new(definition: dict[str, Any], fixed: Collection[str] = (), given: Collection[str] = ()) -> None:
@@ -101,7 +106,7 @@ def check_new(definition: dict[str, Any], fixed: Collection[str] = (), given: Co
     Args:
       definition: of the sweep.
       fixed: settings that were given a value for all its points.
-      given: arguments of `define` that were given, not left to their defaults.
+      given: fields of the question that were given, not left to their defaults.
 
     Raises:
       ConfigError: one line naming the field and the remedy.
@@ -228,22 +233,16 @@ def _check_seeds(seeds: Sequence[int], confirm: int) -> None:
         raise ConfigError(f"seed: seeds from {_CONFIRM_SEED} on are held out for --confirm; use lower ones.")
 
 
-def _check_rules(
-    criteria: Sequence[str],
-    stop: str,
-    stability_steps: int,
-    prune: str | None,
-    confirm: int,
-    confirm_best: int,
-    confirm_by: Sequence[str],
-    batch: int,
-) -> None:
+def _check_rules(question: Question, criteria: Sequence[str]) -> None:
+    stop, confirm, confirm_by = question.stop, question.confirm, question.confirm_by
     if stop not in ("converged", "budget"):
         raise ConfigError(f"stop: '{stop}' is not possible; use converged or budget.")
     if not criteria:
         raise ConfigError("criteria: a sweep measures convergence; give a criterion, e.g. --criteria eval:475x3.")
-    if stability_steps < 0:
-        raise ConfigError(f"stability_steps: {stability_steps} is not possible; use 0 or more environment steps.")
+    if question.stability_steps < 0:
+        raise ConfigError(
+            f"stability_steps: {question.stability_steps} is not possible; use 0 or more environment steps."
+        )
     if confirm and not confirm_by:
         raise ConfigError(f"confirm_by: say what is best, one or more of {', '.join(RANKINGS)}.")
     unknown = [by for by in confirm_by if by not in RANKINGS]
@@ -253,7 +252,7 @@ def _check_rules(
         raise ConfigError("confirm_by: lanes that leave on convergence have no final return; use --stop budget.")
     if confirm and len(set(confirm_by)) < len(confirm_by):
         raise ConfigError("confirm_by: a ranking is given twice; give each once.")
-    if confirm and confirm_best < 1:
-        raise ConfigError(f"confirm_best: {confirm_best} is not possible; use 1 or more.")
-    if batch < 1:
-        raise ConfigError(f"batch: {batch} is not possible; use 1 or more points.")
+    if confirm and question.confirm_best < 1:
+        raise ConfigError(f"confirm_best: {question.confirm_best} is not possible; use 1 or more.")
+    if question.batch < 1:
+        raise ConfigError(f"batch: {question.batch} is not possible; use 1 or more points.")

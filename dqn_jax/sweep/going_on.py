@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,27 +12,9 @@ from dqn_jax import runs
 from dqn_jax.config import ConfigError
 from dqn_jax.presets import Preset, resolve_preset
 from dqn_jax.sweep import records
-from dqn_jax.sweep.definition import as_begun, unlike
+from dqn_jax.sweep.definition import as_begun, question_of, unlike
+from dqn_jax.sweep.question import Question
 from dqn_jax.sweep.space import ADAPTIVE, parse_space
-
-_DEFAULTS: dict[str, Any] = {
-    "name": None,
-    "sampler": None,
-    "samples": None,
-    "sample_seed": 0,
-    "batch": 32,
-    "seeds": 5,
-    "seed": 0,
-    "criteria": None,
-    "stop": "converged",
-    "stability_steps": 0,
-    "prune": None,
-    "prune_eta": 3,
-    "confirm": 0,
-    "confirm_best": 3,
-    "confirm_by": ("env_steps",),
-}
-
 
 def find(
     preset: Preset | str | None,
@@ -69,22 +52,19 @@ def find(
     return store, directory
 
 
-def question(own: dict[str, Any] | None, given: Mapping[str, Any]) -> dict[str, Any]:
-    """Arguments of `define`: what is given (not None), else what the sweep was asked, else the defaults."""
-    given = {name: value for name, value in given.items() if value is not None}
+def asked(own: dict[str, Any] | None, given: Mapping[str, Any]) -> Question:
+    """What is asked of a sweep: what is given, else what it was asked (`own`, its definition), else the defaults.
+
+    Args:
+      own: of the sweep that goes on; None if one begins.
+      given: fields of `Question`.
+    """
     if own is None:
-        return {**_DEFAULTS, **given}
-    asked = {name: own[name] for name in ("name", "sampler", "samples", "sample_seed", "criteria", "stop")}
-    asked |= {"stability_steps": own["stability_steps"], "seeds": own["seeds"]}
-    asked |= {"batch": own["batch"]} if own["batch"] is not None else {}
-    if own["prune"] is not None:
-        asked |= {"prune": own["prune"]["rule"], "prune_eta": own["prune"]["eta"]}
-    if own["confirm"] is not None:
-        confirm = own["confirm"]
-        asked |= {"confirm": len(confirm["seeds"]), "confirm_best": confirm["best"], "confirm_by": confirm["by"]}
+        return Question(**given)
+    before = question_of(own)
     if "seed" in given or isinstance(given.get("seeds"), int):
-        asked |= {"seeds": len(own["seeds"]), "seed": own["seeds"][0]}
-    return {**_DEFAULTS, **asked, **given}
+        before = dataclasses.replace(before, seeds=len(own["seeds"]), seed=own["seeds"][0])
+    return dataclasses.replace(before, **given)
 
 
 def amended(store: records.Store, wanted: dict[str, Any]) -> dict[str, Any] | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -78,5 +78,7 @@ A lane that never converges costs every trial the same environment steps, but no
 by what lanes take on average, settings whose failures are cheap would lead.
 """
 
-RANKINGS = tuple(MEASURES)
+Ranking = Literal["env_steps", "updates", "episodes", "seconds", "final_return"]
 """What trials can be ranked by."""
+
+RANKINGS: tuple[Ranking, ...] = get_args(Ranking)
