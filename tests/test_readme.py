@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import re
 import shutil
@@ -18,6 +19,7 @@ from dqn_jax.envs import resolve_env
 from dqn_jax.presets import PRESETS, with_overrides
 from dqn_jax.sweep import going_on
 from dqn_jax.sweep.definition import define
+from dqn_jax.sweep.question import Question
 from dqn_jax.sweep.space import parse_space
 
 ROOT = Path(__file__).parent.parent
@@ -94,10 +96,11 @@ def understood(monkeypatch):
     def sweep(preset, vary=(), *, resume=False, root=None, on_plan=None, on_progress=None, warn=None, **given):
         settings = {**vars(Config()), **HParams()._asdict()}
         overrides = {name: given.pop(name) for name in list(given) if name in settings}
-        asked = {name: value for name, value in given.items() if name in going_on._DEFAULTS}
+        fields = {field.name for field in dataclasses.fields(Question)}
+        asked = {name: value for name, value in given.items() if name in fields}
         if not resume:
             chosen = with_overrides(cli.presets.resolve_preset(preset), overrides)
-            define(chosen, vary, **going_on.question(None, asked))
+            define(chosen, going_on.asked(None, {**asked, "vary": tuple(vary)}))
         elif vary:
             parse_space(vary)
         end()

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from dqn_jax.config import ConfigError, meant_by, show, whole_number
+from dqn_jax.config.fields import EACH, Flag
 
 WORDS = "words"
 """Marks a field, `Annotated[..., WORDS]`, that takes the words that belong to no option."""

@@ -21,6 +21,7 @@ from dqn_jax.lanes import memory
 from dqn_jax.runs import best, going_on
 from dqn_jax.runs.play import Agents, evaluate_run, record_run
 from dqn_jax.runs.redact import redact
+from dqn_jax.sweep.question import Question
 from dqn_jax.training import train
 
 
@@ -214,7 +215,7 @@ def _sweep(arguments: Sequence[str]) -> int:
         return _join(arguments)
 
     def default_of(preset: presets.Preset) -> Sweep:
-        return Sweep(preset.name, preset.config, preset.hparams, preset.criteria)
+        return Sweep(preset.name, preset.config, preset.hparams, Question(criteria=preset.criteria))
 
     typed = parse(Sweep, "sweep", arguments, _names_preset)
     if typed.help:
@@ -226,7 +227,7 @@ def _sweep(arguments: Sequence[str]) -> int:
         raise ConfigError(
             "preset: name a preset or an environment, e.g. 'dqn-jax sweep cartpole --vary batch_size=32,64'."
         )
-    given = {_SWEEP_NAMES.get(k, k): v for k, v in typed.values.items() if k in _SWEEP_OPTIONS or k in _SETTINGS}
+    given = {name: value for name, value in typed.values.items() if name in _SWEEP_OPTIONS}
     args: Sweep = filled(default_of(named or presets.resolve_preset("cartpole")), typed.values)
     planned: list[str] = []
 
@@ -238,7 +239,7 @@ def _sweep(arguments: Sequence[str]) -> int:
         display.name = definition["name"]
         return not args.plan
 
-    with SweepDisplay(args.name or args.preset, enabled=sys.stderr.isatty(), above=planned) as display:
+    with SweepDisplay(args.question.name or args.preset, enabled=sys.stderr.isatty(), above=planned) as display:
         result = sweeps.sweep(
             named and named.name,
             root=Path("sweeps"),
@@ -256,8 +257,8 @@ def _sweep(arguments: Sequence[str]) -> int:
         sweep_tables(result)
     if not result.finished:
         how = {name: typed.values[name] for name in _HOW_IT_RUNS if name in typed.values}
-        if args.store is not None:
-            how["store"] = redact(args.store)
+        if args.url is not None:
+            how["url"] = redact(args.url)
         also = command_line(how, Sweep)
         print(f"dqn-jax: stopped; go on with\n{going_on.command('sweep', result.directory, also)}", file=sys.stderr)
         return 130
@@ -271,7 +272,7 @@ def _join(arguments: Sequence[str]) -> int:
         raise ConfigError(f"join: the sweep knows what it varies; leave '{arguments[0]}' out.")
     typed = parse(Join, "sweep", arguments)
     if typed.help:
-        _help_about("sweep", typed, lambda p: Sweep(p.name, p.config, p.hparams, p.criteria))
+        _help_about("sweep", typed, lambda p: Sweep(p.name, p.config, p.hparams, Question(criteria=p.criteria)))
     args: Join = filled(Join(""), typed.values)
     with SweepDisplay(args.name or "sweep", enabled=sys.stderr.isatty()) as display:
         waves, ended = sweeps.join(args.join, args.name, on_progress=display.update, warn=display.warn)
@@ -347,9 +348,8 @@ def _benchmark(arguments: Sequence[str]) -> int:
 
 
 _SETTINGS = {*(field.name for field in dataclasses.fields(Config)), *HParams._fields}
-_HOW_IT_RUNS = ("store", "name", "engine", "workers", "wave", "memory_gb", "json")  # of a sweep, beside what is asked
-_SWEEP_NAMES = {"sampler_batch": "batch", "store": "url"}  # where `sweep` has another word
-_SWEEP_OPTIONS = {f.name for f in dataclasses.fields(Sweep)} - {"preset", "config", "hparams", "join", "plan", "json"}
+_HOW_IT_RUNS = ("url", "name", "engine", "workers", "wave", "memory_gb", "json")  # of a sweep, beside what is asked
+_SWEEP_OPTIONS = options_of(Sweep).keys() - {"preset", "join", "plan", "json"}
 
 _HANDLERS: dict[str, Callable[[Sequence[str]], int]] = {
     "list": _list,

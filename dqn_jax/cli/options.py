@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from dqn_jax.cli.arguments import EACH, WORDS, Short
+from dqn_jax.cli.arguments import WORDS, Short
 from dqn_jax.config import (
     Config,
     DeviceSettings,
@@ -23,6 +23,8 @@ from dqn_jax.config import (
     RuleSettings,
     own_fields,
 )
+from dqn_jax.config.fields import EACH, Flag
+from dqn_jax.sweep.question import Question
 
 
 @dataclasses.dataclass
@@ -74,51 +76,17 @@ class Sweep:
     """What is varied: a preset or an environment; 'dqn-jax list' shows all. Required, but for --resume."""
     config: Config
     hparams: HParams
-    criteria: tuple[str, ...]
-    """Convergence criteria; the first one decides when a lane leaves. E.g. eval:475x3, or in quotes 'eval>=475x3'."""
-    vary: Annotated[tuple[str, ...], EACH] = ()
-    """NAME=VALUES, once for each setting: learning_rate=log(1e-4,1e-2), discount=uniform(0.9,0.999),
-    target_period=int(1,100), epsilon_decay_steps=logint(1000,50000), batch_size=32,64, hidden=64x64,120x84. Ranges
-    have parentheses: put them in quotes for the shell."""
-    sampler: Literal["grid", "random", "sobol", "tpe", "cmaes"] | None = None
-    """How points are drawn (default: grid if only lists vary and --samples is not given, else sobol). tpe and cmaes
-    learn from what they found, --sampler-batch points at a time."""
-    samples: int | None = None
-    """How many points to draw; a grid has its own number."""
-    sample_seed: int = 0
-    """Seed of the draws."""
-    sampler_batch: int = 32
-    """Points that tpe and cmaes draw at a time; they train together."""
-    seeds: int = 5
-    """Seeds of every point, the same for all points."""
-    seed: int = 0
-    """The first seed."""
-    stop: Literal["converged", "budget"] = "converged"
-    """'converged': lanes leave once they meet the first criterion; 'budget': all stay to the end."""
-    stability_steps: int = 0
-    """Environment steps that a converged lane stays on, to see whether it lasts."""
-    prune: Literal["halving", "hyperband"] | None = None
-    """Leave trials whose evaluations look hopeless (default: none, for it biases what is said of the others)."""
-    prune_eta: int = 3
-    """With --prune, one trial in so many goes on at each rung."""
-    confirm: int = 0
-    """Run the best points again on so many held-out seeds."""
-    confirm_best: int = 3
-    """How many of the best points to confirm, by each of --confirm-by."""
-    confirm_by: tuple[Literal["env_steps", "updates", "episodes", "seconds", "final_return"], ...] = ("env_steps",)
-    """What 'best' means."""
+    question: Question
     wave: int | None = None
     """Most lanes at once (default: 256 on CPU, on an accelerator what fits)."""
     memory_gb: float | None = None
     """Memory for lanes (default: most of what is free)."""
-    name: str | None = None
-    """Name of the sweep (default: the preset's)."""
     out: Path | None = None
     """Folder of this sweep (default: sweeps/<name>/<stamp>)."""
     resume: bool = False
     """Go on with the sweep in --out, or with the newest in sweeps/ (of this preset or --name, if given). What was asked
     is the default; --confirm may be added, and where it keeps the numbers more --samples and --seeds."""
-    store: str | None = None
+    url: Annotated[str | None, Flag("--store")] = None
     """Keep the records in this database (SQLAlchemy URL, e.g. postgresql+psycopg://host/db); others can join there.
     A command line shows to everybody on the machine: leave the password to $PGPASSWORD, or the whole URL to another
     environment variable, e.g. --store env:DQN_JAX_STORE. No file or page holds it."""
@@ -285,9 +253,9 @@ _SETTINGS = {
     ),
 }
 _RUN = "seeds seed out resume weights checkpoint save_episodes wandb lane_block json"
-_SWEEP = "vary sampler samples sample_seed sampler_batch seeds seed stability_steps prune prune_eta"
+_SWEEP = "vary sampler samples sample_seed batch seeds seed stability_steps prune prune_eta"
 _CONFIRM = "confirm confirm_best confirm_by"
-_SWEEP_RUN = "name out resume store join engine workers wave memory_gb lane_block plan json"
+_SWEEP_RUN = "name out resume url join engine workers wave memory_gb lane_block plan json"
 
 _TOPIC_OF: dict[type, str] = {
     EnvSettings: _ENV,

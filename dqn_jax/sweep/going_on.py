@@ -16,6 +16,7 @@ from dqn_jax.sweep.definition import as_begun, question_of, unlike
 from dqn_jax.sweep.question import Question
 from dqn_jax.sweep.space import ADAPTIVE, parse_space
 
+
 def find(
     preset: Preset | str | None,
     name: str | None,

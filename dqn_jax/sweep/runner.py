@@ -118,49 +118,36 @@ def sweep(
       RunError: for what fails while running; what was recorded stays.
     """
     devices.configure()
+    given = {
+        "vary": _texts(vary) or None,
+        "name": name,
+        "sampler": sampler,
+        "samples": samples,
+        "sample_seed": sample_seed,
+        "batch": batch,
+        "seeds": seeds,
+        "seed": seed,
+        "criteria": criteria,
+        "stop": stop,
+        "stability_steps": stability_steps,
+        "prune": prune,
+        "prune_eta": prune_eta,
+        "confirm": confirm,
+        "confirm_best": confirm_best,
+        "confirm_by": confirm_by,
+    }
+    given = {field: value for field, value in given.items() if value is not None}
     found = going_on.find(preset, name, out, root, url) if resume else None
     own = None if found is None else found[0].definition
     if own is not None and not isinstance(preset, Preset):
         preset = preset_of(own)
-    preset = resolve_preset("cartpole" if preset is None else preset)
-    chosen = with_overrides(preset, overrides)
-    given = dict(
-        name=name,
-        sampler=sampler,
-        samples=samples,
-        sample_seed=sample_seed,
-        batch=batch,
-        seeds=seeds,
-        seed=seed,
-        criteria=criteria,
-        stop=stop,
-        stability_steps=stability_steps,
-        prune=prune,
-        prune_eta=prune_eta,
-        confirm=confirm,
-        confirm_best=confirm_best,
-        confirm_by=confirm_by,
-    )
-    definition = define(chosen, vary or (own["vary"] if own else ()), **going_on.question(own, given))
-    samples, batch, draw_seed = definition["samples"], definition["batch"] or 1, definition["sample_seed"]
+    chosen = with_overrides(resolve_preset("cartpole" if preset is None else preset), overrides)
+    definition = define(chosen, going_on.asked(own, given))
     more = None if found is None else going_on.amended(found[0], definition)
     if found is None:
-        check_new(definition, overrides, {field for field, value in given.items() if value is not None})
-    space, drawing = parse_space(definition["vary"]), definition["sampler"]
-    # Before anything is written: what is drawn first must be possible, as must both ends of a range, and fit.
-    sample = points(space, "random", min(samples or 1, batch), draw_seed) if drawing in ADAPTIVE else None
-    drawn = sample or points(space, drawing, samples, draw_seed)  # type: ignore[arg-type]
-    if memory_gb is not None and not 0 < memory_gb < np.inf:
-        raise ConfigError(f"memory_gb: {memory_gb} is not possible; use a positive number of gigabytes.")
-    ends = [{**drawn[0], key: end} for key, d in space.items() if isinstance(d, Range) for end in (d.low, d.high)]
-    fitted_groups(chosen, space, ends)
-    memory = None if memory_gb is None else memory_gb * 1e9
-    plan = make_plan(space, fitted_groups(chosen, space, drawn), definition["seeds"], wave=wave, memory=memory)
-    if workers is not None and (engine != "ray" or workers < 1):
-        remedy = "use 1 or more" if engine == "ray" else "only --engine ray has them; leave it out"
-        raise ConfigError(f"workers: {workers} is not possible; {remedy}.")
-    if engine == "ray" and url is None:
-        raise ConfigError("engine: ray needs records that all nodes reach; give --store with a database's URL.")
+        check_new(definition, overrides, given)
+    plan = _first_plan(chosen, definition, wave=wave, memory_gb=memory_gb)
+    _check_engine(engine, workers, url)
     if not on_plan(plan, definition):
         return SweepResult(_nothing_yet(definition, plan), None, False)
     store, directory = _create(definition, out, root, url) if found is None else found
@@ -171,26 +158,12 @@ def sweep(
             store.amend(more)
         worker = Worker(store, directory, on_progress, warn)
         if directory is not None:
-            with files.clear_errors(directory):
-                if not files.read_notes(directory / "plan.json", schemas.Plan, warn):
-                    files.write_json(directory / "plan.json", {})  # else every report would say that it is damaged
-                if not files.read_notes(directory / "provenance.json", schemas.SweepProvenance, warn):
-                    files.write_json(directory / "provenance.json", runs.provenance_of(definition["seeds"]))
+            _begin_notes(directory, definition["seeds"], warn)
         for line in store.reopen_lost() if resume else ():
             warn(line)
         worker.interrupt, interrupt.answer = interrupt, worker.answer
-        if engine == "ray":
-            from dqn_jax.sweep.cluster import run_waves
-
-            watch = Watch(store, worker.tally, on_progress)
-            finished = _advance(
-                worker,
-                lambda: run_waves(store, workers=workers, stopping=lambda: worker.stopping, show=watch.show),
-                wave=wave,
-                memory=memory,
-            )
-        else:
-            finished = _advance(worker, lambda: work(worker, wait=url is not None), wave=wave, memory=memory)
+        limits = {"wave": wave, "memory": _in_bytes(memory_gb)}
+        finished = _advance(worker, _runs_waiting(worker, engine, workers, wait=url is not None), **limits)
     worker.note_session()
     if url is not None and directory is not None:
         records.export(store, directory)
@@ -235,6 +208,58 @@ def join(
                 warn("nobody plans what is left of this sweep: this worker does")
                 _advance(worker, lambda: work(worker, wait=True), wave=None, memory=None)
     return worker.tally.waves, not interrupt.requested
+
+
+def _texts(vary: Sequence[str] | Mapping[str, str]) -> tuple[str, ...]:
+    """What varies, as "name=values"."""
+    return tuple(f"{name}={values}" for name, values in vary.items()) if isinstance(vary, Mapping) else tuple(vary)
+
+
+def _first_plan(preset: Preset, definition: dict[str, Any], *, wave: int | None, memory_gb: float | None) -> Plan:
+    """The plan of what is drawn first, before anything is written: it must be possible, as must both ends of a range,
+    and fit."""
+    space, sampler, seed = parse_space(definition["vary"]), definition["sampler"], definition["sample_seed"]
+    if sampler in ADAPTIVE:
+        drawn = points(space, "random", min(definition["samples"] or 1, definition["batch"] or 1), seed)
+    else:
+        drawn = points(space, sampler, definition["samples"], seed)
+    if memory_gb is not None and not 0 < memory_gb < np.inf:
+        raise ConfigError(f"memory_gb: {memory_gb} is not possible; use a positive number of gigabytes.")
+    ends = [{**drawn[0], key: end} for key, d in space.items() if isinstance(d, Range) for end in (d.low, d.high)]
+    fitted_groups(preset, space, ends)
+    groups = fitted_groups(preset, space, drawn)
+    return make_plan(space, groups, definition["seeds"], wave=wave, memory=_in_bytes(memory_gb))
+
+
+def _in_bytes(gigabytes: float | None) -> float | None:
+    return None if gigabytes is None else gigabytes * 1e9
+
+
+def _check_engine(engine: str, workers: int | None, url: str | None) -> None:
+    if workers is not None and (engine != "ray" or workers < 1):
+        remedy = "use 1 or more" if engine == "ray" else "only --engine ray has them; leave it out"
+        raise ConfigError(f"workers: {workers} is not possible; {remedy}.")
+    if engine == "ray" and url is None:
+        raise ConfigError("engine: ray needs records that all nodes reach; give --store with a database's URL.")
+
+
+def _begin_notes(directory: Path, seeds: Sequence[int], warn: Callable[[str], None]) -> None:
+    """The notes of a sweep's folder, where there are none yet."""
+    with files.clear_errors(directory):
+        if not files.read_notes(directory / "plan.json", schemas.Plan, warn):
+            files.write_json(directory / "plan.json", {})  # else every report would say that it is damaged
+        if not files.read_notes(directory / "provenance.json", schemas.SweepProvenance, warn):
+            files.write_json(directory / "provenance.json", runs.provenance_of(seeds))
+
+
+def _runs_waiting(worker: Worker, engine: str, workers: int | None, *, wait: bool) -> Callable[[], bool]:
+    """What runs all waves that are planned; False if it was stopped. `wait`: whether others may be at work too."""
+    if engine != "ray":
+        return lambda: work(worker, wait=wait)
+    from dqn_jax.sweep.cluster import run_waves
+
+    watch = Watch(worker.store, worker.tally, worker.on_progress)
+    return lambda: run_waves(worker.store, workers=workers, stopping=lambda: worker.stopping, show=watch.show)
 
 
 def _advance(worker: Worker, run_waiting: Callable[[], bool], **limits: Any) -> bool:
