@@ -41,7 +41,7 @@ class Judge(Protocol):
 
 
 class Keeper(Protocol):
-    """Keeps what the work brings."""
+    """Keeps what a chunk brings: records, networks, checkpoints."""
 
     saves: bool  # whether there is a place for checkpoints
 
@@ -74,7 +74,7 @@ class Pace:
         self.chunk = earlier[-1] - earlier[-2] if len(earlier) > 1 else np.nan  # seconds that the last one took
 
     def seconds(self) -> float:
-        """Of running so far."""
+        """Seconds that it has run so far, compilation apart."""
         return time.perf_counter() - self._began
 
     def lane_seconds(self, at_work: int) -> float:
@@ -82,11 +82,11 @@ class Pace:
         return self.seconds()
 
     def left(self) -> float:
-        """Seconds of the budget."""
+        """Seconds that are left of its minutes; negative once they are over."""
         return self.budget - self.seconds()
 
     def begin(self) -> None:
-        """A chunk begins."""
+        """Take note that a chunk begins."""
         self._chunk_began = time.perf_counter()
 
     def in_chunk(self) -> float:
@@ -94,11 +94,11 @@ class Pace:
         return time.perf_counter() - self._chunk_began
 
     def end(self) -> None:
-        """It has ended."""
+        """Take note that the chunk has ended, its metrics read."""
         self.chunk = self.in_chunk()
 
     def saved(self) -> None:
-        """All so far is on disk."""
+        """Take note that all so far is on disk."""
         self._saved = time.perf_counter()
 
     def over(self) -> bool:
@@ -136,7 +136,7 @@ class Allowance:
 
     @contextlib.contextmanager
     def spend(self) -> Iterator[None]:
-        """A checkpoint is written."""
+        """Count what the block takes, in which a checkpoint is written."""
         began = time.perf_counter()
         yield
         self._last = time.perf_counter() - began

@@ -56,7 +56,7 @@ class Progress:
 
 @dataclasses.dataclass(frozen=True)
 class TrainResult:
-    """What a run ended with."""
+    """What a run ended with: tables, networks, and whether it is complete."""
 
     summary: dict[str, Any]  # as in summary.json
     history: History
@@ -155,11 +155,11 @@ def train(
         chosen.config,
         chosen.hparams,
         tuple(criterion.name for criterion in parsed),
-        None if source is None else str(source),
-        "last" if source is None else checkpoint,
-        stop,
-        max_minutes,
-        save_episodes,
+        weights=None if source is None else str(source),
+        checkpoint="last" if source is None else checkpoint,
+        stop=stop,
+        max_minutes=max_minutes,
+        save_episodes=save_episodes,
     )
     if found is not None and own is not None:
         going_on.check(found[0], own, settings)
@@ -293,7 +293,7 @@ class _RunJudge:
         return bool(np.all(converged(self._criteria, history) | ~history.finite))
 
     def leaving(self, history: History, at_work: np.ndarray, *, last: bool) -> dict[int, str]:
-        """Everybody, or nobody."""
+        """All lanes at once, where nothing is left for them to do, and else none."""
         return dict.fromkeys(at_work.tolist(), "over") if self.over(history) else {}
 
 

@@ -38,7 +38,7 @@ class Saved(NamedTuple):
 
 
 def folder_of(run: Path) -> Path:
-    """Where a run's checkpoints are."""
+    """The folder within a run's in which its checkpoints are."""
     return run / "checkpoints"
 
 
@@ -180,7 +180,7 @@ def load(
 
 
 def _saved(folder: Path) -> list[Path]:
-    """Checkpoints, oldest first."""
+    """The files of a folder that are checkpoints, oldest first."""
     return sorted(path for path in folder.glob("*.npz") if path.stem.isdigit())
 
 

@@ -58,8 +58,8 @@ class RunData:
             metrics,
             summary["criteria"],
             {**dataclasses.asdict(settings.config), **settings.hparams._asdict(), "seeds": ranges(settings.seeds)},
-            "" if run is None else run.name,
-            "" if run is None else _date(run),
+            stamp="" if run is None else run.name,
+            date="" if run is None else _date(run),
         )
 
     @staticmethod
@@ -110,7 +110,7 @@ def plot_runs(
     called = telling_labels(names, [run.settings for run in runs], [run.stamp for run in runs], labels)
     for i, (run, label) in enumerate(zip(runs, map(literal, called), strict=True)):
         colour = COLOURS[i % len(COLOURS)]
-        _draw_curves(axes[0], run, label, colour, x, y, aggregate)
+        _draw_curves(axes[0], run, label, colour, (x, y), aggregate)
         if with_criteria:
             _draw_converged(axes[1], run, label if len(runs) > 1 else "", colour, x, solo=len(runs) == 1)
     if y in ("eval_return", "train_return"):
@@ -152,9 +152,8 @@ def _title(runs: Sequence[RunData]) -> str:
     return ", ".join([*environments, *([" to ".join(dates[:1] + dates[1:][-1:])] if dates else [])])
 
 
-def _draw_curves(axis: Axes, run: RunData, label: str, colour: str, x: str, y: str, aggregate: Aggregate) -> None:
-    xs = _by_seed(run, x)  # [S, C]
-    ys = _by_seed(run, y)
+def _draw_curves(axis: Axes, run: RunData, label: str, colour: str, of: tuple[str, str], aggregate: Aggregate) -> None:
+    xs, ys = (_by_seed(run, column) for column in of)  # each [S, C]
     single = xs.shape[1] == 1  # then there is no line, but a point
     for seed_x, seed_y in zip(xs, ys, strict=True):
         axis.plot(seed_x, seed_y, color=colour, lw=0.6, alpha=0.35, zorder=2, marker="o" if single else "", ms=4)
@@ -185,5 +184,5 @@ def _draw_converged(axis: Axes, run: RunData, label: str, colour: str, x: str, *
 
 
 def _by_seed(run: RunData, column: str) -> np.ndarray:
-    """`[S, C]`."""
+    """`[S, C]`, a column of the metrics of S seeds and C evaluations."""
     return run.metrics[column].to_numpy(np.float64).reshape(run.seeds, -1)

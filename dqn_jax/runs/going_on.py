@@ -8,14 +8,15 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from dqn_jax import runs
 from dqn_jax.config import ConfigError, show
 from dqn_jax.presets import Preset, resolve_preset
+from dqn_jax.runs.folder import find_run, never_begun
+from dqn_jax.runs.settings import RunSettings, changed_settings, load_settings
 
 
 def find(
     preset: Preset | str | None, out: str | Path | None, root: str | Path | None
-) -> tuple[Path, runs.RunSettings | None]:
+) -> tuple[Path, RunSettings | None]:
     """The run to go on with, and its own settings: at `out`, or the newest in `root`, of this preset if one is given.
 
     One that was stopped before anything of it was there has no settings, and begins.
@@ -26,18 +27,18 @@ def find(
     name = resolve_preset(preset).name if isinstance(preset, str) else preset.name if preset else None
     if out is None and root is None:
         raise ConfigError("resume: say which run to go on with, by out or root.")
-    if out is not None and runs.never_begun(Path(out)):
+    if out is not None and never_begun(Path(out)):
         if name is None:
             raise ConfigError(f"preset: the run in {out} was stopped before it began; name what to train.")
         return Path(out), None
-    run = runs.find_run(out if out is not None else Path(root or "") / (name or ""), "resume")
-    own = runs.load_settings(run)
+    run = find_run(out if out is not None else Path(root or "") / (name or ""), "resume")
+    own = load_settings(run)
     if name is not None and name != own.name:
         raise ConfigError(f"preset: the run in {run} is of '{own.name}', not of '{name}'; leave '{name}' out.")
     return run, own
 
 
-def asked(preset: Preset | str | None, own: runs.RunSettings | None) -> Preset:
+def asked(preset: Preset | str | None, own: RunSettings | None) -> Preset:
     """What to train: what is given, but where only a name is, or nothing, what the run that goes on is made of."""
     if isinstance(preset, Preset):
         return preset
@@ -46,13 +47,13 @@ def asked(preset: Preset | str | None, own: runs.RunSettings | None) -> Preset:
     return resolve_preset(preset or "cartpole")
 
 
-def check(run: Path, own: runs.RunSettings, wanted: runs.RunSettings) -> None:
+def check(run: Path, own: RunSettings, wanted: RunSettings) -> None:
     """Refuse to go on with what a run's numbers depend on and that is not its own.
 
     Raises:
       ConfigError: one line naming the setting, both values and the remedy.
     """
-    changed = runs.changed_settings(own, wanted)
+    changed = changed_settings(own, wanted)
     if not changed:
         return
     field, has, asked = changed[0]

@@ -48,7 +48,7 @@ def _short(text: str) -> str:
 
 
 def ranges(seeds: Sequence[int]) -> str:
-    """0-63, 100."""
+    """Seeds as a person writes them, `0-63, 100`: what follows one another by its first and last."""
     parts: list[list[int]] = []
     for seed in sorted(seeds):
         if parts and seed == parts[-1][-1] + 1:

@@ -11,7 +11,7 @@ import jax
 import numpy as np
 from numpy.typing import ArrayLike
 
-from dqn_jax import convergence, devices, files, runs
+from dqn_jax import convergence, devices, files
 from dqn_jax.config import ConfigError, check_seed
 from dqn_jax.films import write
 from dqn_jax.lanes import memory
@@ -19,6 +19,8 @@ from dqn_jax.lanes.driver import Driver, driver_for
 from dqn_jax.lanes.lane import without_rows
 from dqn_jax.runs import best
 from dqn_jax.runs import checkpoint as checkpoints
+from dqn_jax.runs.folder import load_summary
+from dqn_jax.runs.settings import RunSettings, load_settings
 from dqn_jax.types import Params, PyTree
 
 Which = Literal["last", "best"]
@@ -29,7 +31,7 @@ class Agents(NamedTuple):
 
     whose: str  # in words
     run: Path | None  # the folder of their run, if they are of one
-    settings: runs.RunSettings
+    settings: RunSettings
     driver: Driver
     params: Params  # online networks, leaves [L, ...]
     which: Which
@@ -51,14 +53,23 @@ def load_agents(run: Path, checkpoint: Which = "last") -> Agents:
     if checkpoint not in get_args(Which):
         raise ConfigError(f"checkpoint: '{checkpoint}' is none of {', '.join(get_args(Which))}.")
     devices.configure()
-    settings = runs.load_settings(run)
+    settings = load_settings(run)
     driver = driver_for(settings.config)
     shapes = driver.lane_shapes(len(settings.seeds), settings.hparams)
     if checkpoint == "best":
         params, notes = _load_best(run, jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), shapes))
         if notes["seeds"].tolist() != list(settings.seeds):
             raise ConfigError(f"checkpoint: {best.path_of(run)} is of another run; use --checkpoint last.")
-        return Agents(str(run), run, settings, driver, params, checkpoint, notes["env_steps"], notes["eval_return"])
+        return Agents(
+            str(run),
+            run,
+            settings,
+            driver,
+            params,
+            checkpoint,
+            env_steps=notes["env_steps"],
+            eval_return=notes["eval_return"],
+        )
     if driver.rows_apart:
         shapes = without_rows(shapes)  # to play, no replay is needed
     folder = checkpoints.folder_of(run)
@@ -66,7 +77,9 @@ def load_agents(run: Path, checkpoint: Which = "last") -> Agents:
     if saved is None:
         raise ConfigError(f"run: {run} has no whole checkpoint; train for longer or choose another run.")
     env_steps = np.full(len(settings.seeds), saved.env_steps)
-    return Agents(str(run), run, settings, driver, saved.lanes.agent.params, checkpoint, env_steps, None)
+    return Agents(
+        str(run), run, settings, driver, saved.lanes.agent.params, checkpoint, env_steps=env_steps, eval_return=None
+    )
 
 
 def _load_best(run: Path, lane: PyTree) -> tuple[Params, dict[str, np.ndarray]]:
@@ -191,7 +204,7 @@ def _final_returns(agents: Agents) -> np.ndarray:
     """`[L]`, of each agent's evaluation in training, NaN where none is known."""
     if agents.eval_return is not None:
         return agents.eval_return
-    summary = None if agents.run is None else runs.load_summary(agents.run)
+    summary = None if agents.run is None else load_summary(agents.run)
     final = (summary or {}).get("final_eval_return") or []
     return (
         np.array(final, np.float64) if len(final) == len(agents.env_steps) else np.full(len(agents.env_steps), np.nan)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import jax
 import numpy as np
 
-from dqn_jax import convergence, files, runs
+from dqn_jax import convergence, files
 from dqn_jax.config import RunError
 from dqn_jax.lanes.driver import Driver, Population
 from dqn_jax.lanes.history import History
@@ -19,7 +19,10 @@ from dqn_jax.runs import checkpoint
 from dqn_jax.runs.best import Best
 from dqn_jax.runs.checkpoint import Checkpoints, Saved
 from dqn_jax.runs.figures import RunData, plot_runs
+from dqn_jax.runs.folder import save_summary
 from dqn_jax.runs.play import film_policy, film_title, median_lane
+from dqn_jax.runs.provenance import FRESH_GAMES, load_provenance, provenance_of
+from dqn_jax.runs.settings import RunSettings
 from dqn_jax.types import Params, PyTree
 
 if TYPE_CHECKING:  # slow to import
@@ -44,7 +47,7 @@ class Recorder:
     def __init__(
         self,
         run: Path,
-        settings: runs.RunSettings,
+        settings: RunSettings,
         driver: Driver,
         population: Population,
         *,
@@ -63,9 +66,9 @@ class Recorder:
     def provenance(self, warn: Callable[[str], None]) -> None:
         """Write where the numbers come from; what was noted of an earlier part of the run stays."""
         path = self.run / "provenance.json"
-        earlier = runs.load_provenance(self.run, warn)
-        kept = {runs.FRESH_GAMES: earlier[runs.FRESH_GAMES]} if runs.FRESH_GAMES in earlier else {}
-        files.write_json(path, {**runs.provenance_of(self.settings.seeds), **kept})
+        earlier = load_provenance(self.run, warn)
+        kept = {FRESH_GAMES: earlier[FRESH_GAMES]} if FRESH_GAMES in earlier else {}
+        files.write_json(path, {**provenance_of(self.settings.seeds), **kept})
 
     def chunk(self, history: History) -> None:
         """Write the tables and events as of now."""
@@ -95,7 +98,7 @@ class Recorder:
         """Write the summary, the figure and, where the environment can be drawn, the median seed's film."""
         with files.clear_errors(self.run):
             self._tables(history)
-            runs.save_summary(self.run, summary)
+            save_summary(self.run, summary)
             if history.env_steps:
                 with files.atomic(self.run / "curve.png") as path:
                     plot_runs([RunData.of(self.settings, history.metrics_table(), summary, self.run)], path)

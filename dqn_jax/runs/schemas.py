@@ -19,7 +19,7 @@ Lanes = list[float | None]  # one for each seed, None where there is none
 
 
 class Settings(Struct, forbid_unknown_fields=True):
-    """config.json."""
+    """What config.json holds: the settings of a run."""
 
     format: Annotated[int, Meta(ge=1)]
     name: str
@@ -80,7 +80,7 @@ class Summary(Struct):
 
 
 class Devices(Struct):
-    """Which devices a run had."""
+    """Which devices a run had, and how many."""
 
     kind: str = "unknown"
     count: Annotated[int, Meta(ge=1)] = 1
@@ -105,7 +105,7 @@ class PlannedGroup(Struct):
 
 
 class Spell(Struct):
-    """Something that took time."""
+    """Something that took time, in seconds."""
 
     seconds: float
 
@@ -140,14 +140,14 @@ class Budget(Struct):
 
 
 class Pruning(Struct):
-    """How a sweep prunes."""
+    """How a sweep prunes: by which rule, and that one trial in `eta` goes on."""
 
     rule: str
     eta: Annotated[int, Meta(ge=2)]
 
 
 class Confirmation(Struct):
-    """How a sweep confirms."""
+    """How a sweep confirms: on which held-out seeds, how many of the best, by which orders."""
 
     seeds: Seeds
     best: Annotated[int, Meta(ge=1)]

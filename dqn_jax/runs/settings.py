@@ -32,7 +32,7 @@ class RunSettings:
 
 
 def save_settings(run: Path, settings: RunSettings) -> None:
-    """Write config.json."""
+    """Write the file config.json of a run's folder, with a digest of what is in it."""
     value = {
         "format": FORMAT,
         "name": settings.name,
@@ -69,11 +69,11 @@ def load_settings(run: Path) -> RunSettings:
         config,
         hparams,
         tuple(value["criteria"]),
-        value.get("weights"),
-        value.get("checkpoint", "last"),
-        value.get("stop", "budget"),
-        value.get("max_minutes"),
-        value.get("save_episodes", False),
+        weights=value.get("weights"),
+        checkpoint=value.get("checkpoint", "last"),
+        stop=value.get("stop", "budget"),
+        max_minutes=value.get("max_minutes"),
+        save_episodes=value.get("save_episodes", False),
     )
 
 

@@ -15,7 +15,7 @@ from dqn_jax.sweep.pruning import Prune, Rung, score
 
 @dataclasses.dataclass(frozen=True)
 class Rules:
-    """When lanes leave."""
+    """When lanes of a sweep leave: by which criterion, at once or later, weeded out or not."""
 
     criteria: tuple[Criterion, ...]  # the first one decides
     stop: Literal["converged", "budget"] = "converged"  # whether lanes that have converged leave

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 
 class WaveLane(NamedTuple):
-    """One trial with one seed."""
+    """One lane of a wave: a trial with one seed, and its hyperparameters."""
 
     trial: int
     seed: int
@@ -48,7 +48,7 @@ class Programs(NamedTuple):
 
 
 class WaveProgress(NamedTuple):
-    """Where a wave is."""
+    """Where a wave is after a chunk, and what that took."""
 
     env_steps: int
     total_steps: int
@@ -197,7 +197,7 @@ class LanePace(Pace):
         self._spent = max(unfinished, earlier[-1] if len(earlier) else 0.0)
 
     def begin(self) -> None:
-        """A chunk begins."""
+        """Take note that a chunk begins."""
         super().begin()
         self._device_began = self._clock()
 

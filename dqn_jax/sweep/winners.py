@@ -142,5 +142,13 @@ def agents_at(path: Path, checkpoint: Which = "last", trial: int | None = None) 
     devices.configure()
     winner = load(sweep, trial)
     whose = f"{sweep}, trial {winner.trial} on held-out seeds, as its lanes left"
-    own = winner.settings, winner.driver, winner.params, checkpoint, winner.env_steps, winner.eval_return
-    return Agents(whose, None, *own)
+    return Agents(
+        whose,
+        None,
+        winner.settings,
+        winner.driver,
+        winner.params,
+        checkpoint,
+        env_steps=winner.env_steps,
+        eval_return=winner.eval_return,
+    )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from sweeping import CrashError, compiled, crash_after  # noqa: F401 - compiled 
 import dqn_jax
 from dqn_jax.cli.main import main
 from dqn_jax.config import ConfigError
+from dqn_jax.drive import Ears
 from dqn_jax.envs import make_pool
 from dqn_jax.lanes import pool_population
 from dqn_jax.sweep import sweep
@@ -103,3 +105,34 @@ def test_a_lane_too_large_for_memory_is_refused_before_anything_runs(tmp_path):
         ConfigError, match=r"memory: one lane takes 7\.\d+ GB and there are 5 GB; lower replay_capacity"
     ):
         sweep("pong", VARY, seeds=1, out=tmp_path / "sweep", memory_gb=5.0)
+
+
+@pytest.mark.parametrize("where", ["training", "evaluation"])
+def test_a_sweep_that_is_stopped_within_a_chunk_loses_nothing_of_it(tmp_path, monkeypatch, ask, where, capsys):
+    """Ctrl-C is not answered with minutes of waiting, and the chunk goes on where it was."""
+    monkeypatch.setattr(pool_population, "_SECONDS_BETWEEN", 0.0)
+    out, asked, tell = tmp_path / "sweep", [], Ears._tell
+
+    def stop(ears, phase, env_steps, games):
+        if (phase == "evaluate" if where == "evaluation" else phase == "step") and env_steps > 100 and not asked:
+            asked.append(env_steps)
+            signal.raise_signal(signal.SIGTERM)
+        tell(ears, phase, env_steps, games)
+
+    monkeypatch.setattr(Ears, "_tell", stop)
+    stopped = ask(out)
+    assert not stopped.finished
+    assert "stopping here, once all is saved; Ctrl-C again stops now" in capsys.readouterr().err
+    assert [len(list((out / "units" / "00000").glob("*.npz")))] == [1]
+    (saved,) = (int(path.stem) for path in (out / "units" / "00000").glob("*.npz"))
+    assert asked[0] <= saved <= asked[0] + 2
+    warnings = []
+    data = ask(out, resume=True, warn=warnings.append).data
+    assert warnings == ["emulators cannot be saved: going on in fresh games, with all else as it was"]
+    assert json.loads((out / "provenance.json").read_text())["fresh_games_after_env_steps"] == [
+        {"wave": 0, "env_steps": saved}
+    ]
+    whole = ask(tmp_path / "whole").data
+    np.testing.assert_array_equal(data.curves["env_steps"], whole.curves["env_steps"])
+    np.testing.assert_array_equal(data.curves["updates"], whole.curves["updates"])
+    assert (data.curves.groupby(["trial", "seed"])["seconds"].diff().dropna() > 0).all()
