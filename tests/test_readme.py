@@ -12,11 +12,12 @@ from pathlib import Path
 import pytest
 
 from dqn_jax import runs
+from dqn_jax.cli import learn, look
 from dqn_jax.cli import main as cli
 from dqn_jax.config import Config, HParams, validate
 from dqn_jax.convergence import parse_criterion
 from dqn_jax.envs import resolve_env
-from dqn_jax.presets import PRESETS, with_overrides
+from dqn_jax.presets import PRESETS, resolve_preset, with_overrides
 from dqn_jax.sweep import going_on
 from dqn_jax.sweep.definition import define
 from dqn_jax.sweep.question import Question
@@ -99,7 +100,7 @@ def understood(monkeypatch):
         fields = {field.name for field in dataclasses.fields(Question)}
         asked = {name: value for name, value in given.items() if name in fields}
         if not resume:
-            chosen = with_overrides(cli.presets.resolve_preset(preset), overrides)
+            chosen = with_overrides(resolve_preset(preset), overrides)
             define(chosen, going_on.asked(None, {**asked, "vary": tuple(vary)}))
         elif vary:
             parse_space(vary)
@@ -107,13 +108,13 @@ def understood(monkeypatch):
 
     cartpole = PRESETS["cartpole"]
     own = runs.RunSettings("cartpole", (0,), cartpole.config, cartpole.hparams, cartpole.criteria)
-    monkeypatch.setattr(cli, "train", train)
+    monkeypatch.setattr(learn, "train", train)
     monkeypatch.setattr("dqn_jax.sweep.sweep", sweep)
-    monkeypatch.setattr(cli.going_on, "find", lambda preset, out, root: (Path("run"), own))
-    for where, name in ((cli.report, "report_command"), (cli.runs, "find_run"), (cli.benchmark, "run")):
+    monkeypatch.setattr(learn.going_on, "find", lambda preset, out, root: (Path("run"), own))
+    for where, name in ((look.report, "report_command"), (look.runs, "find_run"), (cli.benchmark, "run")):
         monkeypatch.setattr(where, name, end)
     for name in ("evaluate_run", "record_run"):
-        monkeypatch.setattr(cli, name, end)
+        monkeypatch.setattr(look, name, end)
     monkeypatch.setattr(cli.catalogue, "show_all", end)
     monkeypatch.setattr("dqn_jax.sweep.join", end)
 
