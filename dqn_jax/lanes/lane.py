@@ -17,7 +17,7 @@ import numpy as np
 
 from dqn_jax.agent import Agent, AgentState, UpdateInfo
 from dqn_jax.agent.schedules import epsilon_at
-from dqn_jax.config import SETTINGS, Config, ConfigError, HParams, envs_per_step
+from dqn_jax.config import SETTINGS, Config, ConfigError, DeviceSettings, HParams, envs_per_step
 from dqn_jax.convergence import Criterion, parse_criterion
 from dqn_jax.lanes.evaluation import Evaluation
 from dqn_jax.prng import make_key
@@ -227,7 +227,7 @@ def learn(
     return lane._replace(agent=learner, replay=stored, trainings=lane.trainings + trainings), sums
 
 
-def freeze_criterion(config: Config) -> Criterion | None:
+def freeze_criterion(config: DeviceSettings) -> Criterion | None:
     """When a lane stops learning, if ever.
 
     Raises:

@@ -14,7 +14,7 @@ import numpy as np
 from jax.sharding import SingleDeviceSharding
 
 from dqn_jax.agent import UpdateInfo
-from dqn_jax.config import Config, ConfigError, HParams, asynchronous, envs_per_step
+from dqn_jax.config import ConfigError, HParams, ReplaySettings, asynchronous, envs_per_step
 from dqn_jax.devices import free_memory, size_text
 from dqn_jax.lanes.lane import LaneState, temporary_bytes
 from dqn_jax.lanes.layout import BlockLayout
@@ -185,7 +185,7 @@ def spread(axes: tuple[int, ...], tree: PyTree, sharding: SingleDeviceSharding |
     return jax.tree.map(lambda x: jax.ShapeDtypeStruct((*axes, *x.shape), x.dtype, sharding=sharding), tree)
 
 
-def check_memory(replay: ReplayState, config: Config, layout: BlockLayout) -> None:
+def check_memory(replay: ReplayState, config: ReplaySettings, layout: BlockLayout) -> None:
     """Refuse replays (shapes, leaves `[L, ...]`) that do not fit.
 
     Raises:
