@@ -108,7 +108,7 @@ class PoolSettings(EnvSettings):
     none waits for the slowest, and a run's numbers are never the same twice."""
     replay_memory: Literal["device", "host"] = "device"
     """Where a pool's frames are kept: with the network, or in the host's memory, from which batches are sent."""
-    n_step: int = 1
+    n_step: _Count = 1
     """Rewards summed before the bootstrap (pools only)."""
 
 

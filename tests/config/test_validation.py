@@ -40,6 +40,8 @@ BAD_CONFIG = [
     {"num_envs": 0},
     {"action_repeat": 0},
     {"batch_size": 0},
+    {"frame_stack": 0},
+    {"n_step": 0},
     {"replay_capacity": 0, "batch_size": 0},
     {"train_every": 0},
     {"updates_per_train": -1},
