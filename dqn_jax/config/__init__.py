@@ -7,10 +7,7 @@ from dqn_jax.config.errors import (
     ConfigError,
     RunError,
     UnknownEnvError,
-    exact,
-    show,
     suggest,
-    whole_number,
 )
 from dqn_jax.config.fields import (
     Bounds,
@@ -54,6 +51,9 @@ from dqn_jax.config.values import (
     INT_MAX,
     UnfitError,
     as_type,
+    exact,
+    show,
+    whole_number,
 )
 
 SETTINGS = {**fields_of(Config), **fields_of(HParams)}

@@ -1,7 +1,8 @@
-"""Values of settings, checked against the types that their fields declare, with words for a person who mistook them."""
+"""Values of settings: checked against the types of their fields, read as people type them, and shown as they do."""
 
 from __future__ import annotations
 
+import decimal
 import math
 import types
 import typing
@@ -69,6 +70,40 @@ def numbers(value: Any) -> list[float]:
     if array.dtype.kind not in "iuf" or array.ndim > 1 or array.size == 0:
         raise UnfitError(wanted)
     return [float(x) for x in np.ravel(array)]
+
+
+def whole_number(text: str) -> int:
+    """A whole number as people write it: 16, 1_000_000, 1e6.
+
+    Raises:
+      ValueError: if it is none.
+    """
+    try:
+        value = decimal.Decimal(text)  # exact, where a float is not
+    except decimal.InvalidOperation:
+        raise ValueError(text) from None
+    if not value.is_finite() or value.adjusted() > 30 or value != value.to_integral_value():
+        raise ValueError(text)
+    return int(value)
+
+
+def show(value: Any) -> str:
+    """A setting's value in the form in which it is given on the command line: 64x64, none, 0.001."""
+    if isinstance(value, tuple | list | np.ndarray):
+        return "x".join(show(x) for x in value)
+    if value is None or (isinstance(value, float | np.floating) and np.isnan(value)):
+        return "none"
+    if isinstance(value, bool | np.bool_):
+        return str(bool(value)).lower()
+    if isinstance(value, float | np.floating):
+        return f"{value:.4g}"
+    return str(value)
+
+
+def exact(value: float) -> str:
+    """A number in as few digits as give the same number back: 475, 0.01, 16926.55."""
+    short = f"{value:g}"
+    return short if float(short) == value else repr(float(value))
 
 
 def _as_bool(value: Any) -> bool:
