@@ -12,7 +12,6 @@ import pytest
 
 import dqn_jax
 from dqn_jax.config import Config, HParams, RunError
-from dqn_jax.lanes import pool_evaluation as pool_evaluate
 from dqn_jax.lanes.lane import UNWATCHED, Watch, stack_hparams
 from dqn_jax.lanes.pool import make_pool_loop
 from dqn_jax.lanes.pool_population import PoolPopulation
@@ -139,23 +138,3 @@ def test_a_chunk_that_is_cut_is_evaluated_and_the_next_one_ends_where_it_is_due(
     _, metrics = population.chunk(loop.rhythm.warmup_steps + 40, lanes, placed, np.arange(1))
     assert metrics.epsilon.shape == (1, 35)
     population.close()
-
-
-def test_a_stuck_game_of_atari_ends_with_its_score(loop, monkeypatch):
-    monkeypatch.setattr(pool_evaluate, "is_atari", lambda name: True)
-    monkeypatch.setattr(pool_evaluate, "_STUCK_FRAMES", 5)
-    params = jax.tree.map(lambda x: x[None], loop.agent.init(dqn_jax.make_key(0), HParams()).params)
-    scoring = pool_evaluate.evaluate_pool(loop.player, params, episodes=3, epsilon=0.0, seed=1)
-    assert (scoring.lengths > 5).all()  # every step of CartPole scores
-    still = pool_evaluate._Games.step
-
-    def silent(self):
-        self._pool_recv = self._pool.recv
-        self._pool.recv = lambda: (row := self._pool_recv())._replace(episode_return=np.minimum(row.episode_return, 2))
-        still(self)
-        self._pool.recv = self._pool_recv
-
-    monkeypatch.setattr(pool_evaluate._Games, "step", silent)
-    stuck = pool_evaluate.evaluate_pool(loop.player, params, episodes=3, epsilon=0.0, seed=1)
-    np.testing.assert_array_equal(stuck.returns, 2.0)
-    np.testing.assert_array_equal(stuck.lengths, 2 + 5)  # two points, and then none for five frames
