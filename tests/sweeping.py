@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,8 @@ import probes  # noqa: F401 - registers the probe environments
 import pytest
 
 from dqn_jax.config import Config, HParams
-from dqn_jax.sweep import SweepProgress, worker
+from dqn_jax.sweep import SweepProgress, sweep, worker
+from dqn_jax.sweep.pruning import Prune
 from dqn_jax.sweep.tables import SweepData
 from dqn_jax.sweep.wave import Programs, make_programs
 
@@ -35,6 +37,7 @@ CONFIG = Config(env=ENV, **{name: value for name, value in TINY.items() if name 
 CRITERIA = ("eval>=1x2", "train5>=0.5", "epsilon<=0.5")
 VARY = ("learning_rate=0.0003,0.001,0.003,0.01",)
 ASKED: dict[str, Any] = dict(preset=ENV, vary=VARY, seeds=3, criteria=CRITERIA, **TINY)
+RATES = (0.0003, 0.001, 0.003, 0.01)
 _CAPACITY = 12
 
 
@@ -77,6 +80,17 @@ def crash_after(chunks: int, wave: int = 0) -> Callable[[SweepProgress], None]:
             raise CrashError
 
     return on_progress
+
+
+def died(out: Path | None, **changes: Any) -> None:
+    """A sweep in waves of six lanes, in which the process dies."""
+    with pytest.raises(CrashError):
+        sweep(**{**ASKED, "wave": 6, "out": out, **changes})
+
+
+def prune(rule: Any = "halving", eta: int = 2, first: int = 56, budget: int = 336, **more: Any) -> Prune:
+    """Rules of pruning, of a budget of few evaluations."""
+    return Prune(rule, eta, first, budget, **more)
 
 
 def numbers(data: SweepData) -> tuple[pd.DataFrame, pd.DataFrame]:

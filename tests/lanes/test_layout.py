@@ -7,6 +7,8 @@ import dataclasses
 import jax
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from probes import tiny
 
 from dqn_jax.lanes.layout import BlockLayout, make_layout
@@ -59,3 +61,31 @@ def test_blocks_give_back_what_was_placed(block_size):
     np.testing.assert_array_equal(back["x"], tree["x"][some])
     np.testing.assert_array_equal(key_data(back["key"]), key_data(tree["key"])[some])
     assert layout.blocks_of(some) == sorted({lane // block_size for lane in some})
+
+
+@given(st.data())
+def test_every_active_lane_has_one_place_in_the_fewest_blocks(data):
+    lanes, devices = data.draw(st.integers(1, 30)), data.draw(st.integers(1, 2))
+    config = dataclasses.replace(LANE_CONFIG, lane_block=data.draw(st.integers(1, 5)))
+    layout = make_layout(config, lanes, 10, jax.devices()[:devices])
+    chosen = np.array(sorted(data.draw(st.sets(st.integers(0, lanes - 1)))), int)
+    active = layout.active(chosen)
+    slots = np.asarray(active.slots).reshape(layout.mesh.size, layout.share)
+    blocks = np.asarray(active.blocks)
+    for device in range(layout.mesh.size):
+        run = slots[device, : blocks[device] * layout.block_size]
+        own, fillers = run[run < layout.share], run[run >= layout.share]
+        mine = chosen[chosen % layout.mesh.size == device]
+        np.testing.assert_array_equal(device * layout.share + own, layout.slot_of(mine))
+        assert len(fillers) < layout.block_size
+        assert set(fillers - layout.share) <= set(own)  # repeats, whose results are dropped
+        assert np.all(slots[device] // layout.share <= 1)
+    # What is placed comes back, for any few of them and in any order.
+    values = np.arange(lanes * 3).reshape(lanes, 3)
+    placed = layout.place({"x": values})
+    asked = np.array(data.draw(st.permutations(list(range(lanes)))), int)[: data.draw(st.integers(1, lanes))]
+    np.testing.assert_array_equal(layout.fetch(placed, asked)["x"], values[asked])
+    few = data.draw(st.integers(1, lanes))
+    np.testing.assert_array_equal(
+        layout.fetch(layout.place(values[:few]), np.arange(lanes))[few:], np.tile(values[few - 1], (lanes - few, 1))
+    )

@@ -1,8 +1,6 @@
 """Checkpoints and networks on disk: any path, every bit, damage, what is kept."""
 
 import json
-import os
-import zipfile
 from types import SimpleNamespace
 from typing import NamedTuple
 
@@ -117,35 +115,6 @@ def test_a_newer_format_is_skipped(tmp_path):
     warned = []
     assert checkpoint.load(tmp_path, shapes(), warned.append) is None
     assert "newer dqn_jax" in warned[0]
-
-
-@pytest.mark.parametrize("kind", ["bool", "uint8", "int8"])
-def test_bytes_that_are_all_0_or_1_take_a_bit_each(tmp_path, kind):
-    flags = (np.random.default_rng(0).random((64, 999)) < 0.5).astype(kind)
-    more = {"one": np.array(True), "none": np.zeros((0, 3), bool), "frames": np.array([[0, 1, 255]], np.uint8)}
-    written = {"flags": flags, "signs": np.array([-1, 0, 1], np.int8), **more}
-    arrays.write_arrays(tmp_path / "a.npz", written)
-    assert os.path.getsize(tmp_path / "a.npz") < flags.size / 8 + 2500
-    got = arrays.read_arrays(tmp_path / "a.npz")
-    assert got.keys() == written.keys()
-    for name, value in written.items():
-        assert got[name].dtype == value.dtype
-        np.testing.assert_array_equal(got[name], value)
-
-
-def test_networks_alone(tmp_path):
-    params = {"dense": {"kernel": np.random.default_rng(0).random((2, 3, 4), np.float32)}}
-    one = jax.eval_shape(lambda: {"dense": {"kernel": jnp.zeros((3, 4))}})
-    path = tmp_path / "winners[1].npz"
-    with pytest.raises(FileNotFoundError):
-        arrays.load_networks(path, one)
-    arrays.save_networks(path, params, seeds=np.array([7, 9]), env_steps=[500, 1000])
-    got, known = arrays.load_networks(path, one)
-    np.testing.assert_array_equal(got["dense"]["kernel"], params["dense"]["kernel"])
-    assert {name: x.tolist() for name, x in known.items()} == {"seeds": [7, 9], "env_steps": [500, 1000]}
-    with pytest.raises(arrays.MisfitError):
-        arrays.load_networks(path, jax.eval_shape(lambda: {"dense": {"kernel": jnp.zeros((3, 5))}}))
-    assert all(info.compress_type == zipfile.ZIP_STORED for info in zipfile.ZipFile(path).infolist())
 
 
 class Population:

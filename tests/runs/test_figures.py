@@ -9,9 +9,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from dqn_jax.config import ConfigError
 from dqn_jax.report import RunData, plot_runs
-from dqn_jax.runs.labels import telling_labels
 
 
 def run_data(name="cartpole", *, chunks=3, seeds=3, **changes):
@@ -26,20 +24,6 @@ def text_of(runs, path, monkeypatch, **options):
     monkeypatch.setitem(__import__("matplotlib").rcParams, "svg.fonttype", "none")
     plot_runs(runs, path / "figure.svg", **options)
     return re.findall(r"<text[^>]*>([^<]*)</text>", (path / "figure.svg").read_text())
-
-
-def test_runs_of_one_name_are_called_by_what_sets_them_apart():
-    settings = [{"learning_rate": 1e-3, "discount": 0.99}, {"learning_rate": 1e-2, "discount": 0.99}, {}]
-    assert telling_labels(["a", "a", "b"], settings, ["1", "2", "3"]) == [
-        "a, learning_rate 0.001", "a, learning_rate 0.01", "b"
-    ]  # fmt: skip
-    assert telling_labels(["a", "a"], settings[:1] * 2, ["monday", "tuesday"]) == ["a, monday", "a, tuesday"]
-    assert telling_labels(["a", "a"], settings[:1] * 2, ["x", "x"]) == ["a, x (1)", "a, x (2)"]
-    many = [{f"f{i}": i + own for i in range(9)} for own in (0, 100)]
-    assert telling_labels(["a", "a"], many, ["", ""])[0] == "a, f0 0, f1 1, f2 2"
-    assert telling_labels(["a", "a"], settings[:2], ["", ""], ["one", "two"]) == ["one", "two"]
-    with pytest.raises(ConfigError, match=r"label: 1 for 2 folders; give --label once for each"):
-        telling_labels(["a", "a"], settings[:2], ["", ""], ["one"])
 
 
 def test_a_figure_names_its_environment_its_date_and_its_runs(tmp_path, monkeypatch):
