@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import jax
 import numpy as np
 import pytest
 from probes import tiny
 
 from dqn_jax.config import ConfigError, HParams
 from dqn_jax.lanes.device import make_loop
-from dqn_jax.lanes.lane import stack_hparams
+from dqn_jax.lanes.lane import LaneState, rhythm_of, stack_hparams, trainings_due
 
 
 @pytest.mark.parametrize(
@@ -30,3 +31,26 @@ def test_hyperparameters_are_stacked_one_value_per_lane():
     for values in ([0.1, 0.2], np.ones((3, 1))):
         with pytest.raises(ConfigError, match=r"learning_rate.*3 lanes"):
             stack_hparams(HParams(learning_rate=values), 3)
+
+
+def test_training_is_due_as_often_as_multiples_are_crossed():
+    config = tiny(num_envs=5, train_every=3)
+    due = [trainings_due(config, since) for since in range(0, 60, 5)]
+    assert set(due) == {1, 2}
+    assert np.cumsum(due).tolist() == [(since + 5) // 3 for since in range(0, 60, 5)]
+
+
+@pytest.mark.parametrize(("least", "warmup_steps"), [(0, 12), (3, 12), (4, 16)])
+def test_a_rhythm_is_of_whole_iterations(least, warmup_steps):
+    rhythm = rhythm_of(tiny(num_envs=4, min_replay=9, eval_every=10, total_steps=40), least)
+    assert (rhythm.step, rhythm.warmup_steps, rhythm.steps_per_chunk) == (4, warmup_steps, 12)
+    assert (rhythm.warmup_iterations, rhythm.iterations) == (warmup_steps // 4, 3)
+    assert rhythm.last_step - rhythm.steps_per_chunk < 40 <= rhythm.last_step
+
+
+def test_a_lane_keeps_the_order_in_which_checkpoints_number_its_leaves():
+    """Of either driver: what it does not have is (), which has no leaves."""
+    fields = ("seed", "key", "agent", "replay", "env", "obs", "episodes", "trainings", "freeze")
+    assert LaneState._fields == fields
+    over_pool = LaneState(*range(4), (), *range(5, 8), ())
+    assert jax.tree.leaves(over_pool) == [0, 1, 2, 3, 5, 6, 7]
