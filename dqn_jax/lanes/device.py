@@ -18,6 +18,7 @@ from dqn_jax.lanes.evaluation import evaluate
 from dqn_jax.lanes.lane import (
     ChunkMetrics,
     LaneState,
+    LearnKeys,
     Parts,
     Report,
     WarmupMetrics,
@@ -34,7 +35,7 @@ from dqn_jax.lanes.lane import (
 )
 from dqn_jax.prng import key_data, make_key, wrap_key_data
 from dqn_jax.replay import make_memory
-from dqn_jax.types import EnvOutput, Key, Params, Transition, TransitionRow, to_row
+from dqn_jax.types import EnvOutput, Params, Transition, TransitionRow, to_row
 
 
 class LaneStart(Protocol):
@@ -125,9 +126,9 @@ def make_loop(config: Config) -> Loop:
 
         def iteration(carry: _Carry) -> tuple[_Carry, Report]:
             env_steps, lane, sums = carry
-            lane, out, learn_key = _interact(parts, env, env_steps, lane, hparams)
+            lane, out, learn_keys = _interact(parts, env, env_steps, lane, hparams)
             trainings = _trainings(config, env_steps - rhythm.warmup_steps, lane, out)
-            lane, sums = learn(parts, trainings, lane, sums, learn_key, hparams)
+            lane, sums = learn(parts, trainings, lane, sums, learn_keys, hparams)
             lane = freeze(criterion, lane, out.terminated | out.truncated, out.episode_return)
             carry = _Carry(env_steps + config.num_envs, lane, sums)
             return carry, reading(carry, _finished_returns(out))
@@ -158,15 +159,15 @@ def make_loop(config: Config) -> Loop:
 
 def _interact(
     parts: Parts, env: Env, env_steps: jax.Array, lane: LaneState, hparams: HParams
-) -> tuple[LaneState, EnvOutput, Key]:
-    """Act in all N environments once and remember what happened; also gives the key to learn with."""
-    key, act_key, env_key, learn_key = jax.random.split(lane.key, 4)
+) -> tuple[LaneState, EnvOutput, LearnKeys]:
+    """Act in all N environments once and remember what happened; also gives the keys to learn with."""
+    key, act_key, env_key, *learn_keys = jax.random.split(lane.key, 5)
     actions, _ = act(parts, env_steps, lane, lane.obs, act_key, hparams)
     env_state, out = jax.vmap(env.step)(jax.random.split(env_key, parts.config.num_envs), lane.env, actions)
     stored = parts.memory.add(lane.replay, to_row(lane.obs, actions, out))
     finished = jnp.sum(out.terminated | out.truncated, dtype=jnp.int32)
     lane = lane._replace(key=key, replay=stored, env=env_state, obs=out.obs, episodes=lane.episodes + finished)
-    return lane, out, learn_key
+    return lane, out, LearnKeys(*learn_keys)
 
 
 def _trainings(config: Config, since: jax.Array, lane: LaneState, out: EnvOutput) -> int | jax.Array:

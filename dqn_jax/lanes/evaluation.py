@@ -39,7 +39,7 @@ def evaluate(env: Env, agent: Agent, params: Params, key: Key, *, episodes: int,
 
     Args:
       env: the environment.
-      agent: gives `act` and `q_values`.
+      agent: gives `act` and `predict`.
       params: network weights.
       key: fixes starts, environment noise and exploration.
       episodes: number of environments, E.
@@ -54,7 +54,7 @@ def evaluate(env: Env, agent: Agent, params: Params, key: Key, *, episodes: int,
     def body(carry: _Playing) -> _Playing:
         key, act_key, env_key = jax.random.split(carry.key, 3)
         if epsilon == 0.0:
-            actions = jnp.argmax(agent.q_values(params, carry.obs), axis=-1).astype(jnp.int32)
+            actions = jnp.argmax(agent.predict(params, carry.obs, act_key).q_values, axis=-1).astype(jnp.int32)
         else:
             actions = agent.act(params, carry.obs, epsilon, act_key)
         states, out = jax.vmap(env.advance)(jax.random.split(env_key, episodes), carry.states, actions)

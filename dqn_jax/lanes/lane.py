@@ -174,6 +174,13 @@ def trainings_due(config: Config, since: Count) -> Count:
     return (since + envs_per_step(config)) // config.train_every - since // config.train_every
 
 
+class LearnKeys(NamedTuple):
+    """The keys of one time of training."""
+
+    draw: Key  # for batches
+    noise: Key  # for what heads draw; one serves all updates
+
+
 def no_sums() -> jax.Array:
     """`[3]`, float32: the fields of `UpdateInfo`, summed over no updates yet."""
     return jnp.zeros((len(UpdateInfo._fields),), jnp.float32)
@@ -182,7 +189,10 @@ def no_sums() -> jax.Array:
 def fit(
     parts: Parts, learner: AgentState, sums: jax.Array, batch: Batch, hparams: HParams, key: Key
 ) -> tuple[AgentState, jax.Array, jax.Array]:
-    """Learn from one batch, in pieces of `minibatch_size`; gives learner, sums `[3]` and TD errors `[B]`."""
+    """Learn from one batch, in pieces of `minibatch_size`; gives learner, sums `[3]` and TD errors `[B]`.
+
+    `key` is for what heads draw.
+    """
     config = parts.config
 
     def learnt(carry: tuple[AgentState, jax.Array], batch: Batch) -> tuple[tuple[AgentState, jax.Array], jax.Array]:
@@ -199,7 +209,7 @@ def fit(
 
 
 def learn(
-    parts: Parts, trainings: int | jax.Array, lane: LaneState, sums: jax.Array, key: Key, hparams: HParams
+    parts: Parts, trainings: int | jax.Array, lane: LaneState, sums: jax.Array, keys: LearnKeys, hparams: HParams
 ) -> tuple[LaneState, jax.Array]:
     """Train `trainings` times on `updates_per_train` batches each; `sums` `[3]` adds up the fields of `UpdateInfo`.
 
@@ -213,14 +223,14 @@ def learn(
         stored = lane.replay._replace(priorities=priorities)
         q_values = functools.partial(parts.agent.q_values, learner.params)
         batch = memory.sample(stored, key, hparams, q_values)
-        learner, sums, td_error = fit(parts, learner, sums, batch, hparams, key)
+        learner, sums, td_error = fit(parts, learner, sums, batch, hparams, keys.noise)
         return learner, memory.reprioritize(priorities, batch.place, td_error, hparams), sums
 
     carry = (lane.agent, lane.replay.priorities, sums)
     if isinstance(batches, int) and batches == 1:
-        carry = one(key, carry)
+        carry = one(keys.draw, carry)
     else:
-        carry = jax.lax.fori_loop(0, batches, lambda i, carry: one(jax.random.fold_in(key, i), carry), carry)
+        carry = jax.lax.fori_loop(0, batches, lambda i, carry: one(jax.random.fold_in(keys.draw, i), carry), carry)
     learner, priorities, sums = carry
     stored = lane.replay._replace(priorities=priorities)
     stored = memory.clear(stored, trainings > 0) if config.clear_replay else stored

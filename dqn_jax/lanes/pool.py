@@ -18,7 +18,7 @@ import jax.numpy as jnp
 
 from dqn_jax.agent import Agent, AgentState
 from dqn_jax.config import Config, ConfigError, DeviceSettings, HParams, changed, envs_per_step
-from dqn_jax.lanes.lane import LaneState, Parts, Rhythm, act, fit, fresh_learner, learn, no_sums, rhythm_of
+from dqn_jax.lanes.lane import LaneState, LearnKeys, Parts, Rhythm, act, fit, fresh_learner, learn, no_sums, rhythm_of
 from dqn_jax.lanes.pool_evaluation import PoolPlayer, make_player
 from dqn_jax.prng import make_key
 from dqn_jax.replay import ReplayState, make_memory, stack_push
@@ -60,8 +60,8 @@ class PoolPieces(NamedTuple):
     empty: Callable[[jax.Array], ReplayState]  # (seed): the same for all
     choose: PoolAct  # as `act`, but nothing is remembered
     add: Callable[[ReplayState, FrameRow, jax.Array | None], ReplayState]  # (replay, row, envs)
-    # (trainings, lane): the lane after so many, with its old networks; a key for `draw` and `fit`; sums so far
-    begin: Callable[[jax.Array, LaneState], tuple[LaneState, Key, jax.Array]]
+    # (trainings, lane): the lane after so many, with its old networks; keys for `draw` and `fit`; sums so far
+    begin: Callable[[jax.Array, LaneState], tuple[LaneState, LearnKeys, jax.Array]]
     draw: Callable[[jax.Array, ReplayState, Key, HParams], Batch]  # (number of the update, replay, key, hparams)
     fit: Callable[[AgentState, jax.Array, Batch, HParams, Key], tuple[AgentState, jax.Array]]  # learner and sums
 
@@ -171,9 +171,9 @@ def make_pool_loop(config: Config, player: PoolPlayer | None = None) -> PoolLoop
         stored = parts.memory.add(lane.replay, seen.row._replace(action=actions), seen.envs)
         return lane._replace(replay=stored), actions, epsilon
 
-    def begin(trainings: jax.Array, lane: LaneState) -> tuple[LaneState, Key, jax.Array]:
-        key, learn_key = jax.random.split(lane.key)
-        return lane._replace(key=key, trainings=lane.trainings + trainings), learn_key, no_sums()
+    def begin(trainings: jax.Array, lane: LaneState) -> tuple[LaneState, LearnKeys, jax.Array]:
+        key, *learn_keys = jax.random.split(lane.key, 3)
+        return lane._replace(key=key, trainings=lane.trainings + trainings), LearnKeys(*learn_keys), no_sums()
 
     def draw(update: jax.Array, stored: ReplayState, key: Key, hparams: HParams) -> Batch:
         return parts.memory.sample(stored, jax.random.fold_in(key, update), hparams)
@@ -191,8 +191,8 @@ def make_pool_loop(config: Config, player: PoolPlayer | None = None) -> PoolLoop
         return jax.lax.fori_loop(0, one, lambda _, carry: once(*carry), (learner, sums))
 
     def learn_some(trainings: jax.Array, lane: LaneState, hparams: HParams) -> tuple[LaneState, jax.Array]:
-        key, learn_key = jax.random.split(lane.key)
-        return learn(parts, trainings, lane._replace(key=key), no_sums(), learn_key, hparams)
+        key, *learn_keys = jax.random.split(lane.key, 3)
+        return learn(parts, trainings, lane._replace(key=key), no_sums(), LearnKeys(*learn_keys), hparams)
 
     pieces = PoolPieces(
         fresh=fresh, empty=empty, choose=choose, add=parts.memory.add, begin=begin, draw=draw, fit=fit_apart

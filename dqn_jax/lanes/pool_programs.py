@@ -164,11 +164,11 @@ def _apart(updates_per_train: int, device: jax.Device, host: jax.Device, pieces:
         return own._replace(replay=lane.replay), actions, epsilon
 
     def learn(trainings: np.int32, lane: LaneState, hparams: HParams) -> tuple[LaneState, jax.Array]:
-        own, learn_key, sums = pieces.begin(trainings, _bare(lane))  # type: ignore[arg-type]
-        key, learner = jax.device_put(learn_key, host), own.agent
+        own, keys, sums = pieces.begin(trainings, _bare(lane))  # type: ignore[arg-type]
+        key, learner = jax.device_put(keys.draw, host), own.agent
         for update in range(int(trainings) * updates_per_train):
             batch = pieces.draw(np.int32(update), lane.replay, key, there(hparams))  # type: ignore[arg-type]
-            learner, sums = pieces.fit(learner, sums, jax.device_put(batch, device), hparams, learn_key)
+            learner, sums = pieces.fit(learner, sums, jax.device_put(batch, device), hparams, keys.noise)
         return own._replace(agent=learner, replay=lane.replay), sums
 
     return BlockPrograms(start, act, learn, pieces.add)  # type: ignore[arg-type]
