@@ -36,7 +36,7 @@ class Views(NamedTuple):
 
 
 class Loss(NamedTuple):
-    """Of one example."""
+    """What a loss gives of one example."""
 
     loss: jax.Array  # [], float32, what is minimised, before the example's weight
     td_error: jax.Array  # [], float32, target minus prediction; its absolute value is the priority
@@ -72,10 +72,18 @@ class Head(Protocol):
 
 
 class Algorithm(NamedTuple):
-    """A member of the family."""
+    """A member of the family, as its file gives it and the table lists it.
+
+    Attributes:
+      name: by which settings choose it.
+      reference: the paper, and where in it.
+      head: from the settings of the network, what it predicts.
+      loss: from those of the learning rule, what it minimises.
+      refuses: settings that must be left at their defaults, and why.
+    """
 
     name: str
     reference: str
     head: Callable[[NetworkSettings], Head]
     loss: Callable[[RuleSettings], LossFn]
-    refuses: tuple[tuple[str, str], ...] = ()  # settings that must be left at their defaults, and why
+    refuses: tuple[tuple[str, str], ...] = ()

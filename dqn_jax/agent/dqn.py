@@ -10,7 +10,7 @@ from dqn_jax.types import Transition
 
 
 def head(settings: NetworkSettings) -> Head:
-    """One Q-value for each action."""
+    """One Q-value for each action: nothing in the settings changes that."""
     del settings
     return q_head
 

@@ -22,7 +22,7 @@ from dqn_jax.types import Batch, EnvSpec, Key, Params, PyTree, Transition
 
 
 class AgentState(NamedTuple):
-    """All that learning carries on."""
+    """All that learning carries on from one update to the next."""
 
     params: Params  # online network
     target_params: Params  # target network, or () without one

@@ -1,4 +1,4 @@
-"""What is remembered."""
+"""What is remembered, as what, and how it is drawn to learn from."""
 
 from dqn_jax.replay.frames import frame_memory, stack_push
 from dqn_jax.replay.make import Replay, make_memory, make_replay

@@ -67,7 +67,7 @@ def clear(state: ReplayState, when: jax.Array | bool) -> ReplayState:
     return state._replace(rows_added=jnp.where(when, 0, state.rows_added))
 
 
-def draw(key: Key, sampling: Sampling, count: int, stored: jax.Array, end: jax.Array, places: int) -> jax.Array:
+def draw(key: Key, sampling: Sampling, *, count: int, stored: jax.Array, end: jax.Array, places: int) -> jax.Array:
     """`count` of the places of a ring, `[count]` int32.
 
     Args:

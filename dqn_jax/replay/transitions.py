@@ -46,7 +46,8 @@ def transition_memory(
     def sample(state: ReplayState, key: Key, hparams: HParams, q_values: QValuesOf | None = None) -> Batch:
         del hparams, q_values
         stored = jnp.minimum(state.rows_added, rows) * num_envs
-        place = draw(key, sampling, batch_size, stored, (state.rows_added % rows) * num_envs, places)
+        end = (state.rows_added % rows) * num_envs
+        place = draw(key, sampling, count=batch_size, stored=stored, end=end, places=places)
         return Batch(jax.tree.map(lambda ring: take(ring, place), state.storage), None, place)
 
     return Memory(init, add, sample, keep_priorities, clear)
