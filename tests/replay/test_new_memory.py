@@ -91,10 +91,11 @@ def test_it_is_drawn_from_and_hears_of_the_errors(minibatch_size):
 
 
 def test_learning_does_not_copy_what_is_remembered():
-    config = dataclasses.replace(CONFIG, replay_capacity=4_000_000, eval_episodes=1)
+    config = dataclasses.replace(CONFIG, env="CartPole-v1", replay_capacity=4_000_000, eval_episodes=1)
     loop = make_loop(config)
     lane = jax.eval_shape(lambda: loop.start(jnp.int32(0), scalars(HPARAMS))[0])
     program = jax.jit(loop.chunk, donate_argnums=1).lower(jnp.int32(0), lane, scalars(HPARAMS)).compile()
     ring = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(lane.replay.storage))
-    assert ring > 7e7
-    assert program.memory_analysis().temp_size_in_bytes < ring / 2  # the sum of priorities is not in place
+    assert ring > 1.7e8
+    # Priorities are summed and written beside where they are: 16 MB each. Observations would be 64 MB each.
+    assert program.memory_analysis().temp_size_in_bytes < 6e7
