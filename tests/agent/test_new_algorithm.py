@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import newcomer
@@ -12,6 +14,8 @@ from probes import scalars
 from dqn_jax.agent import ALGORITHMS, make_agent
 from dqn_jax.config import ConfigError, HParams
 from dqn_jax.lanes.device import make_loop
+from dqn_jax.lanes.driver import driver_for
+from dqn_jax.lanes.lane import stack_hparams
 from dqn_jax.prng import make_key
 from dqn_jax.types import Batch, EnvSpec, Transition
 
@@ -84,3 +88,36 @@ def test_it_learns_in_environments_on_the_device():
     np.testing.assert_array_equal(metrics.eval_returns, np.ones(8))
     q = loop.agent.q_values(lane.agent.params, jnp.float32([[1.0], [-1.0]]))
     np.testing.assert_allclose(q, [[-1.0, 1.0], [1.0, -1.0]], atol=0.15)
+
+
+SHORT = newcomer.Choice(
+    hidden=(8,), num_envs=4, batch_size=8, replay_capacity=400, min_replay=50, eval_every=60, eval_episodes=2
+)
+
+
+def trained(driver):
+    """One network after one chunk, on the host."""
+    population = driver.population(HParams(), 1)
+    try:
+        lanes, _ = population.start([3], HParams())
+        layout = population.layout
+        hparams, everyone = layout.place(stack_hparams(HParams(), 1)), layout.active(np.arange(1))
+        lanes, metrics = population.chunk(jnp.int32(driver.rhythm.warmup_steps), lanes, hparams, everyone)
+        assert np.asarray(metrics.finite)[0]
+        assert np.asarray(metrics.updates)[0, -1] >= 7
+        return layout.fetch(population.networks(lanes), np.arange(1))
+    finally:
+        population.close()
+
+
+def test_it_learns_over_a_pool_the_same_wherever_its_replay_is_and_plays_and_is_filmed():
+    config = dataclasses.replace(SHORT, env="envpool:CartPole-v1", pool_threads=1)
+    driver = driver_for(config)
+    params = trained(driver)
+    elsewhere = trained(driver_for(dataclasses.replace(config, replay_memory="host")))
+    jax.tree.map(np.testing.assert_array_equal, elsewhere, params)
+    played = driver.play(params, episodes=2, epsilon=0.0, seed=5)
+    assert np.all(np.asarray(played.lengths) > 0)
+    one = jax.tree.map(lambda x: x[0], params)
+    film = driver.film(one, start=5, title="who", suffix=driver.film_suffix, q_values=True)
+    assert film.episode_return > 0
