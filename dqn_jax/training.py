@@ -10,11 +10,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-import jax
 import numpy as np
 
 from dqn_jax import convergence, devices, files, runs
-from dqn_jax.config import ConfigError, HParams, seeds_from, validate
+from dqn_jax.config import ConfigError, seeds_from, validate
 from dqn_jax.drive import Allowance, Ears, Pace, Phase, Terms, Work, new_history, run_chunks
 from dqn_jax.envs.bounds import value_bound
 from dqn_jax.interrupt import Interrupt
@@ -23,10 +22,11 @@ from dqn_jax.lanes.driver import Driver, driver_for
 from dqn_jax.lanes.history import History
 from dqn_jax.lanes.lane import stack_hparams
 from dqn_jax.presets import Preset, with_overrides
-from dqn_jax.runs import going_on, play
+from dqn_jax.runs import going_on
 from dqn_jax.runs.best import Best
 from dqn_jax.runs.recorder import Recorder
 from dqn_jax.runs.summary import converged, lane_steps, summarize
+from dqn_jax.runs.weights import load_weights, weights_run
 from dqn_jax.types import Params
 
 if TYPE_CHECKING:
@@ -148,7 +148,7 @@ def train(
     max_minutes = own.max_minutes if own and max_minutes is None else max_minutes
     save_episodes = bool(own and own.save_episodes) if save_episodes is None else save_episodes
     checkpoint = checkpoint or (own.checkpoint if own else "last")
-    source = _weights_run(weights, own)
+    source = weights_run(weights, own)
     settings = runs.RunSettings(
         chosen.name,
         lane_seeds,
@@ -166,7 +166,7 @@ def train(
     # Before anything is written: these refuse what the environment or the number of lanes does not allow.
     driver = driver_for(settings.config)
     stack_hparams(settings.hparams, len(lane_seeds))
-    learnt = None if source is None else _load_weights(source, checkpoint, driver, len(lane_seeds))
+    learnt = None if source is None else load_weights(source, checkpoint, driver, len(lane_seeds))
     if chosen.note:
         warn(chosen.note)
     run = _new_run(settings.name, out, root) if found is None else found[0]
@@ -352,33 +352,6 @@ def _alone(run: Path | None, resume: bool) -> Iterator[None]:
         if not resume:
             runs.claim_run_dir(run)  # another may have come and gone since
         yield
-
-
-def _weights_run(path: str | Path | None, own: runs.RunSettings | None) -> Path | None:
-    """The run to take networks from: at `path` or the newest below it, or, going on, the one taken then."""
-    taken = None if own is None or own.weights is None else Path(own.weights)
-    if path is None or (taken is not None and taken.is_relative_to(path)):
-        return taken
-    return runs.find_run(path, "weights")
-
-
-def _load_weights(run: Path, which: Literal["last", "best"], driver: Driver, lanes: int) -> Params:
-    """Networks of a run, leaves `[lanes, ...]`, on the host."""
-    agents = play.load_agents(run, which)
-    settings, params = agents.settings, agents.params
-    if len(settings.seeds) not in (1, lanes):
-        raise ConfigError(f"weights: {run} has {len(settings.seeds)} agents for {lanes} seeds; use as many, or one.")
-    wanted = jax.eval_shape(lambda: driver.agent.init(jax.random.key(0), HParams()).params)
-
-    def shapes(tree: Any, skip: int) -> Any:
-        return jax.tree.structure(tree), [x.shape[skip:] for x in jax.tree.leaves(tree)]
-
-    if shapes(params, 1) != shapes(wanted, 0):
-        raise ConfigError(
-            f"weights: the networks in {run} have another shape; use its env, torso, hidden and dueling "
-            f"({settings.config.env}, hidden {' '.join(map(str, settings.config.hidden))})."
-        )
-    return jax.tree.map(lambda x: np.broadcast_to(x, (lanes, *x.shape[1:])), params)
 
 
 class _Told:
