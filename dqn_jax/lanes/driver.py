@@ -100,7 +100,7 @@ class Population(Protocol):
         """The online networks of the lanes, placed as they are."""
 
     def without_rows(self, lanes: PyTree) -> PyTree:
-        """The lanes with no more of their replays than the number of rows added, placed as they are."""
+        """The lanes with () for the rows of their replays, placed as they are."""
 
     def rows(self, lanes: PyTree, first: int, count: int, among: np.ndarray) -> PyTree:
         """`count` rows of the replays from number `first` on, of the lanes `[n]` and maybe others: `[L, count, ...]`,

@@ -334,9 +334,8 @@ def temporary_bytes(program: jax.stages.Compiled) -> int:
 
 
 def without_rows(lane: LaneState) -> LaneState:
-    """A lane, or many, with no more of the replay than the number of rows added."""
-    rows_added: PyTree = lane.replay.rows_added
-    return lane._replace(replay=rows_added)
+    """A lane, or many, with () for the rows of the replay: what is left of it is small."""
+    return lane._replace(replay=lane.replay._replace(storage=()))
 
 
 @functools.partial(jax.jit, static_argnums=2)

@@ -282,7 +282,7 @@ class PoolPopulation:
         return [block.agent.params for block in lanes]
 
     def without_rows(self, lanes: Blocks[LaneState]) -> Blocks[LaneState]:
-        """The lanes with no more of their replays than the number of rows added, block by block."""
+        """The lanes with () for the rows of their replays, block by block."""
         return [without_rows(block) for block in lanes]
 
     def rows(self, lanes: Blocks[LaneState], first: int, count: int, among: np.ndarray) -> Blocks[PyTree]:

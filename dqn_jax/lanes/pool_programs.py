@@ -63,12 +63,17 @@ def compile_programs(loop: PoolLoop, layout: BlockLayout, example: HParams, *, f
       layout: of the blocks.
       example: hyperparameters of one lane, leaves `[]`.
       from_weights: whether lanes start from given networks.
+
+    Raises:
+      ConfigError: if replays that are drawn by priority are to be in the host's memory.
     """
     size, host = layout.block_size, layout.host
     seed: PyTree = jax.ShapeDtypeStruct((), jnp.int32)
     weights = jax.eval_shape(lambda h: loop.agent.init(make_key(0), h).params, example) if from_weights else None
     lane = jax.eval_shape(loop.start, seed, example, weights)
     seen = _seen_shapes(loop)
+    if host is not None and jax.tree.leaves(lane.replay.priorities):
+        raise ConfigError("replay_memory: a replay that is drawn by priority is kept with its network; use device.")
     compiled: list[jax.stages.Compiled] = []
 
     def program(

@@ -93,7 +93,7 @@ class DevicePopulation(NamedTuple):
         return lanes.agent.params
 
     def without_rows(self, lanes: LaneState) -> LaneState:
-        """The lanes with no more of their replays than the number of rows added, leaves `[padded, ...]`."""
+        """The lanes with () for the rows of their replays, leaves `[padded, ...]`."""
         return without_rows(lanes)
 
     def rows(self, lanes: LaneState, first: int, count: int, among: np.ndarray) -> PyTree:

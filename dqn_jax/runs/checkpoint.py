@@ -77,7 +77,7 @@ class Checkpoints:
             save(self.folder, env_steps, state, arrays, at_work=fewer, kept=self._kept)
         else:
             before = rows.saved
-            rows.append(lanes, int(state.replay[0]), at_work)
+            rows.append(lanes, int(state.replay.rows_added[0]), at_work)
             save(self.folder, env_steps, state, arrays, at_work=fewer, kept=self._kept)
             rows.forget(before if self._kept > 1 else rows.saved)
         self.saved_at = env_steps

@@ -54,7 +54,7 @@ class RowFiles:
         Raises:
           ValueError: if files are damaged or gone.
         """
-        saved = int(without.replay[0])
+        saved = int(without.replay.rows_added[0])
         storage, structure = jax.tree.flatten(self._shapes.storage)
         restored = [np.zeros((len(lanes), *leaf.shape[1:]), leaf.dtype) for leaf in storage]
         oldest = reached = max(0, saved - self.capacity)
@@ -74,7 +74,7 @@ class RowFiles:
             raise ValueError("rows are missing")
         self.saved = saved
         self._delete(lambda first, last: first >= saved)
-        replay = self._shapes._replace(storage=jax.tree.unflatten(structure, restored), rows_added=without.replay)
+        replay = without.replay._replace(storage=jax.tree.unflatten(structure, restored))
         return without._replace(replay=replay)
 
     def forget(self, rows_added: int) -> None:
