@@ -96,7 +96,7 @@ def test_each_finds_the_minimum_of_a_bowl(name):
 
 def test_gradients_are_clipped_before_the_step():
     got = stepped(ours("sgd"), 1.0, {"max_grad_norm": 0.1}, steps=1)
-    moved = np.sqrt(sum(np.square(a - b).sum() for a, b in zip(got.values(), WEIGHTS.values(), strict=True)))
+    moved = np.sqrt(sum(np.square(a - b).sum() for a, b in zip(*map(jax.tree.leaves, (got, WEIGHTS)), strict=True)))
     np.testing.assert_allclose(moved, 0.1, rtol=1e-5)
 
 
