@@ -299,7 +299,8 @@ def stack_hparams(hparams: HParams, lanes: int) -> HParams:
 
 def first_hparams(hparams: HParams) -> HParams:
     """Those of the first lane: which there are, without the number of lanes."""
-    return jax.tree.map(lambda value: np.ravel(value)[0], hparams)
+    firsts: list[PyTree] = [None if value is None else np.ravel(value)[0] for value in hparams]  # a value may be a list
+    return HParams(*firsts)
 
 
 def one_lane(hparams: HParams) -> HParams:

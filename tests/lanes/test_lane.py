@@ -9,7 +9,7 @@ from probes import tiny
 
 from dqn_jax.config import ConfigError, HParams
 from dqn_jax.lanes.device import make_loop
-from dqn_jax.lanes.lane import LaneState, rhythm_of, stack_hparams, trainings_due
+from dqn_jax.lanes.lane import LaneState, one_lane, rhythm_of, stack_hparams, trainings_due
 
 
 @pytest.mark.parametrize(
@@ -54,3 +54,11 @@ def test_a_lane_keeps_the_order_in_which_checkpoints_number_its_leaves():
     assert LaneState._fields == fields
     over_pool = LaneState(*range(4), (), *range(5, 8), ())
     assert jax.tree.leaves(over_pool) == [0, 1, 2, 3, 5, 6, 7]
+
+
+@pytest.mark.parametrize("values", [[0.1, 0.2, 0.3], np.array([0.1, 0.2, 0.3]), 0.1])
+def test_the_first_lane_has_the_first_of_its_values(values):
+    first = one_lane(HParams(learning_rate=values, target_period=7))
+    assert first.learning_rate == np.float32(0.1)
+    assert (first.target_period, first.max_grad_norm) == (7, None)
+    assert np.shape(first.learning_rate) == ()
