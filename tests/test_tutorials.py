@@ -118,6 +118,7 @@ class Watched(NamedTuple):
     state: ReplayState
     log: Any  # Transition, leaves [S, ...]
     added: jax.Array  # []
+    priorities: tuple[()] = ()
 
 
 class Fits(NamedTuple):
@@ -143,8 +144,8 @@ class Run(NamedTuple):
 
 
 def run_watched(monkeypatch, config, hparams, chunks, max_steps=4_000, max_updates=40_000, seed=0):
-    """Run a lane with an agent that notes what it is fitted on, and a replay that notes what goes in."""
-    make_agent, make_replay = dqn_jax.lanes.device.make_agent, dqn_jax.lanes.device.make_replay
+    """Run a lane with an agent that notes what it is fitted on, and a memory that notes what goes in."""
+    make_agent, make_memory = dqn_jax.lanes.device.make_agent, dqn_jax.lanes.device.make_memory
     minibatch = config.minibatch_size or config.batch_size
 
     def watched_agent(config, spec):
@@ -170,24 +171,27 @@ def run_watched(monkeypatch, config, hparams, chunks, max_steps=4_000, max_updat
 
         return agent._replace(init=init, learn=learn)
 
-    def watched_replay(*args):
-        replay = make_replay(*args)
+    def watched_memory(*args):
+        memory = make_memory(*args)
 
-        def init(example):
-            log = jax.tree.map(lambda x: jnp.zeros((max_steps, *x.shape), x.dtype), example)
-            return Watched(replay.init(example), log, jnp.int32(0))
+        def init(example_row):
+            log = jax.tree.map(lambda x: jnp.zeros((max_steps, *x.shape[1:]), x.dtype), example_row.transition)
+            return Watched(memory.init(example_row), log, jnp.int32(0))
 
-        def add(state, transitions):
-            log = jax.tree.map(lambda log, x: log.at[state.added].set(x[0]), state.log, transitions)
-            return Watched(replay.add(state.state, transitions), log, state.added + 1)
+        def add(state, row):
+            log = jax.tree.map(lambda log, x: log.at[state.added].set(x[0]), state.log, row.transition)
+            return Watched(memory.add(state.state, row), log, state.added + 1)
+
+        def sample(state, *args):
+            return memory.sample(state.state, *args)
 
         def clear(state, when):
-            return state._replace(state=replay.clear(state.state, when))
+            return state._replace(state=memory.clear(state.state, when))
 
-        return replay._replace(init=init, add=add, sample=lambda s, key: replay.sample(s.state, key), clear=clear)
+        return memory._replace(init=init, add=add, sample=sample, clear=clear)
 
     monkeypatch.setattr("dqn_jax.lanes.device.make_agent", watched_agent)
-    monkeypatch.setattr("dqn_jax.lanes.device.make_replay", watched_replay)
+    monkeypatch.setattr("dqn_jax.lanes.device.make_memory", watched_memory)
     loop, quick = make_loop(config), {"xla_backend_optimization_level": 0}
     start, chunk = (jax.jit(f, compiler_options=quick) for f in (loop.start, loop.chunk))
     hparams = scalars(hparams)
