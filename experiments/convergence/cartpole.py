@@ -116,6 +116,7 @@ def from_records() -> None:
         confirmed_when=pages.machine(),
         fewest=by_steps.iloc[0].to_dict(),
         cheapest=by_seconds.iloc[0].to_dict(),
+        published_trial=PUBLISHED,
         published=again[again["trial"] == PUBLISHED].iloc[0].to_dict(),
         by_steps=_confirmed(by_steps),
         by_seconds=_confirmed(by_seconds),
