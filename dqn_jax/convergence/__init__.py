@@ -24,7 +24,6 @@ from dqn_jax.convergence.intervals import (
 )
 from dqn_jax.convergence.statistics import (
     Dimensionality,
-    Sensitivity,
     Survival,
     TimeToConvergence,
     area_under_curve,
@@ -37,7 +36,6 @@ from dqn_jax.convergence.statistics import (
     performance_profile,
     probability_of_improvement,
     restricted_mean,
-    sensitivity,
     survival_interval,
     time_to_convergence,
 )
@@ -49,7 +47,6 @@ __all__ = [
     "Curve",
     "Dimensionality",
     "Moment",
-    "Sensitivity",
     "Survival",
     "TimeToConvergence",
     "area_under_curve",
@@ -70,7 +67,6 @@ __all__ = [
     "probability_of_improvement_interval",
     "quantile_interval",
     "restricted_mean",
-    "sensitivity",
     "share_interval",
     "stability",
     "summarize",

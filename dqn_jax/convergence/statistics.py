@@ -236,25 +236,6 @@ def probability_of_improvement(x: Any, y: Any) -> float:
     return float(pairwise(np.asarray(x, np.float64), np.asarray(y, np.float64)).mean())
 
 
-class Sensitivity(NamedTuple):
-    """How much a method gains from tuning in every environment over one setting for all."""
-
-    per_environment: float  # mean over environments of the best setting's score there
-    across: float  # best mean over environments of any single setting
-    sensitivity: float  # the difference
-
-
-def sensitivity(scores: Any) -> Sensitivity:
-    """Hyperparameter sensitivity of normalised scores `[settings, environments]`.
-
-    Reference: Adkins, Bowling & White 2024, "A Method for Evaluating Hyperparameter Sensitivity in Reinforcement
-    Learning" (NeurIPS), section 3.
-    """
-    scores = np.asarray(scores, np.float64)
-    best_each, best_all = float(scores.max(axis=0).mean()), float(scores.mean(axis=1).max())
-    return Sensitivity(best_each, best_all, best_each - best_all)
-
-
 class Dimensionality(NamedTuple):
     """How many hyperparameters must be tuned in every environment, and which."""
 

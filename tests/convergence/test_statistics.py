@@ -113,13 +113,6 @@ def test_the_performance_profile_is_the_share_above_each_threshold():
     np.testing.assert_allclose(profile, [1.0, 0.75, 0.5, 0.0])
 
 
-def test_sensitivity_is_what_tuning_in_every_environment_adds():
-    # The first setting is best in one environment, the second in the other, the third is good in both.
-    result = cv.sensitivity([[1.0, 0.0], [0.0, 0.9], [0.7, 0.7]])
-    assert result == pytest.approx((0.95, 0.7, 0.25))
-    assert cv.sensitivity([[0.5, 0.5], [0.4, 0.2]]).sensitivity == 0.0
-
-
 def test_without_censoring_the_survival_interval_is_that_of_a_share_at_every_step():
     low, high = cv.survival_interval([1.0, 2.0, 3.0, 3.0], [True] * 4)
     for gone, (a, b) in zip((0, 1, 2, 4), zip(low, high, strict=True), strict=True):
