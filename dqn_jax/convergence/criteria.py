@@ -109,7 +109,7 @@ class Criterion:
 
 
 def _ordinal(number: int) -> str:
-    """first, second, third, 4th."""
+    """A place in words: first, second, third, 4th, and so on."""
     few = {1: "first", 2: "second", 3: "third"}
     suffix = "th" if number % 100 in (11, 12, 13) else {1: "st", 2: "nd", 3: "rd"}.get(number % 10, "th")
     return few.get(number, f"{number}{suffix}")

@@ -207,7 +207,7 @@ def cost_intervals(
 
 
 def _student(freedom: Any) -> Any:
-    """Half-width in standard errors."""
+    """Half of a 95 % interval in standard errors, by Student's t with so many degrees of freedom."""
     from scipy.special import ndtri, stdtrit
 
     freedom = np.asarray(freedom, np.float64)

@@ -68,7 +68,7 @@ class Survival(NamedTuple):
     events: np.ndarray  # [K], runs that converged at each
 
     def at(self, time: float) -> float:
-        """Share not converged after `time`."""
+        """The share of runs that have not converged after `time`."""
         index = int(np.searchsorted(self.times, time, side="right"))
         return float(self.surviving[index - 1]) if index else 1.0
 

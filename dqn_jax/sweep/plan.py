@@ -21,7 +21,7 @@ _MEMORY_SHARE = 0.7  # of what is free that lanes may take; the rest is for prog
 
 @dataclasses.dataclass(frozen=True)
 class GroupPlan:
-    """How one compile group runs."""
+    """How one compile group runs: its lanes, in waves, and what each takes."""
 
     group: Group
     settings: dict[str, Any]  # what is static in it and differs from other groups
@@ -44,7 +44,7 @@ class Confirmation(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """How all the groups run."""
+    """How all compile groups of a search run, on which devices, in how much memory."""
 
     groups: tuple[GroupPlan, ...]
     devices: int
@@ -55,7 +55,7 @@ class Plan:
 
     @property
     def lanes(self) -> int:
-        """In all."""
+        """How many lanes the search has in all."""
         return sum(group.lanes for group in self.groups)
 
     @property
@@ -82,7 +82,7 @@ class Plan:
         return max(group.capacity * group.bytes_per_lane for group in self.groups)
 
     def as_json(self) -> dict[str, Any]:
-        """For plan.json."""
+        """What plan.json keeps of it."""
         return {
             "devices": self.devices,
             "device_kind": self.device_kind,
@@ -157,13 +157,13 @@ def make_plan(
         point = group.trials[0].point
         planned.append(
             GroupPlan(
-                group,
-                {name: point[name] for name in (*static, *(n for n in optional if n not in static))},
-                len(lanes),
-                capacity,
-                tuple(tuple(lanes[cut : cut + capacity]) for cut in cuts),
-                bytes_per_lane,
-                _steps(group.config),
+                group=group,
+                settings={name: point[name] for name in (*static, *(n for n in optional if n not in static))},
+                lanes=len(lanes),
+                capacity=capacity,
+                waves=tuple(tuple(lanes[cut : cut + capacity]) for cut in cuts),
+                bytes_per_lane=bytes_per_lane,
+                steps=_steps(group.config),
             )
         )
     because = {name: len({trial.point[name] for g in groups for trial in g.trials}) for name in static}

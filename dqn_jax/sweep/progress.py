@@ -39,7 +39,7 @@ OnProgress = Callable[[SweepProgress], None]
 
 @dataclasses.dataclass
 class Tally:
-    """What one process has done."""
+    """What one process has done so far, and how long it took."""
 
     began: float = dataclasses.field(default_factory=time.perf_counter)
     waves: int = 0
@@ -50,7 +50,7 @@ class Tally:
 
     @property
     def seconds(self) -> float:
-        """Seconds since the process began."""
+        """How many seconds ago the process began."""
         return time.perf_counter() - self.began
 
 

@@ -95,7 +95,15 @@ def of_run(run: Path) -> SweepData:
         "compiled": [{"seconds": summary["seconds"]["compile"]}],
     }
     trials = pd.DataFrame(index=pd.RangeIndex(1, name="trial"))
-    return SweepData(settings.name, asked, plan, provenance, trials, lanes, curves)
+    return SweepData(
+        name=settings.name,
+        settings=asked,
+        plan=plan,
+        provenance=provenance,
+        trials=trials,
+        lanes=lanes,
+        curves=curves,
+    )
 
 
 def _lanes_of_run(summary: dict[str, Any], devices: int, metrics: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:

@@ -211,7 +211,7 @@ def join(
 
 
 def _texts(vary: Sequence[str] | Mapping[str, str]) -> tuple[str, ...]:
-    """What varies, as "name=values"."""
+    """What varies, as texts "name=values", however it was given."""
     return tuple(f"{name}={values}" for name, values in vary.items()) if isinstance(vary, Mapping) else tuple(vary)
 
 

@@ -227,7 +227,7 @@ def _check_conditions(preset: Preset, space: Space) -> None:
 
 
 def grid_size(space: Space) -> int:
-    """The combinations of the lists."""
+    """How many combinations the lists of a space have."""
     return math.prod(len(d.values) for d in space.values() if isinstance(d, Choice))
 
 

@@ -38,7 +38,7 @@ class Winner(NamedTuple):
 
 
 def path_of(folder: Path, trial: int, seed: int) -> Path:
-    """The file of a lane."""
+    """Where the networks of a confirmed lane lie in a sweep's folder."""
     return folder / "networks" / f"trial-{trial:05d}" / f"seed-{seed}.npz"
 
 

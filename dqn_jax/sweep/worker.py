@@ -64,7 +64,7 @@ class Worker:
 
     @property
     def stopping(self) -> bool:
-        """Whether somebody asked it to."""
+        """Whether somebody has asked this process to stop."""
         return self.interrupt is not None and self.interrupt.requested
 
     def answer(self) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import cmaes
 import numpy as np
@@ -12,6 +12,7 @@ import optuna
 
 from dqn_jax.config import ConfigError
 from dqn_jax.sweep.records.database import quiet_optuna
+from dqn_jax.sweep.records.values import Point
 from dqn_jax.sweep.space import Range, Space, as_optuna, distribution
 
 FINISHED = ("COMPLETE", "PRUNED")
@@ -20,13 +21,13 @@ FINISHED = ("COMPLETE", "PRUNED")
 class Past(NamedTuple):
     """A trial, as samplers see it."""
 
-    point: dict[str, Any]
+    point: Point
     state: str
     value: float | None
     generation: int | None
 
 
-def ask_tpe(space: Space, history: Sequence[Past], count: int, seed: int) -> list[dict[str, Any]]:
+def ask_tpe(space: Space, history: Sequence[Past], count: int, seed: int) -> list[Point]:
     """Points from Optuna's TPE, in a study in memory: there a batch costs nothing and leaves nothing half done."""
     with quiet_optuna():
         study = optuna.create_study(sampler=optuna.samplers.TPESampler(seed=seed, constant_liar=True))
@@ -46,7 +47,7 @@ def ask_tpe(space: Space, history: Sequence[Past], count: int, seed: int) -> lis
     ]
 
 
-def ask_cmaes(space: Space, history: Sequence[Past], count: int, seed: int) -> tuple[list[dict[str, Any]], int]:
+def ask_cmaes(space: Space, history: Sequence[Past], count: int, seed: int) -> tuple[list[Point], int]:
     """Points from CMA-ES on the unit cube, and which generation they are; lists are drawn at random.
 
     Optuna keeps the optimiser's state in its trials, pickled. Here it is worked out anew: each generation so far is

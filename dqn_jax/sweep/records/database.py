@@ -18,7 +18,7 @@ import sqlalchemy as sa
 from dqn_jax.config import ConfigError, suggest
 from dqn_jax.sweep.records.errors import clear_database_errors, damaged
 from dqn_jax.sweep.records.url import engine_arguments, make_engine, shown
-from dqn_jax.sweep.records.values import digest
+from dqn_jax.sweep.records.values import Definition, digest
 from dqn_jax.sweep.tables import LANE_COLUMNS
 
 FORMAT = 2  # of sweep.json, our tables and the curves; a newer one is refused
@@ -75,51 +75,47 @@ def _metadata(digests: bool = True) -> sa.MetaData:
 
     kinds = {"int64": sa.BigInteger, "float64": sa.Double, "bool": sa.Boolean, "str": sa.Text}
     keys = ("phase", "trial", "seed")
-    sa.Table(
-        _OURS["sweeps"],
-        metadata,
-        sa.Column("study_id", sa.Integer, primary_key=True, autoincrement=False),
-        sa.Column("format", sa.Integer, nullable=False),
-        sa.Column("definition", sa.Text, nullable=False),
-        sa.Column("origin", sa.Text),  # of a mirror: where the sweep is
-        sa.Column("revision", sa.Integer, nullable=False),  # raised by each transaction that writes
-        *added("digest", "trials_digest", "units_digest"),  # of what was asked, of all points, of all waves
-        *added("lanes_recorded", kind=sa.Integer),
-    )
-    sa.Table(
-        _OURS["waves"],
-        metadata,
-        sa.Column("study_id", sa.Integer, primary_key=True, autoincrement=False),
-        sa.Column("id", sa.Integer, primary_key=True, autoincrement=False),
-        sa.Column("phase", sa.Text, nullable=False),
-        sa.Column("lanes", sa.Text, nullable=False),  # JSON [[trial, seed], ...]
-        sa.Column("owner", sa.Text),
-        sa.Column("lease_until", sa.Double),  # seconds of the database's clock
-        sa.Column("done", sa.Boolean, nullable=False),
-        *added("curves_digest"),  # of the file
-    )
-    sa.Table(
-        _OURS["lanes"],
-        metadata,
-        sa.Column("study_id", sa.Integer, primary_key=True, autoincrement=False),
-        *(sa.Column(n, kinds[LANE_COLUMNS[n]], primary_key=True, autoincrement=False) for n in keys),
-        *(sa.Column(n, kinds[kind]) for n, kind in LANE_COLUMNS.items() if n not in keys),
-        sa.Column("unit_id", sa.Integer, nullable=False),
-        *added("digest"),
-    )
-    sa.Table(
-        _OURS["curves"],
-        metadata,
-        sa.Column("id", sa.Integer, primary_key=True),
-        sa.Column("study_id", sa.Integer, nullable=False, index=True),
-        sa.Column("unit_id", sa.Integer, nullable=False),
-        sa.Column("data", sa.LargeBinary, nullable=False),  # Parquet
-        *added("digest"),
-    )
+    columns: dict[str, list[sa.Column[Any]]] = {
+        "sweeps": [
+            sa.Column("study_id", sa.Integer, primary_key=True, autoincrement=False),
+            sa.Column("format", sa.Integer, nullable=False),
+            sa.Column("definition", sa.Text, nullable=False),
+            sa.Column("origin", sa.Text),  # of a mirror: where the sweep is
+            sa.Column("revision", sa.Integer, nullable=False),  # raised by each transaction that writes
+            *added("digest", "trials_digest", "units_digest"),  # of what was asked, of all points, of all waves
+            *added("lanes_recorded", kind=sa.Integer),
+        ],
+        "waves": [
+            sa.Column("study_id", sa.Integer, primary_key=True, autoincrement=False),
+            sa.Column("id", sa.Integer, primary_key=True, autoincrement=False),
+            sa.Column("phase", sa.Text, nullable=False),
+            sa.Column("lanes", sa.Text, nullable=False),  # JSON [[trial, seed], ...]
+            sa.Column("owner", sa.Text),
+            sa.Column("lease_until", sa.Double),  # seconds of the database's clock
+            sa.Column("done", sa.Boolean, nullable=False),
+            *added("curves_digest"),  # of the file
+        ],
+        "lanes": [
+            sa.Column("study_id", sa.Integer, primary_key=True, autoincrement=False),
+            *(sa.Column(n, kinds[LANE_COLUMNS[n]], primary_key=True, autoincrement=False) for n in keys),
+            *(sa.Column(n, kinds[kind]) for n, kind in LANE_COLUMNS.items() if n not in keys),
+            sa.Column("unit_id", sa.Integer, nullable=False),
+            *added("digest"),
+        ],
+        "curves": [
+            sa.Column("id", sa.Integer, primary_key=True),
+            sa.Column("study_id", sa.Integer, nullable=False, index=True),
+            sa.Column("unit_id", sa.Integer, nullable=False),
+            sa.Column("data", sa.LargeBinary, nullable=False),  # Parquet
+            *added("digest"),
+        ],
+    }
+    for name, own in columns.items():
+        sa.Table(_OURS[name], metadata, *own)
     return metadata
 
 
-def create_sweep(url: str, definition: dict[str, Any], origin: str | None) -> None:
+def create_sweep(url: str, definition: Definition, origin: str | None) -> None:
     """Make the tables, where there are none, and an empty sweep of `definition`'s name.
 
     Raises:
@@ -251,7 +247,7 @@ def connect(engine: sa.Engine, patience: float) -> sa.Connection:
 
 @contextlib.contextmanager
 def quiet_optuna() -> Iterator[None]:
-    """Without the lines Optuna logs."""
+    """Inside, Optuna logs nothing but errors."""
     import optuna
 
     level = optuna.logging.get_verbosity()

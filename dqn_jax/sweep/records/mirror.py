@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 from pathlib import Path
-from typing import Any
 
 from dqn_jax.config import ConfigError
 from dqn_jax.sweep.records import database, folder
@@ -13,11 +12,11 @@ from dqn_jax.sweep.records.curves import in_order
 from dqn_jax.sweep.records.opening import create_in_folder, open_any
 from dqn_jax.sweep.records.store import Store
 from dqn_jax.sweep.records.url import same_place
-from dqn_jax.sweep.records.values import key_of
+from dqn_jax.sweep.records.values import Definition, key_of
 from dqn_jax.sweep.tables import CURVE_COLUMNS, SWEEP_FILES
 
 
-def create(directory: Path | None, url: str | None, definition: dict[str, Any]) -> Store:
+def create(directory: Path | None, url: str | None, definition: Definition) -> Store:
     """A new sweep in a directory, or at a URL (then a directory, if given, gets a mirror of it).
 
     Args:

@@ -7,19 +7,19 @@ import json
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from dqn_jax.config import ConfigError
 from dqn_jax.files import atomic, write_json
 from dqn_jax.sweep.records import database, folder, url
 from dqn_jax.sweep.records.errors import clear_database_errors, clear_decoding
 from dqn_jax.sweep.records.store import Store, tell
+from dqn_jax.sweep.records.values import Definition
 from dqn_jax.sweep.tables import SWEEP_FILES, SweepData
 
 _SQLITE, _COPY = SWEEP_FILES
 
 
-def create_in_folder(directory: Path, definition: dict[str, Any], origin: str | None) -> Store:
+def create_in_folder(directory: Path, definition: Definition, origin: str | None) -> Store:
     """A new sweep in a folder; with an `origin` it is a mirror of the sweep there.
 
     The database is under a temporary name first: a folder has all of it or none, and with it, it is a sweep.

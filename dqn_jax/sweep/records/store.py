@@ -21,7 +21,7 @@ from dqn_jax.sweep.records import adaptive, curves, database, lanes, trials, url
 from dqn_jax.sweep.records.curves import Part
 from dqn_jax.sweep.records.errors import clear_database_errors, clear_decoding
 from dqn_jax.sweep.records.study import find_study
-from dqn_jax.sweep.records.values import LaneKey, Point, Wave, WaveState, key_of, row_of
+from dqn_jax.sweep.records.values import Definition, LaneKey, Point, Wave, WaveState, key_of, row_of
 from dqn_jax.sweep.space import Adaptive, Space
 from dqn_jax.sweep.tables import PHASES, SWEEP_FILES, SweepData
 
@@ -54,18 +54,18 @@ class Store:
         self.origin = self._study.origin
 
     @property
-    def definition(self) -> dict[str, Any]:
-        """What was asked."""
+    def definition(self) -> Definition:
+        """What was asked of the sweep, as plain JSON."""
         return self._study.definition
 
     @property
     def space(self) -> Space:
-        """What varies."""
+        """What varies in the sweep, by name."""
         return self._study.space
 
     # -- trials
 
-    def amend(self, definition: dict[str, Any]) -> None:
+    def amend(self, definition: Definition) -> None:
         """Ask more of the sweep: the same definition with more seeds or samples, or a confirmation.
 
         With more seeds its trials wait for these and then get their values anew.

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Callable
-from typing import Any
 
 import sqlalchemy as sa
 
@@ -13,7 +12,7 @@ from dqn_jax.runs import schemas
 from dqn_jax.runs.redact import redact
 from dqn_jax.sweep.records.database import DIGESTS_SINCE, Tables, find_sweep, find_tables, sweep_digest
 from dqn_jax.sweep.records.errors import clear_database_errors, clear_decoding, damaged
-from dqn_jax.sweep.records.values import digest
+from dqn_jax.sweep.records.values import Definition, digest
 from dqn_jax.sweep.space import Space, parse_space
 
 
@@ -24,19 +23,19 @@ class Study:
     tables: Tables
     id: int  # `study_id` in every table
     name: str
-    definition: dict[str, Any]
+    definition: Definition
     origin: str | None  # of a mirror: where the sweep is
     where: str  # for messages
     has_digests: bool  # earlier versions wrote none
 
     @functools.cached_property
     def space(self) -> Space:
-        """What varies."""
+        """What varies in the sweep, by name."""
         return parse_space(self.definition["vary"])
 
     @functools.cached_property
     def seeds(self) -> frozenset[int]:
-        """The seeds of every trial."""
+        """The seeds with which every trial runs."""
         return frozenset(self.definition["seeds"])
 
     @property
@@ -98,11 +97,11 @@ def find_study(engine: sa.Engine, where: str, name: str | None) -> Study:
             row = find_sweep(connection, tables, where, name)
         definition = schemas.definition_from(row.definition)
     return Study(
-        tables,
-        row.study_id,
-        row.study_name,
-        definition,
-        None if row.origin is None else redact(row.origin),  # earlier versions kept passwords
-        where,
-        row.format >= DIGESTS_SINCE,
+        tables=tables,
+        id=row.study_id,
+        name=row.study_name,
+        definition=definition,
+        origin=None if row.origin is None else redact(row.origin),  # earlier versions kept passwords
+        where=where,
+        has_digests=row.format >= DIGESTS_SINCE,
     )

@@ -19,7 +19,7 @@ _CONNECT_SECONDS = 5
 
 
 def sqlite_url(path: Path) -> str:
-    """The URL of a file."""
+    """The URL of an SQLite file."""
     return sa.URL.create("sqlite", database=str(path.absolute())).render_as_string()
 
 
@@ -32,7 +32,7 @@ def shown(url: sa.URL) -> str:
 def same_place(one: str, other: str) -> bool:
     """Whether two URLs, as shown, are of the same database, whoever asks for it and wherever the password stands."""
 
-    def place(text: str) -> tuple[Any, ...]:
+    def place(text: str) -> tuple[object, ...]:
         url = sa.make_url(text)
         query = {name: value for name, value in url.query.items() if not _is_secret(name, value)}
         return url.get_backend_name(), url.host, url.port, url.database, query

@@ -15,6 +15,9 @@ from dqn_jax.sweep.tables import LANE_COLUMNS
 if TYPE_CHECKING:  # slow to import, as pandas and Optuna are: whoever opens a database has them
     import sqlalchemy as sa
 
+Definition = dict[str, Any]
+"""What was asked of a sweep and the settings it varies, as plain JSON."""
+
 Point = dict[str, Any]
 """A value for each setting that varies, in the setting's own type."""
 

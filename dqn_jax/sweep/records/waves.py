@@ -86,7 +86,7 @@ def finish(connection: sa.Connection, study: Study, wave_id: int, file_digest: s
 
 
 def reopen(connection: sa.Connection, study: Study, wave_id: int) -> None:
-    """Have a wave run again."""
+    """Have a wave that was done run again."""
     noted = {"curves_digest": None} if study.has_digests else {}
     connection.execute(study.tables.waves.update().where(*_is(study, wave_id)).values(done=False, **noted))
 
