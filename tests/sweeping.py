@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +14,11 @@ import probes  # noqa: F401 - registers the probe environments
 import pytest
 
 from dqn_jax.config import Config, HParams
-from dqn_jax.sweep import SweepProgress, sweep, worker
+from dqn_jax.presets import resolve_preset, with_overrides
+from dqn_jax.sweep import SweepProgress, sweep, winners, worker
+from dqn_jax.sweep.plan import Plan, make_plan
 from dqn_jax.sweep.pruning import Prune
+from dqn_jax.sweep.space import compile_groups, parse_space, points
 from dqn_jax.sweep.tables import SweepData
 from dqn_jax.sweep.wave import Programs, make_programs
 
@@ -135,3 +138,28 @@ class Watched:
             return result
 
         self.programs = programs._replace(population=population._replace(chunk=chunk))
+
+
+def planned(vary: Sequence[str] = VARY, seeds: int = 3, **options: Any) -> Plan:
+    """The plan of a sweep this small."""
+    space = parse_space(vary)
+    preset = with_overrides(resolve_preset(ENV), TINY)
+    groups = compile_groups(preset, space, points(space, "grid"))
+    return make_plan(space, groups, range(seeds), **options)
+
+
+def lanes_of_confirmation(data: SweepData) -> pd.DataFrame:
+    """The lanes on held-out seeds."""
+    return data.lanes[data.lanes["phase"] == "confirm"]
+
+
+def assert_networks_are_those_of(folder: Path, held_out: pd.DataFrame) -> None:
+    """Played from the starts of the confirmation, they score what is recorded: to the last bit."""
+    assert len(list((folder / "networks").rglob("*.npz"))) == len(held_out)
+    for trial, own in held_out.groupby("trial"):
+        winner = winners.load(folder, trial)
+        own = own[own["seed"].isin(winner.settings.seeds)]
+        played = winner.driver.play(winner.params, episodes=8, epsilon=0.0, seed=3_000_003)
+        np.testing.assert_array_equal(np.asarray(played.returns).mean(axis=1), own["final_return"])
+        np.testing.assert_array_equal(winner.eval_return, own["final_return"])
+        np.testing.assert_array_equal(winner.env_steps, own["env_steps"])
