@@ -26,7 +26,7 @@ _SWEEP_OPTIONS = options_of(Sweep).keys() - {"preset", "join", "plan", "json"}
 
 
 def train_command(arguments: Sequence[str]) -> int:
-    """`dqn-jax train`; the exit code."""
+    """`dqn-jax train`: one agent per seed, then a summary on standard output; gives the exit code."""
 
     def default_of(preset: presets.Preset) -> Train:
         return Train(preset.name, preset.config, preset.hparams, preset.seeds, preset.criteria)
@@ -89,7 +89,7 @@ def _wandb_tracker(project: str, preset: presets.Preset) -> Callable[[Any], None
 
 
 def sweep_command(arguments: Sequence[str]) -> int:
-    """`dqn-jax sweep`; the exit code."""
+    """`dqn-jax sweep`: a sweep or only its plan, then the best trials; gives the exit code."""
     from dqn_jax import sweep as sweeps
     from dqn_jax.sweep import estimate
     from dqn_jax.sweep.plan import describe

@@ -14,7 +14,7 @@ from dqn_jax.runs.play import Agents, evaluate_run, record_run
 
 
 def report_command(arguments: Sequence[str]) -> int:
-    """`dqn-jax report`; the exit code."""
+    """`dqn-jax report`: a page, CSV or JSON of one or two sweeps or runs; gives the exit code."""
     args: Report = parsed("report", arguments, "the folder of a sweep or a run, e.g. 'dqn-jax report sweeps/cartpole'")
     print(report.report_command(args.path, args.output, by=args.by, labels=args.label, csv=args.csv, json=args.json))
     return 0
@@ -27,7 +27,7 @@ def _agents(args: Evaluate | Record) -> Agents:
 
 
 def evaluate_command(arguments: Sequence[str]) -> int:
-    """`dqn-jax evaluate`; the exit code."""
+    """`dqn-jax evaluate`: new episodes of a run's agents, or of a sweep's winner; gives the exit code."""
     args: Evaluate = parsed("evaluate", arguments, "the folder of a run, e.g. 'dqn-jax evaluate runs/cartpole'")
     result = evaluate_run(lambda: _agents(args), episodes=args.episodes, epsilon=args.epsilon, eval_seed=args.eval_seed)
     if args.json:
@@ -49,7 +49,7 @@ def evaluate_command(arguments: Sequence[str]) -> int:
 
 
 def record_command(arguments: Sequence[str]) -> int:
-    """`dqn-jax record`; the exit code."""
+    """`dqn-jax record`: a film of one episode; gives the exit code."""
     args: Record = parsed("record", arguments, "the folder of a run, e.g. 'dqn-jax record runs/cartpole'")
     episode_return, frames, who = record_run(
         lambda: _agents(args),
@@ -64,7 +64,7 @@ def record_command(arguments: Sequence[str]) -> int:
 
 
 def plot_command(arguments: Sequence[str]) -> int:
-    """`dqn-jax plot`; the exit code."""
+    """`dqn-jax plot`: the curves of runs over one another; gives the exit code."""
     args: Plot = parsed("plot", arguments, "at least one run folder, e.g. 'dqn-jax plot runs/cartpole'")
     if args.output.suffix not in (".png", ".svg", ".pdf"):
         raise ConfigError(f"output: '{args.output}' is no figure format; use .png, .svg or .pdf.")
