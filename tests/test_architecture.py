@@ -161,3 +161,13 @@ def test_tests_mirror_the_folders():
 
 def test_no_annotation_is_evaluated_by_hand():
     assert [n for n, path in MODULES.items() if re.search(r"(?<![\w.])eval\(", path.read_text())] == []
+
+
+def test_the_map_in_the_readme_is_the_list_of_folders():
+    text = (PACKAGE.parent / "README.md").read_text()
+    rows = re.findall(r"^\| (`.*?) \|", text[text.index("Imports point down this list") :], re.MULTILINE)
+    named = [re.findall(r"`(\w+)(?:/|\.py)`", row) for row in rows]
+    level = {u: i for i, units in enumerate(LEVELS) for u in units.split()}
+    assert {name for row in named for name in row} == set(level) - {"_import_time", "__main__"}
+    lowest = [min(level[name] for name in row) for row in named]
+    assert lowest == sorted(lowest, reverse=True)
