@@ -57,7 +57,9 @@ def resolve_preset(name: str | Preset) -> Preset:
         note += "; criteria at 50, 25 and 100 % of human"
     elif not criteria:
         note += "; no criteria: there is no published " + ("human score" if is_atari(env) else "threshold")
-    return Preset(env, note, dataclasses.replace(config, env=env), hparams, criteria, seeds, note)
+    return Preset(
+        env, note, dataclasses.replace(config, env=env), hparams=hparams, criteria=criteria, seeds=seeds, note=note
+    )
 
 
 # The agent of Young & Tian 2019 (arXiv 1903.03176) for MinAtar. gymnax's games differ: minimal sets of actions and, in
