@@ -42,8 +42,9 @@ def _without_parameters(nodeid):
 def pytest_collection_modifyitems(config, items):
     if config.getoption("--quick"):
         slow = set(SLOW.read_text().split())
-        config.hook.pytest_deselected(items=[item for item in items if _without_parameters(item.nodeid) in slow])
-        items[:] = [item for item in items if _without_parameters(item.nodeid) not in slow]
+        left_out = [i for i in items if _without_parameters(i.nodeid) in slow and not i.get_closest_marker("quick")]
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if item not in set(left_out)]
 
 
 def pytest_terminal_summary(terminalreporter, config):
@@ -55,5 +56,6 @@ def pytest_terminal_summary(terminalreporter, config):
 
 
 def pytest_configure(config):
+    config.addinivalue_line("markers", "quick: part of --quick, however long it takes")
     # rlax imports tensorflow_probability, which still reads a deprecated name of jax while it is imported.
     config.addinivalue_line("filterwarnings", "ignore:jax.core.pytype_aval_mappings is deprecated:DeprecationWarning")

@@ -224,6 +224,7 @@ def test_what_is_wrong_is_said_as_recorded(recorded, tmp_path):
     assert all(line.count("\n") == 1 for code, line in found.values() if code == 2)
 
 
+@pytest.mark.quick
 def test_files_keys_and_columns_are_as_recorded(recorded, tmp_path):
     found = disk(tmp_path)
     for part, there in recorded["disk"].items():

@@ -162,6 +162,7 @@ def test_python_without_out_writes_nothing(tmp_path, monkeypatch):
     assert set(result.metrics.seed) == {0, 1, 2}
 
 
+@pytest.mark.quick
 def test_resumed_run_equals_an_uninterrupted_one(tmp_path, finished):
     half = {**TINY, "total_steps": 450}
     dqn_jax.train("cartpole", out=tmp_path / "run", **half)

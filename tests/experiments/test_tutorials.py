@@ -91,6 +91,7 @@ def test_the_gallery_shows_all_five(few_steps, monkeypatch):
     for name in NAMES:
         summary = dict(name=name, title=f"Title of {name}", preset="tutorial-1", claim="claimed", film="trained.gif")
         summary |= dict(measured=f"measured of {name}", lessons={"Replay": (f"lesson of {name}", "a.png")})
+        (few_steps / name).mkdir()
         files.write_json(few_steps / name / "summary.json", {**summary, "figure": "scores.png", "when": "today"})
     monkeypatch.setattr(speed, "FOLDER", few_steps / "speed")
     monkeypatch.setattr(gallery, "PAGE", few_steps / "README.md")

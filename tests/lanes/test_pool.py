@@ -80,6 +80,7 @@ def test_an_asynchronous_run_is_saved_and_resumed(tmp_path, monkeypatch):
     assert result.summary["updates"] == [4 * 180 // 7 * 2] * 2
 
 
+@pytest.mark.quick
 def test_a_run_is_trained_saved_resumed_and_evaluated(tmp_path, monkeypatch, capsys):
     asked = {name: value for name, value in vars(CARTPOLE).items() if name != "env"} | {"eval_epsilon": 0.3}
     calls = []

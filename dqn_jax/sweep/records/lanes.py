@@ -63,14 +63,14 @@ def add(connection: sa.Connection, study: Study, wave_id: int, rows: Iterable[Ma
     whole = [{**own, **row, **study.digest_column(list(row.values()))} for row in rows]
     insert(connection, study.tables.lanes, whole)
     if whole:
-        study.note(connection, lanes_recorded=study.tables.sweeps.c.lanes_recorded + len(whole))
+        study.count(connection, "lanes_recorded", len(whole))
 
 
 def forget(connection: sa.Connection, study: Study, wave_id: int) -> None:
     """Take the lanes of a wave out again."""
     table = study.tables.lanes
     gone = connection.execute(table.delete().where(study.owns(table), table.c.unit_id == wave_id))
-    study.note(connection, lanes_recorded=study.tables.sweeps.c.lanes_recorded - gone.rowcount)
+    study.count(connection, "lanes_recorded", -gone.rowcount)
 
 
 def _check(study: Study, rows: Iterable[Record]) -> None:

@@ -61,10 +61,15 @@ class Study:
         connection.execute(sweeps.update().where(self.owns(sweeps)).values(definition=text, **digests))
 
     def note(self, connection: sa.Connection, **values: object) -> None:
-        """Note a digest (or the number) of what has been written, by its column; `check` holds it against that."""
+        """Note a digest of what has been written, by its column; `check` holds it against that."""
         if self.has_digests:
             sweeps = self.tables.sweeps
             connection.execute(sweeps.update().where(self.owns(sweeps)).values(**values))
+
+    def count(self, connection: sa.Connection, column: str, more: int) -> None:
+        """Note that there are so many more rows (or, below 0, fewer) of what a column counts; `check` reads that."""
+        if self.has_digests:  # stores of before have no such column either
+            self.note(connection, **{column: self.tables.sweeps.c[column] + more})
 
     def check(self, connection: sa.Connection, column: str, now: Callable[[], object], what: str) -> None:
         """Hold what is read, or its digest (`now`), against what was noted when it was written.
