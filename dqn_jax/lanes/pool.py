@@ -3,8 +3,8 @@
 An environment step is a row of an environment, those that only begin an episode included: whoever plays short episodes
 counts more steps than transitions (of FrozenLake's rows under chance 12 % are none, of Pong's 0.1 %).
 
-The agent's functions are those of `loop`. The pool itself is the one thing here with a state of its own: emulators
-cannot be saved, so a run that is resumed starts fresh games.
+The lane is that of `lane`. The pool itself is the one thing here with a state of its own: emulators cannot be saved, so
+a run that is resumed starts fresh games.
 """
 
 from __future__ import annotations
