@@ -58,18 +58,32 @@ def check_evaluation(driver: Driver, lanes: int, episodes: int) -> None:
 
 def run_bytes(config: Config, hparams: HParams) -> int:
     """What one lane of a run takes, as `Driver.run_bytes`."""
-    return driver_for(config).run_bytes(hparams)
+    return _run_bytes(config, _left_out(hparams))
 
 
 def lane_bytes(config: Config, hparams: HParams) -> int:
     """What one lane takes on its device, as `Driver.lane_bytes`."""
-    return _lane_bytes(config, tuple(value is None for value in hparams))
+    return _lane_bytes(config, _left_out(hparams))
 
 
-@functools.cache  # tracing takes half a second, and a sweep is planned more than once
+# Tracing takes half a second; a sweep is planned more than once, and a process may train often.
+@functools.cache
+def _run_bytes(config: Config, left_out: tuple[bool, ...]) -> int:
+    return driver_for(config).run_bytes(_scalars(left_out))
+
+
+@functools.cache
 def _lane_bytes(config: Config, left_out: tuple[bool, ...]) -> int:
+    return driver_for(config).lane_bytes(_scalars(left_out))
+
+
+def _left_out(hparams: HParams) -> tuple[bool, ...]:
+    return tuple(value is None for value in hparams)
+
+
+def _scalars(left_out: tuple[bool, ...]) -> HParams:
     some: list[PyTree] = [None if out else 0 for out in left_out]
-    return driver_for(config).lane_bytes(HParams(*some))
+    return HParams(*some)
 
 
 @contextlib.contextmanager

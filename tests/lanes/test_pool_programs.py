@@ -6,33 +6,14 @@ import dataclasses
 
 import jax
 import pytest
+from pools import PONG
 
 import dqn_jax
-from dqn_jax.config import Config, ConfigError, HParams
+from dqn_jax.config import ConfigError, HParams
 from dqn_jax.devices import host_device
 from dqn_jax.lanes import pool_programs
 from dqn_jax.lanes.pool import make_pool_loop
 from dqn_jax.lanes.pool_population import PoolPopulation
-
-PONG = Config(
-    env="Pong-v5",
-    torso="dqn2013",
-    hidden=(8,),
-    frame_size=36,
-    frame_stack=3,
-    action_repeat=4,
-    num_envs=2,
-    batch_size=4,
-    replay_capacity=300,
-    min_replay=20,
-    train_every=4,
-    total_steps=120,
-    eval_every=50,
-    eval_episodes=2,
-    max_episode_steps=80,
-    reward_clip=1.0,
-    pool_threads=1,
-)
 
 
 def test_a_replay_larger_than_memory_says_what_fits(tmp_path, monkeypatch):

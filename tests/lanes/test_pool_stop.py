@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import signal
 import types
@@ -9,29 +10,15 @@ import types
 import jax
 import numpy as np
 import pytest
+from pools import CARTPOLE
 
 import dqn_jax
-from dqn_jax.config import Config, HParams, RunError
+from dqn_jax.config import HParams, RunError
 from dqn_jax.lanes.lane import UNWATCHED, Watch, stack_hparams
 from dqn_jax.lanes.pool import make_pool_loop
 from dqn_jax.lanes.pool_population import PoolPopulation
 
-CONFIG = Config(
-    env="envpool:CartPole-v1",
-    hidden=(8,),
-    num_envs=4,
-    batch_size=8,
-    replay_capacity=400,
-    min_replay=50,
-    train_every=7,
-    updates_per_train=2,
-    n_step=3,
-    total_steps=600,
-    eval_every=180,
-    eval_episodes=3,
-    eval_epsilon=0.3,
-    pool_threads=1,
-)
+CONFIG = dataclasses.replace(CARTPOLE, eval_epsilon=0.3)
 ASKED = {name: value for name, value in vars(CONFIG).items() if name != "env"} | {"seeds": 2, "criteria": ()}
 
 
