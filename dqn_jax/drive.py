@@ -245,7 +245,7 @@ class Work:
         return int(epsilon.shape[1]) * self.driver.rhythm.step
 
     def networks(self, lanes: np.ndarray) -> Params:
-        """Online networks of the lanes `[n]`, on the host: leaves `[n, ...]`."""
+        """Networks of the lanes that are played `[n]`, on the host: leaves `[n, ...]`."""
         networks: Params = self.population.layout.fetch(self.population.networks(self.lanes), lanes)
         return networks
 

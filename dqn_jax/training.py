@@ -61,7 +61,7 @@ class TrainResult:
     summary: dict[str, Any]  # as in summary.json
     history: History
     converged: np.ndarray  # [L], bool, by the first criterion
-    params: Params  # online networks, leaves [L, ...], on the host
+    params: Params  # networks that are played, leaves [L, ...], on the host
     best_params: Params | None  # each seed's at its best evaluation (`best_eval_return` in the summary); None without
     settings: runs.RunSettings
     run: Path | None  # folder, where one was written

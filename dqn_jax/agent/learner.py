@@ -28,6 +28,12 @@ class AgentState(NamedTuple):
     target_params: Params  # target network, or () without one
     opt_state: optax.OptState
     updates: jax.Array  # [], int32, updates made
+    average_params: Params = ()  # their average over updates, see `average_decay`; () without
+
+    @property
+    def played(self) -> Params:
+        """The weights that are evaluated, filmed and kept: their average where there is one, else the online ones."""
+        return self.average_params or self.params
 
 
 class UpdateInfo(NamedTuple):
@@ -99,6 +105,21 @@ class Agent(NamedTuple):
         return self.predict(params, obs, make_key(0)).q_values
 
 
+def averaged(average: Params, params: Params, updates: jax.Array, hparams: HParams) -> Params:
+    """The average of the weights after one more update, leaves as those of `params`; () without `average_decay`.
+
+    With `d` the decay and `t` the updates made, `average + (1 - min(d, t / (t + 9))) * (params - average)`: young
+    averages forget sooner, so that the initial weights never count for much.
+
+    Reference: Polyak & Juditsky 1992; the warm-up as in TensorFlow's `ExponentialMovingAverage`.
+    """
+    if hparams.average_decay is None:
+        return ()
+    made = updates.astype(jnp.float32)
+    share = 1.0 - jnp.minimum(hparams.average_decay, made / (made + 9.0))
+    return jax.tree.map(lambda mean, new: mean + share * (new - mean), average, params)
+
+
 def make_agent(config: Config, spec: EnvSpec) -> Agent:
     """Build the agent for an environment.
 
@@ -125,7 +146,8 @@ def make_agent(config: Config, spec: EnvSpec) -> Agent:
         # A copy, not an alias: the loop donates its state, and a buffer can be donated only once.
         target_params = jax.tree.map(jnp.copy, params) if config.target_network else ()
         opt_state = make_optimizer(config, hparams, 0.0).init(params)
-        return AgentState(params, target_params, opt_state, jnp.zeros((), jnp.int32))
+        average_params = () if hparams.average_decay is None else jax.tree.map(jnp.copy, params)
+        return AgentState(params, target_params, opt_state, jnp.zeros((), jnp.int32), average_params)
 
     def respond(
         params: Params, context: PyTree, obs: jax.Array, epsilon: jax.Array | float, key: Key
@@ -184,6 +206,7 @@ def make_agent(config: Config, spec: EnvSpec) -> Agent:
                 params,
                 target_params,
             )
-        return AgentState(params, target_params, opt_state, updates), info, td_error
+        average_params = averaged(state.average_params, params, updates, hparams)
+        return AgentState(params, target_params, opt_state, updates, average_params), info, td_error
 
     return Agent(init, predict, respond, learn)

@@ -67,7 +67,7 @@ class ImpalaStage(nn.Module):
     """Convolution, max pool and two residual blocks: `[B, H, W, C]` to `[B, ceil(H / 2), ceil(W / 2), features]`."""
 
     features: int
-    activate: Activation
+    activate: Activation  # with the normalisation before it, if there is any
     dtype: DType = jnp.float32  # computed in; weights are float32
 
     @nn.compact
@@ -96,13 +96,16 @@ class Network(nn.Module):
     layers behind any of them.
     `dueling` splits them into a value and an advantage stream, each with a last hidden layer of its
     own: Wang et al. 2016 (arXiv 1511.06581), equation 9. `weight_init` is that of the dense layers.
-    `compute_dtype` is what all layers compute in; weights are float32. `head` makes of it what the algorithm predicts.
+    `layer_norm` normalises what each layer gives before its activation, over the features of each place: Ba et al.
+    2016 (arXiv 1607.06450), used as in Gallici et al. 2024 (arXiv 2407.04811). `compute_dtype` is what all layers
+    compute in; weights are float32. `head` makes of it what the algorithm predicts.
     """
 
     num_actions: int
     torso: str = "mlp"
     hidden: tuple[int, ...] = (120, 84)
     activation: str = "relu"
+    layer_norm: bool = False
     dueling: bool = False
     weight_init: str = "lecun_normal"
     compute_dtype: str = "float32"
@@ -111,8 +114,12 @@ class Network(nn.Module):
     @nn.compact
     def __call__(self, obs: jax.Array, key: Key) -> Prediction:
         """`[B, *obs_shape]` to leaves `[B, ...]`; `key` is for what the head draws."""
-        activate = ACTIVATIONS[self.activation]
+        nonlinear = ACTIVATIONS[self.activation]
         dtype = jnp.dtype(self.compute_dtype)
+
+        def activate(x: jax.Array) -> jax.Array:
+            return nonlinear(nn.LayerNorm(dtype=dtype)(x) if self.layer_norm else x)
+
         dense = functools.partial(nn.Dense, kernel_init=INITIALIZERS[self.weight_init], dtype=dtype)
         x = obs.astype(jnp.float32)
         if self.torso in PIXEL_TORSOS and obs.dtype == jnp.uint8:
@@ -167,6 +174,7 @@ def make_network(settings: NetworkSettings, spec: EnvSpec, head: Head) -> Networ
         torso=torso,
         hidden=settings.hidden,
         activation=settings.activation,
+        layer_norm=settings.layer_norm,
         dueling=settings.dueling,
         weight_init=settings.weight_init,
         compute_dtype=settings.compute_dtype,

@@ -43,6 +43,9 @@ class HParams(NamedTuple):
     """Updates between moves of the target network."""
     target_mixing: Annotated[float, Bounds(0, 1, open=True), OnlyWhere("target_network", True)] = 1.0
     """Share of the online network in each move: 1 is a copy; small, with target_period 1, is a soft target."""
+    average_decay: Annotated[float | None, Bounds(0, 1)] = None
+    """Evaluate, film and keep an exponential average of the weights with this decay per update (None: the weights
+    themselves)."""
     huber_delta: Annotated[float, _POSITIVE, OnlyWhere("loss", "huber")] = 1.0
     """Where the Huber loss becomes linear."""
     max_grad_norm: Annotated[float | None, _POSITIVE] = None

@@ -123,6 +123,8 @@ class NetworkSettings:
     """Widths of the hidden dense layers."""
     activation: Literal["relu", "tanh", "gelu", "silu"] = "relu"
     """Activation of every layer but the last."""
+    layer_norm: bool = False
+    """Layer normalisation of every convolution's and hidden dense layer's output, before its activation."""
     dueling: bool = False
     """Dueling head: separate value and advantage streams."""
     compute_dtype: Literal["float32", "bfloat16"] = "float32"

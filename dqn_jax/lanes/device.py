@@ -147,7 +147,7 @@ def make_loop(config: Config) -> Loop:
         evaluation = evaluate(
             env,
             parts.agent,
-            new_lane.agent.params,
+            new_lane.agent.played,
             wrap_key_data(eval_key_data),
             episodes=config.eval_episodes,
             epsilon=config.eval_epsilon,

@@ -97,7 +97,7 @@ class Population(Protocol):
         """
 
     def networks(self, lanes: PyTree) -> PyTree:
-        """The online networks of the lanes, placed as they are."""
+        """The networks of the lanes that are played (`AgentState.played`), placed as they are."""
 
     def without_rows(self, lanes: PyTree) -> PyTree:
         """The lanes with () for the rows of their replays, placed as they are."""

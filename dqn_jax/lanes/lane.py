@@ -141,7 +141,8 @@ def fresh_learner(parts: Parts, key: Key, hparams: HParams, weights: Params | No
     if weights is None:
         return learner
     target = jax.tree.map(jnp.copy, weights) if parts.config.target_network else ()
-    return learner._replace(params=weights, target_params=target)
+    average = () if hparams.average_decay is None else jax.tree.map(jnp.copy, weights)
+    return learner._replace(params=weights, target_params=target, average_params=average)
 
 
 def exploration(config: Config, hparams: HParams, env_steps: jax.Array, lane: LaneState) -> jax.Array:

@@ -147,7 +147,7 @@ class PoolPopulation:
         records = Records(len(lanes), self.layout.block_size, iterations, rhythm.step)
         records.restore(self.unfinished)
         self.advance(env_steps, records, lanes, hparams, at_work, learning=True)
-        networks = {b: lanes[b].agent.params for b in at_work}
+        networks = {b: lanes[b].agent.played for b in at_work}
         evaluation = None
         if not self.watch.stop():
             evaluation = self._evaluate(env_steps + records.taken * rhythm.step, networks, len(records.finite))
@@ -278,8 +278,8 @@ class PoolPopulation:
         self.unfinished = unfinished
 
     def networks(self, lanes: Blocks[LaneState]) -> Blocks[Params]:
-        """The online networks, block by block."""
-        return [block.agent.params for block in lanes]
+        """The networks that are played, block by block."""
+        return [block.agent.played for block in lanes]
 
     def without_rows(self, lanes: Blocks[LaneState]) -> Blocks[LaneState]:
         """The lanes with () for the rows of their replays, block by block."""

@@ -89,8 +89,8 @@ class DevicePopulation(NamedTuple):
         """Do nothing: no chunk is ever stopped within."""
 
     def networks(self, lanes: LaneState) -> Params:
-        """The online networks, leaves `[padded, ...]`."""
-        return lanes.agent.params
+        """The networks that are played, leaves `[padded, ...]`."""
+        return lanes.agent.played
 
     def without_rows(self, lanes: LaneState) -> LaneState:
         """The lanes with () for the rows of their replays, leaves `[padded, ...]`."""

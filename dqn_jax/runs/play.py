@@ -78,7 +78,7 @@ def load_agents(run: Path, checkpoint: Which = "last") -> Agents:
         raise ConfigError(f"run: {run} has no whole checkpoint; train for longer or choose another run.")
     env_steps = np.full(len(settings.seeds), saved.env_steps)
     return Agents(
-        str(run), run, settings, driver, saved.lanes.agent.params, checkpoint, env_steps=env_steps, eval_return=None
+        str(run), run, settings, driver, saved.lanes.agent.played, checkpoint, env_steps=env_steps, eval_return=None
     )
 
 

@@ -31,7 +31,7 @@ class Winner(NamedTuple):
 
     settings: RunSettings
     driver: Driver
-    params: Params  # online networks, leaves [L, ...], on the host
+    params: Params  # networks that are played, leaves [L, ...], on the host
     trial: int
     env_steps: np.ndarray  # [L], after which each lane left
     eval_return: np.ndarray  # [L], of its last evaluation

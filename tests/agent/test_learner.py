@@ -207,6 +207,27 @@ def test_soft_target_moves_by_its_share(period, mixing):
         jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), state.target_params, expected)
 
 
+@pytest.mark.parametrize("decay", [0.5, 0.99])
+def test_average_of_the_weights_forgets_sooner_while_it_is_young(decay):
+    _, update, init = compiled(SGD)
+    hparams = traced(average_decay=decay)
+    state, updates = init(jax.random.key(0), hparams), 30
+    expected = jax.tree.map(np.float64, state.params)
+    for t in range(1, updates + 1):
+        state, _ = update(state, make_batch(t), hparams)
+        kept = min(decay, t / (t + 9))
+        new = jax.tree.map(lambda x, kept=kept: (1 - kept) * np.float64(x), state.params)
+        expected = jax.tree.map(lambda mean, x, kept=kept: kept * mean + x, expected, new)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6), state.average_params, expected)
+    assert state.played is state.average_params
+
+
+def test_without_an_average_the_weights_themselves_are_played():
+    state = compiled(SGD)[2](jax.random.key(0), traced())
+    assert state.average_params == ()
+    assert state.played is state.params
+
+
 def test_without_target_network_there_is_nothing_to_move():
     config = Config(optimizer="sgd", hidden=(4,), target_network=False)
     assert jax.tree.leaves(trajectory(config, 2)[-1].target_params) == []

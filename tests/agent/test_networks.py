@@ -313,6 +313,37 @@ def test_activation_is_the_one_named(name):
     np.testing.assert_allclose(network.apply(params, obs), hidden @ last["kernel"], rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize("torso", ["mlp", "minatar", "impala"])
+def test_layer_norm_normalises_what_every_hidden_layer_gives(torso, images):
+    network = QNetwork(2, torso, (8, 4), layer_norm=True, dueling=True)
+    params = network.init(jax.random.key(0), images)
+    plain = QNetwork(2, torso, (8, 4), dueling=True).init(jax.random.key(0), images)
+
+    def count(tree, leaf):
+        return sum(jax.tree_util.keystr(path).endswith(f"['{leaf}']") for path, _ in jax.tree.leaves_with_path(tree))
+
+    hidden = {"mlp": 3, "minatar": 1 + 3, "impala": 3 * 4 + 1 + 3}[torso]
+    assert count(params, "scale") == hidden
+    assert count(params, "kernel") == count(plain, "kernel")
+    # Normalised: a factor on all the weights of the first layer changes nothing (up to the epsilon in the variance).
+    first = next(name for name in params["params"] if name != "LayerNorm_0")
+    if torso != "impala":
+        larger = {**params["params"], first: jax.tree.map(lambda x: 100.0 * x, params["params"][first])}
+        np.testing.assert_allclose(
+            network.apply({"params": larger}, images), network.apply(params, images), rtol=2e-2, atol=2e-2
+        )
+
+
+def test_layer_norm_is_that_of_its_paper():
+    obs = jnp.array([[-1.0, 0.5]])
+    network = QNetwork(2, "mlp", (3,), layer_norm=True)
+    params = network.init(jax.random.key(0), obs)
+    first, last = params["params"]["Dense_0"], params["params"]["Dense_1"]
+    x = np.float64(obs @ first["kernel"])
+    normal = (x - x.mean()) / np.sqrt(x.var() + 1e-6)
+    np.testing.assert_allclose(network.apply(params, obs), np.maximum(normal, 0) @ last["kernel"], rtol=1e-4, atol=1e-5)
+
+
 def kernels(weight_init, rows=200):
     """All dense kernels of `rows` networks drawn from different keys, `[rows, fan_in, fan_out]` each."""
     network = QNetwork(3, "mlp", (24, 16), **weight_init)

@@ -37,19 +37,19 @@ LANES = {  # name: seed, learning rate, discount, target period
 }
 
 
-def population_of(config, names, devices, loop=None):
+def population_of(config, names, devices, loop=None, **traced):
     loop = loop or make_loop(config)
     seeds, rates, discounts, periods = (list(x) for x in zip(*(LANES[name] for name in names), strict=True))
-    hparams = HParams(learning_rate=rates, discount=discounts, target_period=periods)
+    hparams = HParams(learning_rate=rates, discount=discounts, target_period=periods, **traced)
     population = make_population(config, loop, hparams, len(names), jax.devices()[:devices])
     return loop, population, seeds, hparams
 
 
 @functools.cache
-def run_lanes(optimizer, names, devices, lane_block=0, changes=()):
+def run_lanes(optimizer, names, devices, lane_block=0, changes=(), traced=()):
     """Two chunks of a population: for each lane its final state and all its metrics."""
     config = dataclasses.replace(LANE_CONFIG, optimizer=optimizer, lane_block=lane_block, **dict(changes))
-    loop, population, seeds, hparams = population_of(config, names, devices)
+    loop, population, seeds, hparams = population_of(config, names, devices, **dict(traced))
     layout, count = population.layout, len(names)
     (lanes, _), reports = population.start(seeds, hparams), []
     placed, active = layout.place(stack_hparams(hparams, count)), layout.active(np.arange(count))
@@ -77,6 +77,14 @@ def test_a_lane_has_the_same_bits_whatever_its_company_place_and_devices(optimiz
     alone = run_lanes(optimizer, ("a",), 1, lane_block)["a"]
     assert int(alone[0].agent.updates) == 40
     assert_bit_identical(run_lanes(optimizer, names, devices, lane_block)["a"], alone)
+
+
+def test_a_lane_has_the_same_bits_in_company_with_layers_normalised_and_weights_averaged():
+    options = (0, (("layer_norm", True),), (("average_decay", 0.95),))
+    alone = run_lanes("adam", ("a",), 1, *options)["a"]
+    assert_bit_identical(run_lanes("adam", ("e", "c", "d", "b", "a"), 2, *options)["a"], alone)
+    state, _ = alone
+    assert not np.array_equal(*(jax.tree.leaves(tree)[-1] for tree in (state.agent.params, state.agent.average_params)))
 
 
 def test_a_lane_that_rests_in_its_own_time_has_the_same_bits_in_any_company_and_on_any_device():
