@@ -187,8 +187,14 @@ class Ears:
 
 def new_history(driver: Driver, seeds: Sequence[int]) -> History:
     """An empty history of lanes of `seeds` `[L]`."""
-    before_acting = driver.rows_before_acting
-    return History(seeds, driver.rhythm.step, driver.config.total_episodes, rows_before_acting=before_acting)
+    before_acting, rhythm = driver.rows_before_acting, driver.rhythm
+    return History(
+        seeds,
+        rhythm.step,
+        driver.config.total_episodes,
+        rows_before_acting=before_acting,
+        last_step=rhythm.last_step,
+    )
 
 
 class Work:

@@ -254,6 +254,8 @@ def _run(
         interrupt.answer = pace.answer_within if driver.stops_within else pace.answer
         ending = run_chunks(work, terms)
     interrupt.answer = None  # all is saved
+    if ending == "minutes":
+        history.last_step = None  # the budget was of minutes, and is spent
     params = work.networks(everyone)
     summary = summarize(
         settings,

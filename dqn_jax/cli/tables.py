@@ -62,7 +62,7 @@ def _dated(criteria: Sequence[str]) -> str:
     return " ".join(
         criterion.dated
         for criterion in map(convergence.parse_criterion, criteria)
-        if criterion.window > 1 and criterion.kind != "train"
+        if criterion.settles or (criterion.window > 1 and criterion.kind != "train")
     )
 
 
@@ -80,6 +80,10 @@ def summary_tables(result: TrainResult) -> None:
         console.print(f"criteria          {words}", **_PLAIN)
     if words := _dated([criterion["name"] for criterion in summary["criteria"]]):
         console.print(words, highlight=False, markup=False)
+    if any(share is not None for criterion in summary["criteria"] for share in criterion["stability"]):
+        console.print("stays: the share of the evaluations after first passage that hold (95 %).", highlight=False)
+    if any(criterion["converged"] is None for criterion in summary["criteria"]):
+        console.print("not seen: the run ended before its budget, and only its end can tell.", highlight=False)
     final = summary["final_eval"]
     low, high = final["interval95"]
     interval = "" if low is None or np.isnan(low) else f" (95% {return_text(low)} to {return_text(high)})"
@@ -123,15 +127,22 @@ def _criteria(summary: dict[str, Any]) -> Table:
     for criterion in summary["criteria"]:
         steps = convergence.median_with_censored(criterion["env_steps"])
         others = [convergence.median_with_censored(criterion[f]) for f in ("updates", "episodes", "seconds")]
-        stable = [s for s in criterion["stability"] if s is not None]
+        share = criterion["converged"]
         table.add_row(
             criterion["name"],
-            f"{round(criterion['converged'] * seeds) or 'none'} of {seeds}",
-            f"> {summary['env_steps']:,}" if steps is None else f"{steps:,.0f}",
+            "not seen" if share is None else f"{round(share * seeds) or 'none'} of {seeds}",
+            "-" if share is None else f"> {summary['env_steps']:,}" if steps is None else f"{steps:,.0f}",
             *["-" if m is None else f"{m:,.0f}" for m in others],
-            f"{np.mean(stable):.0%}" if stable else "-",
+            _stays([s for s in criterion["stability"] if s is not None]),
         )
     return table
+
+
+def _stays(shares: Sequence[float]) -> str:
+    """The mean of shares over seeds, with its interval: 85% (80-90)."""
+    low, high = convergence.held_interval(shares)
+    interval = "" if np.isnan(low) else f" ({100 * low:.0f}-{100 * high:.0f})"
+    return f"{np.mean(shares):.0%}{interval}" if shares else "-"
 
 
 def in_short(summary: dict[str, Any]) -> list[str]:

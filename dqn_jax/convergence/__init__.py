@@ -22,6 +22,7 @@ from dqn_jax.convergence.intervals import (
     quantile_interval,
     share_interval,
 )
+from dqn_jax.convergence.settling import first_passage, held_after, held_interval, settled_from
 from dqn_jax.convergence.statistics import (
     Dimensionality,
     Survival,
@@ -39,6 +40,7 @@ from dqn_jax.convergence.statistics import (
     survival_interval,
     time_to_convergence,
 )
+from dqn_jax.convergence.staying import Staying, staying
 
 __all__ = [
     "KINDS",
@@ -47,12 +49,16 @@ __all__ = [
     "Curve",
     "Dimensionality",
     "Moment",
+    "Staying",
     "Survival",
     "TimeToConvergence",
     "area_under_curve",
     "collapses",
     "effective_dimensionality",
+    "first_passage",
     "first_run",
+    "held_after",
+    "held_interval",
     "interquartile_mean",
     "interquartile_mean_interval",
     "kaplan_meier",
@@ -67,8 +73,10 @@ __all__ = [
     "probability_of_improvement_interval",
     "quantile_interval",
     "restricted_mean",
+    "settled_from",
     "share_interval",
     "stability",
+    "staying",
     "summarize",
     "survival_interval",
     "time_to",

@@ -2,12 +2,14 @@
 
 Pure NumPy on curves, ours or anybody's. "Not reached" is kept as None and never dropped. A criterion is dated at the
 last of its readings (`x3`: at the third evaluation in a row), and says when it was first met, not that it stayed so:
-that is `stability`.
+that is what `settled` asks, and `stability` measures.
 
 A criterion is written as text, `kind comparison threshold`, which shells need in quotes, or `kind:threshold`, which
 they leave alone: at least for returns (`eval:475x3`, `train100:195`), at most for the others (`epsilon:0.01`).
 
     eval>=475x3       evaluation mean at least 475 in 3 evaluations in a row
+    settled>=475      from there on every evaluation mean at least 475, to the end of the budget
+    settled95%>=475   from there on 95 % of them
     train100>=195     mean of the last 100 training episodes at least 195, in the order in which they ended. Of several
                       environments side by side short episodes end first, and count more often than long ones
     train5>195        mean of the last 5 training episodes above 195
@@ -28,9 +30,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from dqn_jax.config import ConfigError, exact, suggest
+from dqn_jax.convergence.settling import held_after, held_interval, settled_from
 
 KINDS = {
     "eval": "evaluation mean over its episodes, compared in N evaluations in a row (eval>=475x3)",
+    "settled": "from there on every evaluation mean, or a share, to the end of the budget (settled95%>=475)",
     "train": "mean of the last N training episodes, as they ended: side by side, short ones end first (train100>=195)",
     "epsilon": "exploration, read at the end of each episode (epsilon<=0.01)",
     "loss": "mean loss between evaluations, in N readings in a row (loss<=0.1x5)",
@@ -45,7 +49,9 @@ _COMPARISONS: dict[str, Callable[[Any, Any], Any]] = {
 _EXAMPLES = "e.g. eval:475x3, train100:195, epsilon:0.01, or in quotes 'eval>=475x3'"
 _AT_MOST = ("epsilon", "loss", "td_error")  # what ':' means for them; for the others it is at least
 _LONGEST_WINDOW = 1_000_000
-_PATTERN = re.compile(r"\s*([a-z_]+?)(\d+)?\s*(>=|<=|>|<|:)\s*([-+0-9.eE]+?)(?:\s*x\s*(\d+))?\s*")
+_PATTERN = re.compile(
+    r"\s*([a-z_]+?)(?:(\d+)|(\d+(?:\.\d+)?)\s*%)?\s*(>=|<=|>|<|:)\s*([-+0-9.eE]+?)(?:\s*x\s*(\d+))?\s*"
+)
 
 
 class Moment(NamedTuple):
@@ -74,6 +80,8 @@ class Curve(NamedTuple):
     episode_updates: np.ndarray  # [E]
     episode_epsilon: np.ndarray  # [E]
     episode_return: np.ndarray  # [E], raw
+    whole: bool = True  # it goes to the end of its budget; of one that was cut nobody knows whether it settles
+    finite: bool = True  # the agent has not diverged; one that has does not settle, whatever it does by chance
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,10 +92,22 @@ class Criterion:
     comparison: str
     threshold: float
     window: int  # readings in a row; for 'train' the episodes averaged
+    percent: float = 100.0  # for 'settled', how many of the evaluations from there on hold
+
+    @property
+    def settles(self) -> bool:
+        """Whether it asks what only the end of the budget can tell."""
+        return self.kind == "settled"
 
     @property
     def dated(self) -> str:
         """At which moment it counts as met, as a sentence to stand where times are shown."""
+        if self.settles:
+            which = "every one" if self.percent == 100 else f"{exact(self.percent)} % of them"
+            return (
+                f"{self.name} is dated at the first evaluation from which {which} to the end of the budget "
+                f"meet{'s' * (self.percent == 100)} it, and depends on that budget."
+            )
         if self.kind == "train":
             at = f"the first episode after which the mean of the last {self.window} meets it"
         else:
@@ -101,11 +121,20 @@ class Criterion:
         level = exact(self.threshold)
         if self.kind == "train":
             return f"train{self.window}{self.comparison}{level}"
+        if self.settles:
+            share = "" if self.percent == 100 else f"{exact(self.percent)}%"
+            return f"settled{share}{self.comparison}{level}"
         return f"{self.kind}{self.comparison}{level}" + (f"x{self.window}" if self.window > 1 else "")
 
     def holds(self, value: Any) -> Any:
         """Whether `value` (any shape) meets the threshold; NaN never does."""
         return _COMPARISONS[self.comparison](value, self.threshold)
+
+    def settling(self) -> Criterion | None:
+        """The settling at its threshold: itself if it is one; None if it is not about returns."""
+        if self.settles:
+            return self
+        return Criterion("settled", self.comparison, self.threshold, 1) if self.kind in ("eval", "train") else None
 
 
 def _ordinal(number: int) -> str:
@@ -122,14 +151,14 @@ def parse_criterion(text: str) -> Criterion:
       ConfigError: saying what is wrong and how a criterion is written.
     """
     match = _PATTERN.fullmatch(text) if isinstance(text, str) else None
-    if match is None and isinstance(text, str) and re.fullmatch(rf"({'|'.join(KINDS)})\d*", text.strip()):
+    if match is None and isinstance(text, str) and re.fullmatch(rf"({'|'.join(KINDS)})[\d.%]*", text.strip()):
         raise ConfigError(
             f"criteria: '{text}' says no threshold: unquoted, the shell took > or < as a redirection to or from "
             f"a file; write {text.strip()}:THRESHOLD or quote it, e.g. eval:475x3 or 'eval>=475x3'."
         )
     if match is None:
         raise ConfigError(f"criteria: '{text}' is not a criterion; write {_EXAMPLES}.")
-    kind, episodes, comparison, number, repeats = match.groups()
+    kind, episodes, percent, comparison, number, repeats = match.groups()
     if kind not in KINDS:
         raise ConfigError(
             f"criteria: '{kind}' in '{text}' is unknown.{suggest(kind, KINDS)} Kinds: {', '.join(KINDS)}."
@@ -140,6 +169,13 @@ def parse_criterion(text: str) -> Criterion:
         raise ConfigError(f"criteria: '{number}' in '{text}' is not a number.") from None
     if not math.isfinite(threshold):
         raise ConfigError(f"criteria: '{number}' in '{text}' is too large; use a finite number.")
+    if kind == "settled" and (episodes or repeats):
+        raise ConfigError(
+            f"criteria: '{text}': settled counts every evaluation to the end; leave out the count, or give a share: "
+            "settled95%>=475."
+        )
+    if percent is not None and (kind != "settled" or not 0 < float(percent) <= 100):
+        raise ConfigError(f"criteria: '{percent}%' in '{text}' is not possible; a share above 0 goes with settled.")
     if (kind == "train") != (episodes is not None) or (kind == "train" and repeats is not None):
         raise ConfigError(f"criteria: '{text}': episodes go with train (train100>=195), repeats with the others (x3).")
     if comparison == ":":
@@ -147,7 +183,7 @@ def parse_criterion(text: str) -> Criterion:
     window = int(episodes or repeats or 1)
     if not 1 <= window <= _LONGEST_WINDOW:
         raise ConfigError(f"criteria: the count in '{text}' must be at least 1, and at most {_LONGEST_WINDOW}.")
-    return Criterion(kind, comparison, threshold, window)
+    return Criterion(kind, comparison, threshold, window, 100.0 if percent is None else float(percent))
 
 
 def parse_criteria(texts: str | Sequence[str]) -> list[Criterion]:
@@ -181,7 +217,7 @@ def trailing_mean(values: np.ndarray, window: int) -> np.ndarray:
 
 
 def time_to(criterion: Criterion, curve: Curve) -> Moment | None:
-    """The moment the criterion was first met, or None if it was not."""
+    """The moment the criterion was first met, or None if it was not (or, of settling, if that is not known)."""
     if criterion.kind in ("train", "epsilon"):
         values = curve.episode_epsilon
         if criterion.kind == "train":
@@ -194,7 +230,7 @@ def time_to(criterion: Criterion, curve: Curve) -> Moment | None:
         # Seconds are only read between chunks; within one, steps take equal time.
         seconds = np.interp(env_steps, np.r_[0, curve.env_steps], np.r_[0.0, curve.seconds])
         return Moment(env_steps, int(curve.episode_updates[index]), index + 1, float(seconds))
-    index = first_run(criterion.holds(_readings(criterion, curve)), criterion.window)
+    index = _index(criterion, curve)
     if index is None:
         return None
     return Moment(
@@ -202,12 +238,25 @@ def time_to(criterion: Criterion, curve: Curve) -> Moment | None:
     )
 
 
-def stability(criterion: Criterion, curve: Curve) -> float | None:
-    """Share of the evaluations after convergence that meet the threshold again.
+def _index(criterion: Criterion, curve: Curve) -> int | None:
+    """Of a criterion on readings, the one at which it is dated."""
+    holds = criterion.holds(_readings(criterion, curve))
+    if not criterion.settles:
+        return first_run(holds, criterion.window)
+    index = int(settled_from(holds, criterion.percent)) if curve.whole and curve.finite else -1
+    return None if index < 0 else index
 
-    Return criteria look at later evaluations, loss and TD-error criteria at later readings. None if it did
-    not converge, nothing came after, or the criterion is about epsilon.
+
+def stability(criterion: Criterion, curve: Curve) -> float | None:
+    """Share of the evaluations after first passage that meet the threshold again: how much of it stayed.
+
+    Return criteria look at later evaluations, loss and TD-error criteria at later readings; for settling, first passage
+    is the first evaluation that meets it, settled or not. None if it was never met, nothing came after, or the
+    criterion is about epsilon.
     """
+    if criterion.settles:
+        share = float(held_after(criterion.holds(curve.eval_return)))
+        return None if math.isnan(share) else share
     moment = time_to(criterion, curve)
     if moment is None or criterion.kind == "epsilon":
         return None
@@ -252,16 +301,21 @@ def collapses(episode_return: np.ndarray, *, high: float, low: float, window: in
 def summarize(criterion: Criterion, curves: Sequence[Curve]) -> dict[str, Any]:
     """One criterion over many seeds.
 
-    `converged` is the share of seeds that reached it; every other measure is a list with one entry per seed,
-    None where it was not reached.
+    `converged` is the share of seeds that reached it (settled, for settling: None where curves were cut before the end
+    of their budget, so that nobody knows); every other measure is a list with one entry per seed, None where it was not
+    reached. `stays` is the mean of `stability` over the seeds that have one, with its interval.
     """
     moments = [time_to(criterion, curve) for curve in curves]
+    known = not criterion.settles or all(curve.whole or not curve.finite for curve in curves)
     summary: dict[str, Any] = {
         "name": criterion.name,
         "threshold": criterion.threshold,
-        "converged": float(np.mean([moment is not None for moment in moments])),
+        "converged": float(np.mean([moment is not None for moment in moments])) if known else None,
     }
     for field in Moment._fields:
         summary[field] = [None if moment is None else getattr(moment, field) for moment in moments]
     summary["stability"] = [stability(criterion, curve) for curve in curves]
+    stays = np.array([share for share in summary["stability"] if share is not None])
+    ends = [None if math.isnan(end) else end for end in held_interval(stays)]
+    summary["stays"] = {"mean": float(stays.mean()) if len(stays) else None, "interval95": ends}
     return summary

@@ -43,15 +43,18 @@ class History:
         total_episodes: int | None = None,
         *,
         rows_before_acting: bool = False,
+        last_step: int | None = None,
     ):
         """For lanes of `seeds`, each of which takes `num_envs` environment steps at a time, and rests after so many
         episodes. With `rows_before_acting` an iteration reports the row it acted on, as pools do, and else the one
-        that its action led to: episodes ended that much earlier.
+        that its action led to: episodes ended that much earlier. The budget ends at `last_step` (None: wherever it
+        ends).
         """
         self.seeds = np.asarray(seeds, np.int64)
         self.num_envs = num_envs
         self._reported = 0 if rows_before_acting else 1  # iterations, this one included, that led to its row
         self._rests_after = np.inf if total_episodes is None else total_episodes  # episodes
+        self.last_step = last_step  # of the budget; None where it ends with what there is
         self.env_steps: list[int] = []
         self.seconds: list[float] = []
         self.readings: dict[str, list[np.ndarray]] = {name: [] for name in READINGS}
@@ -159,6 +162,8 @@ class History:
         columns = {name: self.reading(name)[lanes] for name in names}
         unfinished = columns["episodes"] < self._rests_after
         own_chunks = np.minimum(unfinished.sum(axis=1) + 1, self.chunks[lanes])
+        spent = np.append(0, self.env_steps)[own_chunks] >= (0 if self.last_step is None else self.last_step)
+        whole = spent | self.at_rest()[lanes]
         return [
             Curve(
                 env_steps=np.asarray(self.env_steps)[: own_chunks[i]],
@@ -168,6 +173,8 @@ class History:
                 episode_updates=own[:, 2].astype(np.int64),
                 episode_epsilon=own[:, 3],
                 episode_return=own[:, 4],
+                whole=bool(whole[i]),
+                finite=bool(self.finite[lanes[i]]),
             )
             for i, own in enumerate(by_lane)
         ]

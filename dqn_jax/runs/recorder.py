@@ -157,11 +157,17 @@ class Recorder:
 
 
 def _shares_converged(criteria: Sequence[str], history: History) -> dict[str, np.ndarray]:
-    """`[C]`, for each criterion the share of seeds that had met it by the end of each chunk."""
+    """`[C]`, for each criterion of first passage the share of seeds that had met it by the end of each chunk.
+
+    Events are written as chunks end, and settling is known at the end only.
+    """
     curves, ends = history.curves(), np.asarray(history.env_steps)
     shares = {}
     for name in criteria:
-        moments = [convergence.time_to(convergence.parse_criterion(name), curve) for curve in curves]
+        criterion = convergence.parse_criterion(name)
+        if criterion.settles:
+            continue
+        moments = [convergence.time_to(criterion, curve) for curve in curves]
         met = [np.inf if moment is None else moment.env_steps for moment in moments]
         shares[name] = (np.array(met)[:, None] <= ends).mean(axis=0)
     return shares

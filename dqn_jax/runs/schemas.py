@@ -38,7 +38,7 @@ class Criterion(Struct):
     """What summary.json says of one criterion."""
 
     name: str
-    converged: Annotated[float, Meta(ge=0, le=1)]
+    converged: Annotated[float, Meta(ge=0, le=1)] | None  # None: settling, of a run that ended before its budget
     env_steps: Lanes
     updates: Lanes
     episodes: Lanes

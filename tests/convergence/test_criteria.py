@@ -78,7 +78,7 @@ def test_a_criterion_keeps_every_digit(kind, threshold, window):
         ("eval>=4.7.5", "not a number"),
         ("eval>=-", "not a number"),
         ("evall>=475", r"'evall'.*unknown.*Did you mean 'eval'"),
-        ("reward>=3", r"'reward'.*Kinds: eval, train"),
+        ("reward>=3", r"'reward'.*Kinds: eval, settled, train"),
         ("train>=195", "episodes go with train"),
         ("train100>=195x2", "episodes go with train"),
         ("eval100>=195", "episodes go with train"),
