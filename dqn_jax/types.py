@@ -18,6 +18,8 @@ class Transition(NamedTuple):
 
     `discount_t` is the environment's part of the discount only: 0 where the episode *terminated*, 1
     everywhere else, a time limit included. The agent multiplies it by its own discount.
+
+    Where rewards are whole targets already, `discount_t` is 0 throughout and `obs_t` is (): nobody looks at it.
     """
 
     obs_tm1: jax.Array  # [..., *obs_shape], observation acted on

@@ -163,9 +163,14 @@ def make_agent(config: Config, spec: EnvSpec) -> Agent:
         fixed = jax.lax.stop_gradient(params)
         target = target_params if config.target_network else fixed
         keys = jax.random.split(key, len(Views._fields))
+        online_tm1 = predict(params, batch.obs_tm1, keys[0])
+        target_tm1 = predict(target, batch.obs_tm1, keys[1])
+        if not jax.tree.leaves(batch.obs_t):  # whole targets: what is multiplied by 0 may be anything that is there
+            anything = jax.lax.stop_gradient(online_tm1)
+            return Views(online_tm1, target_tm1, anything, anything)
         return Views(
-            online_tm1=predict(params, batch.obs_tm1, keys[0]),
-            target_tm1=predict(target, batch.obs_tm1, keys[1]),
+            online_tm1=online_tm1,
+            target_tm1=target_tm1,
             online_t=predict(fixed, batch.obs_t, keys[2]),
             target_t=predict(target, batch.obs_t, keys[3]),
         )

@@ -242,8 +242,8 @@ _SETTINGS = {
         "max_grad_norm optimizer_eps b1 b2 rms_decay momentum weight_decay target_network target_period target_mixing"
     ),
     _REPLAY: (
-        "replay_capacity batch_size minibatch_size replay_memory sampling clear_replay min_replay train_unit "
-        "train_every updates_per_train freeze_when"
+        "replay replay_capacity batch_size rollout_length trace_decay minibatch_size replay_memory sampling "
+        "clear_replay min_replay train_unit train_every updates_per_train freeze_when"
     ),
     _EXPLORATION: (
         "epsilon_schedule epsilon_unit epsilon_from epsilon_start epsilon_end epsilon_decay_steps epsilon_decay"

@@ -42,6 +42,9 @@ from dqn_jax.config.settings import (
     envs_per_step,
     own_fields,
     own_rhythm,
+    steps_between,
+    transitions_drawn,
+    updates_each_time,
 )
 from dqn_jax.config.validation import (
     check_optimizer,
@@ -97,7 +100,10 @@ __all__ = [
     "own_rhythm",
     "seeds_from",
     "show",
+    "steps_between",
     "suggest",
+    "transitions_drawn",
+    "updates_each_time",
     "validate",
     "whole_number",
 ]

@@ -31,6 +31,8 @@ class HParams(NamedTuple):
     """Length of that decay, in updates."""
     discount: Annotated[float, _SHARE] = 0.99
     """Discount per agent step."""
+    trace_decay: Annotated[float, _SHARE, OnlyWhere("replay", "rollout")] = 0.65
+    """Lambda of a rollout's targets: 0 is one step, 1 the whole return to the end of the episode or rollout."""
     epsilon_start: Annotated[float, _SHARE] = 1.0
     """Exploration at the start (all along, if constant)."""
     epsilon_end: Annotated[float, _SHARE, OnlyWhere("epsilon_schedule", "linear", "multiplicative")] = 0.05

@@ -68,9 +68,6 @@ class DeviceSettings(EnvSettings):
     """How a batch is drawn: uniformly with or without replacement, or the newest transitions in their order."""
     clear_replay: bool = False
     """Throw the stored transitions away after each training."""
-    minibatch_size: int | None = None
-    """Transitions per gradient step: what was drawn is fitted in pieces of this size, one after another (default:
-    all at once; 1 is the sample-by-sample fit of many tutorials)."""
     train_unit: Literal["env_steps", "episodes"] = "env_steps"
     """What train_every counts: environment steps, or finished episodes ('at the end of each episode')."""
     freeze_when: str | None = None
@@ -151,10 +148,19 @@ class RuleSettings:
 class ReplaySettings:
     """What is remembered, and how much of it is looked at."""
 
-    replay_capacity: _Count = 20_000
+    replay: Literal["uniform", "rollout"] = "uniform"
+    """How the past is learnt from: transitions drawn uniformly, or the newest rollout_length steps of all environments,
+    with lambda-returns as targets, and then never again (PQN)."""
+    replay_capacity: Annotated[_Count, OnlyWhere("replay", "uniform")] = 20_000
     """Transitions kept by the replay."""
-    batch_size: _Count = 128
+    batch_size: Annotated[_Count, OnlyWhere("replay", "uniform")] = 128
     """Transitions drawn from the replay at a time."""
+    rollout_length: Annotated[_Count, OnlyWhere("replay", "rollout")] = 32
+    """Steps of each environment in a rollout. Agents train when one is full, updates_per_train times on all of it,
+    newly shuffled each time."""
+    minibatch_size: int | None = None
+    """Transitions per gradient step: what was drawn is fitted in pieces of this size, one after another (default:
+    all at once; 1 is the sample-by-sample fit of many tutorials)."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -163,10 +169,10 @@ class RhythmSettings:
 
     min_replay: Annotated[int, Bounds(0, remedy="use 0 or more environment steps")] = 1_000
     """Environment steps taken before learning starts."""
-    train_every: _Count = 8
+    train_every: Annotated[_Count, OnlyWhere("replay", "uniform")] = 8
     """Train after every so many train_unit."""
     updates_per_train: _Count = 1
-    """Batches drawn and fitted each time."""
+    """Batches drawn and fitted each time; with a rollout, passes over it."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -239,6 +245,22 @@ def asynchronous(settings: PoolSettings) -> bool:
 def envs_per_step(settings: PoolSettings) -> int:
     """Environments of a seed that step at a time, and so environment steps from one step to the next."""
     return settings.pool_batch or settings.num_envs
+
+
+def transitions_drawn(config: Config) -> int:
+    """How many make a batch: `batch_size`, or with a rollout all that it has."""
+    return config.rollout_length * config.num_envs if config.replay == "rollout" else config.batch_size
+
+
+def steps_between(config: Config) -> int:
+    """Environment steps from one time of training to the next, where they count: `train_every`, or a rollout's."""
+    return config.rollout_length * config.num_envs if config.replay == "rollout" else config.train_every
+
+
+def updates_each_time(config: Config) -> int:
+    """Gradient steps of one time of training."""
+    drawn = transitions_drawn(config)
+    return config.updates_per_train * (drawn // (config.minibatch_size or drawn))
 
 
 def own_rhythm(config: Config) -> bool:

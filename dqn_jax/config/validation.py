@@ -8,7 +8,7 @@ from typing import Any
 from dqn_jax.config.errors import ConfigError, suggest
 from dqn_jax.config.fields import Setting, fields_of
 from dqn_jax.config.hparams import HParams
-from dqn_jax.config.settings import OPTIMIZERS, Config, own_rhythm
+from dqn_jax.config.settings import OPTIMIZERS, Config, asynchronous, own_rhythm, transitions_drawn
 from dqn_jax.config.values import INT_MAX, UnfitError, as_type, check_float, fits, numbers
 
 
@@ -72,14 +72,16 @@ def _check_traced(setting: Setting, value: Any) -> None:
 def _combinations(config: Config) -> Iterator[tuple[bool, str, str]]:
     """What settings demand of each other: whether it is so, the field to name, and the remedy."""
     pieces, batch, envs = config.minibatch_size, config.pool_batch, config.num_envs
+    rollout, drawn = config.replay == "rollout", transitions_drawn(config)
+    what = f"rollout_length x num_envs = {drawn}" if rollout else f"batch_size {drawn}"
     yield (
-        pieces is None or (pieces >= 1 and config.batch_size % pieces == 0),
+        pieces is None or (pieces >= 1 and drawn % pieces == 0),
         "minibatch_size",
-        f"use a divisor of batch_size {config.batch_size}, or leave it out",
+        f"use a divisor of {what}, or leave it out",
     )
     yield batch is None or 1 <= batch <= envs, "pool_batch", f"use 1 to num_envs {envs}, or leave it out"
     yield (
-        config.batch_size <= config.replay_capacity,
+        rollout or config.batch_size <= config.replay_capacity,
         "batch_size",
         f"it is larger than replay_capacity {config.replay_capacity}: lower it or raise replay_capacity",
     )
@@ -94,6 +96,8 @@ def _combinations(config: Config) -> Iterator[tuple[bool, str, str]]:
         "double",
         "without a target network there is no second opinion: use target_network too, or leave double out",
     )
+    if rollout:
+        yield from _beside_a_rollout(config)
     yield (
         config.total_steps + config.eval_every + envs <= INT_MAX,
         "total_steps",
@@ -103,6 +107,31 @@ def _combinations(config: Config) -> Iterator[tuple[bool, str, str]]:
         config.lane_block >= 0 and (config.lane_block <= 1 or not own_rhythm(config)),
         "lane_block",
         "use 0 or more; 0 or 1 where each lane steps, trains, freezes or rests in its own time",
+    )
+
+
+def _beside_a_rollout(config: Config) -> Iterator[tuple[bool, str, str]]:
+    """What `replay` "rollout" demands: its targets are lambda-returns, made once, when it is full."""
+    yield not config.double, "double", "a rollout's targets are made before there is a second opinion: leave it out"
+    yield config.n_step == 1, "n_step", "a rollout sums rewards by trace_decay: leave it out"
+    yield config.train_unit == "env_steps", "train_unit", "agents train when a rollout is full: use env_steps"
+    yield config.sampling == "with_replacement", "sampling", "every pass shuffles the whole rollout: leave it out"
+    yield not config.clear_replay, "clear_replay", "the next rollout takes the place of the last one: leave it out"
+    yield (
+        not asynchronous(config),
+        "pool_batch",
+        "a rollout has the same steps of every environment: leave it out",
+    )
+    yield (
+        config.replay_memory == "device",
+        "replay_memory",
+        "a rollout's targets are made by the network beside it: use device",
+    )
+    yield (
+        config.min_replay + transitions_drawn(config) <= config.total_steps,
+        "rollout_length",
+        f"{config.num_envs} environments would never fill a rollout within total_steps {config.total_steps}: "
+        "lower it or num_envs, or raise total_steps",
     )
 
 

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from dqn_jax.agent import Agent, UpdateInfo, make_agent
-from dqn_jax.config import Config, ConfigError, HParams, PoolSettings, changed
+from dqn_jax.config import Config, ConfigError, HParams, PoolSettings, changed, steps_between
 from dqn_jax.envs import Env, make_env
 from dqn_jax.lanes.evaluation import evaluate
 from dqn_jax.lanes.lane import (
@@ -175,8 +175,8 @@ def _trainings(config: Config, since: jax.Array, lane: LaneState, out: EnvOutput
     trainings: int | jax.Array
     if config.train_unit == "env_steps":
         trainings = trainings_due(config, since)
-        if config.num_envs % config.train_every == 0:
-            trainings = config.num_envs // config.train_every
+        if config.num_envs % steps_between(config) == 0:
+            trainings = config.num_envs // steps_between(config)
     else:
         finished = out.terminated | out.truncated
         before, after = lane.episodes - jnp.sum(finished, dtype=jnp.int32), lane.episodes

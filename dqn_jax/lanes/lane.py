@@ -17,7 +17,16 @@ import numpy as np
 
 from dqn_jax.agent import Agent, AgentState, UpdateInfo
 from dqn_jax.agent.schedules import epsilon_at
-from dqn_jax.config import SETTINGS, Config, ConfigError, DeviceSettings, HParams, envs_per_step
+from dqn_jax.config import (
+    SETTINGS,
+    Config,
+    ConfigError,
+    DeviceSettings,
+    HParams,
+    envs_per_step,
+    steps_between,
+    transitions_drawn,
+)
 from dqn_jax.convergence import Criterion, parse_criterion
 from dqn_jax.lanes.evaluation import Evaluation
 from dqn_jax.prng import make_key
@@ -170,9 +179,11 @@ def act(
 def trainings_due(config: Config, since: Count) -> Count:
     """How often to train after the iteration that begins `since` environment steps after the warm-up.
 
-    As many times as it crosses multiples of `train_every`: nothing depends on one number dividing another.
+    As many times as it crosses multiples of `train_every` (or of a rollout's steps): nothing depends on one number
+    dividing another.
     """
-    return (since + envs_per_step(config)) // config.train_every - since // config.train_every
+    interval = steps_between(config)
+    return (since + envs_per_step(config)) // interval - since // interval
 
 
 class LearnKeys(NamedTuple):
@@ -200,8 +211,9 @@ def fit(
         learner, info, td_error = parts.agent.learn(carry[0], batch, hparams, key)
         return (learner, carry[1] + jnp.stack(info)), td_error
 
-    size = config.minibatch_size or config.batch_size
-    if size == config.batch_size:
+    drawn = transitions_drawn(config)
+    size = config.minibatch_size or drawn
+    if size == drawn:
         carry, td_error = learnt((learner, sums), batch)
         return *carry, td_error
     pieces = jax.tree.map(lambda x: x.reshape(-1, size, *x.shape[1:]), batch)
@@ -217,21 +229,40 @@ def learn(
     The loop carries the learner, priorities and sums, and never the rows, which XLA would copy.
     """
     config, memory = parts.config, parts.memory
-    batches = trainings * config.updates_per_train
+    Carry = tuple[AgentState, PyTree, jax.Array]
 
-    def one(key: Key, carry: tuple[AgentState, PyTree, jax.Array]) -> tuple[AgentState, PyTree, jax.Array]:
+    def one(drawn_from: ReplayState, key: Key, carry: Carry) -> Carry:
         learner, priorities, sums = carry
-        stored = lane.replay._replace(priorities=priorities)
+        stored = drawn_from._replace(priorities=priorities)
         q_values = functools.partial(parts.agent.q_values, learner.params)
         batch = memory.sample(stored, key, hparams, q_values)
         learner, sums, td_error = fit(parts, learner, sums, batch, hparams, keys.noise)
         return learner, memory.reprioritize(priorities, batch.place, td_error, hparams), sums
 
+    def many(drawn_from: ReplayState, first: int | jax.Array, end: int | jax.Array, carry: Carry) -> Carry:
+        def numbered(i: jax.Array, carry: Carry) -> Carry:
+            return one(drawn_from, jax.random.fold_in(keys.draw, i), carry)
+
+        return jax.lax.fori_loop(first, end, numbered, carry)
+
+    def prepared(training: jax.Array, carry: Carry) -> Carry:
+        """One time of training whose targets are made before its first batch."""
+        assert memory.prepare is not None
+        learner, priorities, _ = carry
+        network = learner.target_params if config.target_network else learner.params
+        stored = lane.replay._replace(priorities=priorities)
+        stored = memory.prepare(stored, hparams, functools.partial(parts.agent.q_values, network))
+        first = training * config.updates_per_train
+        return many(stored, first, first + config.updates_per_train, carry)
+
     carry = (lane.agent, lane.replay.priorities, sums)
-    if isinstance(batches, int) and batches == 1:
-        carry = one(keys.draw, carry)
+    batches = trainings * config.updates_per_train
+    if memory.prepare is not None:
+        carry = jax.lax.fori_loop(0, trainings, prepared, carry)
+    elif isinstance(batches, int) and batches == 1:
+        carry = one(lane.replay, keys.draw, carry)
     else:
-        carry = jax.lax.fori_loop(0, batches, lambda i, carry: one(jax.random.fold_in(keys.draw, i), carry), carry)
+        carry = many(lane.replay, 0, batches, carry)
     learner, priorities, sums = carry
     stored = lane.replay._replace(priorities=priorities)
     stored = memory.clear(stored, trainings > 0) if config.clear_replay else stored

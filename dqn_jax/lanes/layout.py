@@ -10,7 +10,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from dqn_jax.config import Config, own_rhythm
+from dqn_jax.config import Config, own_rhythm, transitions_drawn
 from dqn_jax.lanes.lane import LaneState
 from dqn_jax.prng import key_data, wrap_key_data
 from dqn_jax.types import PyTree
@@ -139,7 +139,7 @@ def make_layout(config: Config, lanes: int, weights: int, devices: Sequence[jax.
     if own_rhythm(config):
         block_size = 1
     elif block_size == 0 and devices[0].platform == "cpu":
-        block_size = _TINY_BLOCK if weights * config.batch_size < _TINY_WORK else 1
+        block_size = _TINY_BLOCK if weights * transitions_drawn(config) < _TINY_WORK else 1
     elif block_size == 0:
         block_size = -(-per_device // -(-per_device // _ACCELERATOR_BLOCK))  # as few as possible, of one size
     blocks = -(-per_device // block_size)

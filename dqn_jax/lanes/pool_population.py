@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dqn_jax.config import HParams, RunError, asynchronous, own_rhythm
+from dqn_jax.config import HParams, RunError, asynchronous, own_rhythm, updates_each_time
 from dqn_jax.devices import host_device
 from dqn_jax.envs import Pool, PoolOutput, make_pool
 from dqn_jax.lanes.evaluation import Evaluation
@@ -204,7 +204,7 @@ class PoolPopulation:
                 break
             steps = env_steps + i * rhythm.step
             trainings = trainings_due(config, steps - rhythm.warmup_steps) if learning else 0
-            made += trainings * config.updates_per_train
+            made += trainings * updates_each_time(config)
             for b in at_work:
                 self._lap("host")
                 output = self._receive(b, lanes[b], steps)

@@ -12,6 +12,7 @@ from dqn_jax.config import Config, ConfigError, HParams, Sampling, asynchronous
 from dqn_jax.replay.frames import frame_memory
 from dqn_jax.replay.memory import Memory, MemoryClear
 from dqn_jax.replay.ring import ReplayState
+from dqn_jax.replay.rollout import transition_rollout
 from dqn_jax.replay.transitions import transition_memory
 from dqn_jax.types import Key, Transition, TransitionRow
 
@@ -33,15 +34,20 @@ def _frames(config: Config) -> Memory:
     )
 
 
+def _rollout(config: Config) -> Memory:
+    return transition_rollout(config.rollout_length, config.num_envs)
+
+
 MEMORIES: dict[tuple[str, Rows], Callable[[Config], Memory]] = {
     ("uniform", "transitions"): _transitions,
     ("uniform", "frames"): _frames,
+    ("rollout", "transitions"): _rollout,
 }
 """By how it is drawn, and by what a driver gives it. A new memory is a file of its own and a line here."""
 
 
 def make_memory(config: Config, rows: Rows) -> Memory:
-    """The memory that the settings ask for: by their field `replay`, uniform where they have none.
+    """The memory that the settings ask for: by their field `replay`.
 
     Args:
       config: capacity, batch, and how it is drawn.
@@ -51,10 +57,9 @@ def make_memory(config: Config, rows: Rows) -> Memory:
       ConfigError: if there is no such memory for these rows.
       ValueError: if a size is not positive, or a batch is larger than the ring.
     """
-    name = getattr(config, "replay", "uniform")  # while there is one, no setting chooses
-    if (name, rows) not in MEMORIES:
-        raise ConfigError(f"replay: there is no '{name}' for the {rows} of '{config.env}'.")
-    return MEMORIES[name, rows](config)
+    if (config.replay, rows) not in MEMORIES:
+        raise ConfigError(f"replay: there is no '{config.replay}' for the {rows} of '{config.env}'.")
+    return MEMORIES[config.replay, rows](config)
 
 
 class ReplayInit(Protocol):

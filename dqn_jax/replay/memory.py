@@ -61,6 +61,16 @@ class MemoryClear(Protocol):
     def __call__(self, state: ReplayState, when: jax.Array | bool) -> ReplayState: ...
 
 
+class MemoryPrepare(Protocol):
+    """What to draw from in the batches of one time of training, with targets that are made once for all of them.
+
+    `q_values` is of the networks before the first batch (of the target network, where there is one). Nothing of it is
+    kept.
+    """
+
+    def __call__(self, state: ReplayState, hparams: HParams, q_values: QValuesOf) -> ReplayState: ...
+
+
 class Memory(NamedTuple):
     """What is remembered, and how it is drawn: pure functions of a `ReplayState`.
 
@@ -72,3 +82,4 @@ class Memory(NamedTuple):
     sample: MemorySample
     reprioritize: MemoryReprioritize
     clear: MemoryClear
+    prepare: MemoryPrepare | None = None  # None where batches are drawn from what is stored, as it is

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dqn_jax.config import HParams
+from dqn_jax.config import HParams, steps_between, transitions_drawn
 from dqn_jax.lanes.driver import driver_for
 from dqn_jax.lanes.lane import count_weights, stack_hparams
 from dqn_jax.sweep.plan import Plan
@@ -70,8 +70,8 @@ def measured(plan: Plan) -> Speed | None:
     if driver.stops_within:
         return None
     weights = count_weights(driver.agent, jax.tree.map(lambda x: x[0], stack_hparams(trial.hparams, 1)))
-    updates = driver.rhythm.steps_per_chunk / config.train_every * config.updates_per_train
-    if updates * weights * config.batch_size > _MOST_WORK:
+    updates = driver.rhythm.steps_per_chunk / steps_between(config) * config.updates_per_train
+    if updates * weights * transitions_drawn(config) > _MOST_WORK:
         return None
     on_cpu = jax.local_devices()[0].platform == "cpu"
     lanes = min(group.capacity, plan.devices * _CHUNK_BLOCKS) if on_cpu else group.capacity

@@ -82,6 +82,18 @@ BAD_CONFIG = [
     {"pool_batch": 5, "num_envs": 4},
     {"pool_batch": 0},
     {"optimizer": "adamm"},
+    {"replay": "newest"},
+    {"rollout_length": 0},
+    {"minibatch_size": 24, "replay": "rollout"},  # of 32 x 8
+    {"minibatch_size": 512, "replay": "rollout"},
+    {"double": True, "replay": "rollout"},
+    {"n_step": 3, "replay": "rollout"},
+    {"train_unit": "episodes", "replay": "rollout"},
+    {"sampling": "latest", "replay": "rollout"},
+    {"clear_replay": True, "replay": "rollout"},
+    {"pool_batch": 4, "replay": "rollout"},
+    {"replay_memory": "host", "replay": "rollout"},
+    {"rollout_length": 30_000, "replay": "rollout"},
 ]
 
 
@@ -105,6 +117,7 @@ def test_bad_config_is_refused_in_one_line_that_names_the_field(values):
         {"lane_block": 4, "num_envs": 4, "pool_batch": 4},
         {"lane_block": 1, "num_envs": 4, "pool_batch": 3},
         {"lane_block": 1, "train_unit": "episodes", "total_episodes": 10, "freeze_when": "train5>195"},
+        {"replay": "rollout", "rollout_length": 7, "minibatch_size": 14, "replay_capacity": 1},
     ],
     ids=str,
 )
@@ -115,6 +128,11 @@ def test_good_config_is_accepted(values):
 def test_a_batch_larger_than_the_replay_is_refused_with_the_remedy():
     message = refused(Config(batch_size=64, replay_capacity=32), HParams())
     assert re.match(r"batch_size: 64 .*replay_capacity 32.*lower it or raise", message)
+
+
+def test_pieces_that_do_not_divide_a_rollout_are_refused_with_its_size():
+    message = refused(Config(replay="rollout", rollout_length=32, num_envs=128, minibatch_size=100), HParams())
+    assert message.startswith("minibatch_size: 100 is not possible; use a divisor of rollout_length x num_envs = 4096")
 
 
 BAD_HPARAMS = [

@@ -1,0 +1,95 @@
+"""A memory of the newest T steps of all environments, learnt from as a whole and then never again: PQN's.
+
+Its targets are lambda-returns. They are made once, by the networks of the time when the rollout is full, for all passes
+over it: `Memory.prepare` puts them in place of the rewards, with no bootstrap behind them. To whoever learns, a rollout
+is then a batch of transitions like any other.
+"""
+
+from __future__ import annotations
+
+from typing import cast
+
+import jax
+import jax.numpy as jnp
+
+from dqn_jax.config import HParams
+from dqn_jax.replay.memory import Memory, QValuesOf
+from dqn_jax.replay.ring import ReplayState, check_sizes, clear, empty_ring, keep_priorities, take, write
+from dqn_jax.types import Batch, Key, Obs, Transition, TransitionRow
+
+
+def lambda_returns(
+    r_t: jax.Array, discount_t: jax.Array, v_t: jax.Array, ended: jax.Array, trace_decay: jax.Array | float
+) -> jax.Array:
+    """The returns `G[k]` of T steps one after another, from the last to the first:
+
+        G[k] = r_t[k] + discount_t[k] * ((1 - trace_decay) * v_t[k] + trace_decay * G[k + 1])
+
+    with `v_t[k]` in place of `G[k + 1]` where an episode ended with step k, by whatever, and after the last step.
+
+    Args:
+      r_t: `[T]`, float32, rewards.
+      discount_t: `[T]`, float32, whole discounts: 0 where the episode terminated.
+      v_t: `[T]`, float32, values of the observations that the steps led to: of the true last one at a time limit.
+      ended: `[T]`, bool, whether the next step is not of the same episode.
+      trace_decay: `[]`, float32, lambda.
+
+    Returns:
+      `[T]`, float32. The index is that of rlax, whose `lambda_returns` it is with a lambda of 0 where `ended` holds.
+      PureJaxQL's scan values the step before the last by the observation after the last, and takes a time limit for
+      a termination.
+
+    Reference: Gallici et al. 2024 (arXiv 2407.04811), section 4 and algorithm 1; Sutton & Barto 2018, equation 12.24.
+    """
+
+    def back(after: jax.Array, step: tuple[jax.Array, ...]) -> tuple[jax.Array, jax.Array]:
+        r_t, discount_t, v_t, decay = step
+        now = r_t + discount_t * ((1.0 - decay) * v_t + decay * after)
+        return now, now
+
+    decays = jnp.where(ended, 0.0, trace_decay)
+    return jax.lax.scan(back, v_t[-1], (r_t, discount_t, v_t, decays), reverse=True)[1]
+
+
+def transition_rollout(length: int, num_envs: int) -> Memory:
+    """A rollout of `TransitionRow`s, T = `length` of them, each of `num_envs`.
+
+    `sample` gives all T * N transitions in random order, without weights (None); `prepare` must have been asked
+    before. There must be a whole rollout.
+
+    Raises:
+      ValueError: if an argument is not positive.
+    """
+    check_sizes(capacity=length * num_envs, batch_size=length * num_envs, length=length, num_envs=num_envs)
+
+    def init(example_row: TransitionRow) -> ReplayState:
+        return ReplayState(empty_ring(example_row, length), jnp.zeros((), jnp.int32))
+
+    def add(state: ReplayState, row: TransitionRow, envs: jax.Array | None = None) -> ReplayState:
+        assert envs is None, "environments on the device step together"
+        storage = write(state.storage, row, state.rows_added % length)
+        return state._replace(storage=storage, rows_added=state.rows_added + 1)
+
+    def prepare(state: ReplayState, hparams: HParams, q_values: QValuesOf) -> ReplayState:
+        steps, ended = state.storage
+        obs_t = steps.obs_t.reshape(length * num_envs, *steps.obs_t.shape[2:])
+        v_t = jnp.max(q_values(obs_t), axis=-1).reshape(length, num_envs)
+        oldest = state.rows_added % length
+        stored = (steps.r_t, steps.discount_t * hparams.discount, v_t, ended)
+        r_t, discount_t, v_t, ended = (jnp.roll(x, -oldest, axis=0) for x in stored)  # as they came
+        of_envs = jax.vmap(lambda_returns, (1, 1, 1, 1, None), 1)
+        returns = of_envs(r_t, discount_t, v_t, ended, hparams.trace_decay)
+        return state._replace(storage=_with_targets(steps, jnp.roll(returns, oldest, axis=0)))
+
+    def sample(state: ReplayState, key: Key, hparams: HParams, q_values: QValuesOf | None = None) -> Batch:
+        del hparams, q_values
+        place = jax.random.permutation(key, length * num_envs)
+        return Batch(jax.tree.map(lambda ring: take(ring, place), state.storage), None, place)
+
+    return Memory(init, add, sample, keep_priorities, clear, prepare)
+
+
+def _with_targets(steps: Transition, targets: jax.Array) -> Transition:
+    """Steps whose reward is the whole target: nothing comes after, and no next observation is looked at."""
+    nothing = cast(Obs, ())
+    return steps._replace(r_t=targets, discount_t=jnp.zeros_like(targets), obs_t=nothing)
