@@ -229,8 +229,8 @@ _EVALUATION, _RUNNING = "budget and evaluation", "run"
 
 _SETTINGS = {
     _ENV: (
-        "env env_params max_episode_steps action_repeat action_bins terminal_reward time_limit_terminates reward_scale "
-        "reward_clip sticky_actions num_envs"
+        "env env_params max_episode_steps action_repeat action_bins reward_shift terminal_reward time_limit_terminates "
+        "reward_scale reward_clip sticky_actions num_envs"
     ),
     _POOL: (
         "protocol obs_key frame_stack frame_size grayscale life_loss noop_max fire_reset full_action_space "

@@ -44,6 +44,9 @@ class EnvSettings:
     """Frames each action is held for (frame skip); rewards are summed."""
     action_bins: Annotated[int | None, Bounds(2, remedy="use at least 2 bins")] = None
     """Evenly spaced bins for one bounded continuous action; needed by Pendulum and MountainCarContinuous."""
+    reward_shift: float = 0.0
+    """Added to the learnt reward of every step, before all else: with -1, and -1 for terminal_reward, CartPole's steps
+    are worth nothing and its fall costs 1."""
     terminal_reward: float | None = None
     """Reward given in place of the environment's on the step that terminates (not on a time limit)."""
     time_limit_terminates: bool = False

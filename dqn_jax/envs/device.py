@@ -223,7 +223,9 @@ def _holding(step: _FrameStep, times: int) -> Callable[[Key, Any, jax.Array], tu
 
 
 def _learnt_reward(reward: jax.Array, terminated: jax.Array, settings: EnvSettings) -> jax.Array:
-    """The reward that is learnt from: replaced at an end, scaled, then clipped, as the settings say."""
+    """The reward that is learnt from: shifted, replaced at an end, scaled, then clipped, as the settings say."""
+    if settings.reward_shift:
+        reward = reward + settings.reward_shift
     if settings.terminal_reward is not None:
         reward = jnp.where(terminated, settings.terminal_reward, reward)
     reward = reward * settings.reward_scale

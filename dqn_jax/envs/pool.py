@@ -43,7 +43,7 @@ class PoolOutput(NamedTuple):
     """
 
     frame: np.ndarray  # [N, *frame_shape], the spec's dtype, the newest frame alone
-    reward: np.ndarray  # [N], float32, as learnt from (after terminal_reward, scaling and clipping)
+    reward: np.ndarray  # [N], float32, as learnt from (after shift, terminal_reward, scaling and clipping)
     terminated: np.ndarray  # [N], bool, the bootstrap stops here: game over, or a life lost if life_loss says so
     truncated: np.ndarray  # [N], bool, the time limit ended the episode (of Atari: and nothing else did)
     first: np.ndarray  # [N], bool, the row begins an episode: no transition, its action was ignored
@@ -280,6 +280,8 @@ class Pool:
 
     def _learnt_reward(self, reward: np.ndarray, terminated: np.ndarray) -> np.ndarray:
         config = self._config
+        if config.reward_shift:
+            reward = reward + np.float32(config.reward_shift)
         if config.terminal_reward is not None:
             reward = np.where(terminated, np.float32(config.terminal_reward), reward)
         reward = reward * np.float32(config.reward_scale)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 from dqn_jax.config import Config
 
@@ -40,24 +41,35 @@ _OF_A_FRAME = {
     "FrozenLake8x8-v1": 1.0,
     "Taxi-v3": 20.0,
 }
+# Which give the same reward at every step that does not begin an episode.
+_ALWAYS = {"CartPole-v0": 1.0, "CartPole-v1": 1.0, "envpool:CartPole-v0": 1.0, "envpool:CartPole-v1": 1.0}
 # Whose rewards do not depend on their parameters.
 _WHATEVER_PARAMS = ("CartPole-v0", "CartPole-v1", "Acrobot-v1", "MountainCar-v0")
 
 
-def largest_reward(name: str, config: Config) -> float | None:
-    """The largest absolute reward that an agent can learn from in one step, or None if it is not known.
+class LargestReward(NamedTuple):
+    """The largest absolute rewards that an agent can learn from."""
+
+    step: float  # of a step after which the game goes on, or one that ends it without a reward of its own
+    end: float  # of a step that terminates, where `terminal_reward` replaces it; else 0
+
+
+def largest_reward(name: str, config: Config) -> LargestReward | None:
+    """How large rewards can be, or None if it is not known.
 
     Args:
       name: full name of the environment of `config`.
-      config: how rewards are summed over held frames, replaced, scaled and clipped, in this order.
+      config: how rewards are summed over held frames, shifted, replaced, scaled and clipped, in this order.
     """
     clip = config.reward_clip
     changed = config.pool_options or (config.env_params and name not in _WHATEVER_PARAMS)
     frame = 1.0 if name.startswith("MiniGrid-") else _OF_A_FRAME.get(name)
     if frame is None or changed:
-        return clip
+        return None if clip is None else LargestReward(clip, 0.0)
     step = frame * config.action_repeat
-    if config.terminal_reward is not None:
-        step = max(step, abs(config.terminal_reward))
-    step *= abs(config.reward_scale)
-    return step if clip is None else min(step, clip)
+    if config.reward_shift:
+        always = config.action_repeat == 1 and name in _ALWAYS
+        step = abs(_ALWAYS[name] + config.reward_shift) if always else step + abs(config.reward_shift)
+    end = 0.0 if config.terminal_reward is None else abs(config.terminal_reward)
+    scaled = (x * abs(config.reward_scale) for x in (step, end))
+    return LargestReward(*(x if clip is None else min(x, clip) for x in scaled))

@@ -46,6 +46,7 @@ _COMMON: dict[str, Any] = {
     "max_episode_steps": 108_000,  # half an hour of play
     "reward_clip": 1.0,
     "reward_scale": 1.0,
+    "reward_shift": 0.0,
     "terminal_reward": None,
     "time_limit_terminates": False,
     "eval_epsilon": 0.01,

@@ -1,8 +1,8 @@
 """The ruler: settings that say what a return is and how it is read, so that numbers can be compared.
 
-What only the agent sees or learns from is none of it (reward_scale, reward_clip, terminal_reward, life_loss,
-time_limit_terminates: logged returns stay raw; action_repeat, action_bins: they change what can be done in the same
-game, whose returns count every frame).
+What only the agent sees or learns from is none of it (reward_shift, reward_scale, reward_clip, terminal_reward,
+life_loss, time_limit_terminates: logged returns stay raw; action_repeat, action_bins: they change what can be done in
+the same game, whose returns count every frame).
 """
 
 from __future__ import annotations

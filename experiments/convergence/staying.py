@@ -3,9 +3,9 @@
     .venv/bin/python -m experiments.convergence.staying             # trains what is missing, then writes the page
     .venv/bin/python -m experiments.convergence.staying --from-records
 
-Claim checked: "an agent that has converged is done". Plain Double DQN reaches the threshold of each task and then falls
-from it again and again; here each part of the family is added to the same small recipe, on the same seeds, and judged by
-what comes after first passage.
+Claim checked: "an agent that has converged is done". Plain Double DQN reaches the threshold of each task and then
+falls from it again and again; here each part of the family is added to the same small recipe, on the same seeds, and
+judged by what comes after first passage.
 """
 
 from __future__ import annotations

@@ -27,8 +27,12 @@ from dqn_jax.sweep.results import above_bound
         ({"env": "envpool:CartPole-v1"}, 0.9, 10.0),
         ({"reward_scale": 0.1}, 0.998, 50.0),
         ({"reward_scale": -0.1, "n_step": 3}, 0.9, 1.0),
-        ({"terminal_reward": -10.0}, 0.95, 200.0),
-        ({"terminal_reward": -10.0, "reward_scale": 0.5, "reward_clip": 2.0}, 0.5, 4.0),
+        ({"terminal_reward": -10.0}, 0.95, 20.0),
+        ({"terminal_reward": -30.0}, 0.95, 30.0),
+        ({"terminal_reward": -10.0, "reward_scale": 0.5, "reward_clip": 2.0}, 0.5, 2.0),
+        ({"reward_shift": -1.0, "terminal_reward": -1.0}, 0.998, 1.0),
+        ({"reward_shift": -1.5, "reward_scale": 2.0}, 0.9, 10.0),
+        ({"env": "Acrobot-v1", "reward_shift": 1.0}, 0.9, 20.0),
         ({"env": "MountainCar-v0", "action_repeat": 4, "terminal_reward": 0.0}, 0.9, 40.0),
         ({"env": "MountainCar-v0", "env_params": (("gravity", 0.002),)}, 0.9, 10.0),
         ({"env": "Pendulum-v1", "action_bins": 5}, 0.5, 2 * (math.pi**2 + 6.4 + 0.004)),
@@ -43,6 +47,17 @@ from dqn_jax.sweep.results import above_bound
 )
 def test_bound_is_the_largest_reward_over_one_minus_the_discount(settings, discount, bound):
     np.testing.assert_allclose(value_bound(Config(**settings), HParams(discount=discount), 2), [bound] * 2, rtol=1e-6)
+
+
+def test_no_sequence_of_rewards_is_worth_more_than_the_bound():
+    config, discount, rng = Config(terminal_reward=-7.0), 0.8, np.random.default_rng(0)
+    bound = value_bound(config, HParams(discount=discount), 1)[0]
+    worth = []
+    for steps in range(1, 60):
+        rewards = np.append(rng.choice([-1.0, 1.0], steps - 1), -7.0)
+        worth.append(np.sum(rewards * discount ** np.arange(steps)))
+    assert bound == 7.0
+    assert np.max(np.abs(worth)) == bound
 
 
 def test_bound_is_each_lanes_own():

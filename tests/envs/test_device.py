@@ -90,6 +90,14 @@ def test_a_fall_on_the_last_step_allowed_is_a_termination():
     assert transition.discount_t[-1] == 0.0
 
 
+def test_learnt_rewards_are_shifted_then_replaced_at_an_end_then_scaled():
+    _, play = player(Config(reward_shift=-0.75, terminal_reward=-1.0, reward_scale=2.0))
+    _, out, transition = play(0, [1] * 40)
+    assert out.terminated.any()
+    np.testing.assert_array_equal(transition.r_t, np.where(out.terminated, -2.0, 0.5))
+    assert float(np.max(out.episode_return)) > 5  # logged returns stay raw
+
+
 def test_episode_return_and_length_are_raw_and_of_one_episode():
     _, play = player(Config(terminal_reward=-7.0, reward_scale=0.5, reward_clip=2.0))
     _, out, _ = play(0, [1] * 40)

@@ -249,6 +249,13 @@ def test_rewards_are_replaced_scaled_and_clipped_in_this_order():
     assert [x.dtype for x in changed[1:-1]] == [np.float32, bool, bool, bool, bool, np.float32, np.int32]
 
 
+def test_rewards_are_shifted_before_all_else():
+    plain = random_play(ASTERIX, steps=100, num_actions=9)
+    changed = random_play(dataclasses.replace(ASTERIX, reward_shift=-20.0, reward_scale=0.1), 100, num_actions=9)
+    np.testing.assert_allclose(changed.reward, (plain.reward - 20.0) * np.float32(0.1), rtol=1e-6)
+    np.testing.assert_array_equal(changed.episode_return, plain.episode_return)
+
+
 def test_negative_rewards_are_clipped_too():
     rows = random_play(dataclasses.replace(PONG, reward_clip=0.25), steps=300, num_actions=6)
     assert np.min(rows.reward) == -0.25
