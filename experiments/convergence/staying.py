@@ -171,11 +171,11 @@ def draw_frontier(figure: Figure, table: pd.DataFrame) -> None:
     axes = figure.subplots(1, len(TASKS))
     for axis, task in zip(axes, TASKS, strict=True):
         own = table[table["task"] == task].reset_index(drop=True)
-        for number, row in own.iterrows():
+        for number, row in enumerate(own.to_dict("records")):
             if np.isfinite(row["first_passage"]):
                 at = row["first_passage"], row["held"]
-                axis.plot(*at, "o", ms=4, color=COLOURS[int(number) % len(COLOURS)])
-                axis.annotate(str(int(number) + 1), at, xytext=(3, 3), textcoords="offset points", fontsize=7)
+                axis.plot(*at, "o", ms=4, color=COLOURS[number % len(COLOURS)])
+                axis.annotate(str(number + 1), at, xytext=(3, 3), textcoords="offset points", fontsize=7)
         axis.set_title(task, fontsize=10)
         axis.set_xlabel("median steps to first passage")
         axis.xaxis.set_major_formatter(lambda x, _: f"{x / 1000:.0f}k")
@@ -207,7 +207,8 @@ def draw_curves(figure: Figure, found: dict[str, dict[str, dict[str, Any]]]) -> 
 
 def write_page(table: pd.DataFrame, when: str) -> None:
     """Write results/staying/README.md from rows of `rows`."""
-    tasks = {task: [line(row) for row in own.to_dict("records")] for task, own in table.groupby("task", sort=False)}
+    found = table.to_dict("records")
+    tasks = {task: [line(row) for row in found if row["task"] == task] for task in TASKS}
     pages.write(
         FOLDER / "README.md",
         "convergence/staying.md.jinja",
