@@ -108,15 +108,16 @@ class Agent(NamedTuple):
 def averaged(average: Params, params: Params, updates: jax.Array, hparams: HParams) -> Params:
     """The average of the weights after one more update, leaves as those of `params`; () without `average_decay`.
 
-    With `d` the decay and `t` the updates made, `average + (1 - min(d, t / (t + 9))) * (params - average)`: young
-    averages forget sooner, so that the initial weights never count for much.
+    With `d` the decay and `t` the updates made, `average + (1 - min(d, t / (t + 3))) * (params - average)`: while it is
+    young its window is a third of the updates made, so that the initial weights never count for much.
 
-    Reference: Polyak & Juditsky 1992; the warm-up as in TensorFlow's `ExponentialMovingAverage`.
+    Reference: Polyak & Juditsky 1992 (SIAM J. Control Optim. 30:838); the warm-up in the manner of TensorFlow's
+    `ExponentialMovingAverage`, with 3 in place of its 10.
     """
     if hparams.average_decay is None:
         return ()
     made = updates.astype(jnp.float32)
-    share = 1.0 - jnp.minimum(hparams.average_decay, made / (made + 9.0))
+    share = 1.0 - jnp.minimum(hparams.average_decay, made / (made + 3.0))
     return jax.tree.map(lambda mean, new: mean + share * (new - mean), average, params)
 
 

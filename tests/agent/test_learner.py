@@ -215,7 +215,7 @@ def test_average_of_the_weights_forgets_sooner_while_it_is_young(decay):
     expected = jax.tree.map(np.float64, state.params)
     for t in range(1, updates + 1):
         state, _ = update(state, make_batch(t), hparams)
-        kept = min(decay, t / (t + 9))
+        kept = min(decay, t / (t + 3))
         new = jax.tree.map(lambda x, kept=kept: (1 - kept) * np.float64(x), state.params)
         expected = jax.tree.map(lambda mean, x, kept=kept: kept * mean + x, expected, new)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6), state.average_params, expected)
