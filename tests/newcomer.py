@@ -21,15 +21,15 @@ NOISE = 0.01
 
 @dataclasses.dataclass(frozen=True)
 class Choice(Config):
-    """Settings that choose an algorithm."""
+    """Settings that choose it by its loss."""
 
-    algorithm: str = "newcomer"
+    loss: str = "newcomer"
 
 
 def head(config):
     """Logits `[A, K]`, not the same twice."""
 
-    def of_features(streams, features, key):
+    def of_features(streams, features, key, support):
         logits = streams(features, RETURNS.shape)
         logits = logits + NOISE * jax.random.normal(key, logits.shape)
         return Prediction(jax.nn.softmax(logits) @ RETURNS, atoms=logits)
@@ -37,7 +37,7 @@ def head(config):
     return of_features
 
 
-def loss(config):
+def loss(config, target):
     """The cross-entropy of the atoms, of one example."""
 
     def of_example(views, transition, hparams):

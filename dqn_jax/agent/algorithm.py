@@ -18,8 +18,9 @@ class Prediction(NamedTuple):
     """What a network says of an observation. Acting, evaluation and films read `q_values` and nothing else."""
 
     q_values: jax.Array  # [A], float32, the expected return of each action
-    atoms: PyTree = ()  # [A, K], float32, of a distribution: logits (C51) or quantiles (QR-DQN, IQN); else ()
-    taus: PyTree = ()  # [K], float32, the fractions that the quantiles are of, where they are drawn (IQN); else ()
+    atoms: PyTree = ()  # [A, K], float32, of a distribution: logits (C51, HL-Gauss), quantiles (QR-DQN, IQN); else ()
+    taus: PyTree = ()  # [K], float32, the fractions that quantiles are of; else ()
+    support: PyTree = ()  # the returns that logits are for, [K] (C51), or between which they are, [K + 1] (HL-Gauss)
 
 
 class Views(NamedTuple):
@@ -35,11 +36,37 @@ class Views(NamedTuple):
     target_t: Prediction  # for the bootstrap
 
 
+class Policy(NamedTuple):
+    """A policy over next actions, for targets that average."""
+
+    probs_a_t: jax.Array  # [A], float32, sums to one
+    bonus_t: jax.Array  # [A], float32, added to the return of each action
+
+
+class Target(NamedTuple):
+    """What the target of one example is made of, beside the returns of the next actions: constants for the gradient.
+
+    `r_t + discount_t * return of the action with the greatest q_t_selector`, or, with a policy,
+    `r_t + discount_t * (return of an action a drawn from the policy + its bonus)`.
+    """
+
+    r_t: jax.Array  # [], float32, the reward, with what the target adds
+    q_t_selector: jax.Array  # [A], float32
+    policy: Policy | None = None  # None where the greatest is chosen
+
+
+class TargetFn(Protocol):
+    """The target of one example, without leading axes; `targets` has them."""
+
+    def __call__(self, views: Views, transition: Transition, hparams: HParams, /) -> Target: ...
+
+
 class Loss(NamedTuple):
     """What a loss gives of one example."""
 
     loss: jax.Array  # [], float32, what is minimised, before the example's weight
-    td_error: jax.Array  # [], float32, target minus prediction; its absolute value is the priority
+    td_error: jax.Array  # [], float32, target minus prediction
+    priority: PyTree = ()  # [], float32, what a prioritised replay draws by the size of; () for the TD error
 
 
 class LossFn(Protocol):
@@ -65,25 +92,36 @@ class Head(Protocol):
     """From the torso's features `[B, F]` to predictions with leaves `[B, ...]`.
 
     A plain function, called in the network's compact scope: layers that it makes are the network's. `key` is for
-    what it draws, such as fractions or noise.
+    what it draws, such as fractions or noise; `support` is kept beside the weights (see `Algorithm`), () without one.
     """
 
-    def __call__(self, streams: Streams, features: jax.Array, key: Key, /) -> Prediction: ...
+    def __call__(self, streams: Streams, features: jax.Array, key: Key, support: PyTree, /) -> Prediction: ...
+
+
+class Support(Protocol):
+    """What a network keeps beside its weights, float32: the returns that its outputs are for.
+
+    It is of the lane, set as the network is made. Whoever has the network has it, and no optimiser moves it.
+    """
+
+    def __call__(self, settings: NetworkSettings, hparams: HParams, /) -> jax.Array: ...
 
 
 class Algorithm(NamedTuple):
     """A member of the family, as its file gives it and the table lists it.
 
     Attributes:
-      name: by which settings choose it.
+      name: as in papers.
       reference: the paper, and where in it.
       head: from the settings of the network, what it predicts.
-      loss: from those of the learning rule, what it minimises.
+      loss: from those of the learning rule and the target that they name, what it minimises.
+      support: what its networks keep beside their weights, if anything.
       refuses: settings that must be left at their defaults, and why.
     """
 
     name: str
     reference: str
     head: Callable[[NetworkSettings], Head]
-    loss: Callable[[RuleSettings], LossFn]
+    loss: Callable[[RuleSettings, TargetFn], LossFn]
+    support: Support | None = None
     refuses: tuple[tuple[str, str], ...] = ()

@@ -1,29 +1,34 @@
-"""The members of the family, by name. A new one is a file of its own and a line here."""
+"""The members of the family, by the loss that chooses them. A new one is a file of its own and a line here."""
 
 from __future__ import annotations
 
 from dqn_jax.agent.algorithm import Algorithm
+from dqn_jax.agent.c51 import C51
 from dqn_jax.agent.dqn import DQN
+from dqn_jax.agent.qr_dqn import QR_DQN
 from dqn_jax.config import Config, ConfigError, suggest
 
 ALGORITHMS: dict[str, Algorithm] = {
-    "dqn": DQN,
+    "squared": DQN,
+    "huber": DQN,
+    "categorical": C51,
+    "quantile": QR_DQN,
 }
 
 
 def algorithm_for(config: Config) -> Algorithm:
-    """The member that the settings ask for: by their field `algorithm`, DQN where they have none.
+    """The member that the settings ask for by their loss.
 
     Raises:
-      ConfigError: if there is no such member, or it refuses one of the settings.
+      ConfigError: if there is no such loss, or its algorithm refuses one of the settings.
     """
-    name = getattr(config, "algorithm", "dqn")  # while there is one member, no setting chooses
-    if name not in ALGORITHMS:
+    if config.loss not in ALGORITHMS:
         raise ConfigError(
-            f"algorithm: '{name}' is not known.{suggest(name, ALGORITHMS)} Choose one of {', '.join(ALGORITHMS)}."
+            f"loss: '{config.loss}' is not known.{suggest(config.loss, ALGORITHMS)} "
+            f"Choose one of {', '.join(ALGORITHMS)}."
         )
-    algorithm = ALGORITHMS[name]
+    algorithm = ALGORITHMS[config.loss]
     for setting, why in algorithm.refuses:
         if getattr(config, setting) != getattr(Config, setting):
-            raise ConfigError(f"{setting}: {why}; leave it out with algorithm {name}.")
+            raise ConfigError(f"{setting}: {why}; leave it out with loss {config.loss}.")
     return algorithm

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from dqn_jax.agent.algorithm import Algorithm, Head, Loss, LossFn, Views
-from dqn_jax.agent.losses import double_q_learning, huber_loss, q_learning, squared_loss
+import jax
+
+from dqn_jax.agent.algorithm import Algorithm, Head, Loss, LossFn, TargetFn, Views
+from dqn_jax.agent.losses import huber_loss, q_learning, squared_loss
 from dqn_jax.agent.networks import q_head
+from dqn_jax.agent.targets import mean_td_error
 from dqn_jax.config import HParams, NetworkSettings, RuleSettings
 from dqn_jax.types import Transition
 
@@ -15,20 +18,21 @@ def head(settings: NetworkSettings) -> Head:
     return q_head
 
 
-def loss(settings: RuleSettings) -> LossFn:
+def loss(settings: RuleSettings, target: TargetFn) -> LossFn:
     """The squared or Huber loss of the TD error.
 
     The bootstrap is the target network's greatest Q-value, or with `double` its Q-value of the action that is
-    greatest for the online network.
+    greatest for the online network; other targets are as in `targets`.
     """
 
+    def error(views: Views, transition: Transition, hparams: HParams) -> jax.Array:
+        if settings.target == "greedy" and not settings.double:
+            q_tm1, q_t = views.online_tm1.q_values, views.target_t.q_values
+            return q_learning(q_tm1, transition.a_tm1, transition.r_t, transition.discount_t, q_t)
+        return mean_td_error(target(views, transition, hparams), views, transition)
+
     def of_example(views: Views, transition: Transition, hparams: HParams) -> Loss:
-        q_tm1, q_t = views.online_tm1.q_values, views.target_t.q_values
-        a_tm1, r_t, discount_t = transition.a_tm1, transition.r_t, transition.discount_t
-        if settings.double:
-            td_error = double_q_learning(q_tm1, a_tm1, r_t, discount_t, q_t, views.online_t.q_values)
-        else:
-            td_error = q_learning(q_tm1, a_tm1, r_t, discount_t, q_t)
+        td_error = error(views, transition, hparams)
         if settings.loss == "huber":
             return Loss(huber_loss(td_error, hparams.huber_delta), td_error)
         return Loss(squared_loss(td_error), td_error)

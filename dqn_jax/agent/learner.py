@@ -16,6 +16,7 @@ from dqn_jax.agent.algorithms import algorithm_for
 from dqn_jax.agent.networks import make_network
 from dqn_jax.agent.optimizers import make_optimizer
 from dqn_jax.agent.schedules import learning_rate_at
+from dqn_jax.agent.targets import target_for
 from dqn_jax.config import Config, HParams, check_optimizer
 from dqn_jax.prng import make_key, random_index
 from dqn_jax.types import Batch, EnvSpec, Key, Params, PyTree, Transition
@@ -68,7 +69,9 @@ class AgentRespond(Protocol):
 
 
 class AgentLearn(Protocol):
-    """One gradient step on a batch, then the target network's move if it is due; also TD errors, `[B]`, by example.
+    """One gradient step on a batch, then the target network's move if it is due; also `[B]`, how far off each was.
+
+    That is the TD error, or what the loss gives in its place: its size is the priority of a prioritised replay.
 
     Each loss is multiplied by its weight before their mean over the batch: with 0 an element is left out, and it
     counts in no diagnostic. The mean is over B all the same: with fewer elements the step is smaller.
@@ -105,6 +108,11 @@ class Agent(NamedTuple):
         return self.predict(params, obs, make_key(0)).q_values
 
 
+def weights_of(params: Params) -> Params:
+    """What of a network is learnt: all but the support that it keeps."""
+    return {"params": params["params"]}
+
+
 def averaged(average: Params, params: Params, updates: jax.Array, hparams: HParams) -> Params:
     """The average of the weights after one more update, leaves as those of `params`; () without `average_decay`.
 
@@ -137,16 +145,19 @@ def make_agent(config: Config, spec: EnvSpec) -> Agent:
     check_optimizer(config.optimizer)
     algorithm = algorithm_for(config)
     network = make_network(config, spec, algorithm.head(config))
-    example_loss = algorithm.loss(config)
+    example_loss = algorithm.loss(config, target_for(config, config))
 
     def predict(params: Params, obs: jax.Array, key: Key) -> Prediction:
-        return network.apply(params, obs, key)  # type: ignore[return-value]
+        return network.apply({"params": params["params"]}, obs, key, params.get("support", ()))  # type: ignore[return-value]
 
     def init(key: Key, hparams: HParams) -> AgentState:
-        params = network.init(key, jnp.zeros((1, *spec.obs_shape), spec.obs_dtype), make_key(0))
+        beside = {} if algorithm.support is None else {"support": algorithm.support(config, hparams)}
+        obs = jnp.zeros((1, *spec.obs_shape), spec.obs_dtype)
+        params: Params = network.init(key, obs, make_key(0), beside.get("support", ()))
+        params = params | beside
         # A copy, not an alias: the loop donates its state, and a buffer can be donated only once.
         target_params = jax.tree.map(jnp.copy, params) if config.target_network else ()
-        opt_state = make_optimizer(config, hparams, 0.0).init(params)
+        opt_state = make_optimizer(config, hparams, 0.0).init(weights_of(params))
         average_params = () if hparams.average_decay is None else jax.tree.map(jnp.copy, params)
         return AgentState(params, target_params, opt_state, jnp.zeros((), jnp.int32), average_params)
 
@@ -177,12 +188,13 @@ def make_agent(config: Config, spec: EnvSpec) -> Agent:
         )
 
     def loss_fn(
-        params: Params, target_params: Params, batch: Batch, hparams: HParams, key: Key
+        weights: Params, state: AgentState, batch: Batch, hparams: HParams, key: Key
     ) -> tuple[jax.Array, tuple[UpdateInfo, jax.Array]]:
         transition, weight = batch.transition, batch.weight
         transition = transition._replace(discount_t=transition.discount_t * hparams.discount)
-        views = views_of(params, target_params, transition, key)
-        loss, td_error = jax.vmap(lambda views, transition: example_loss(views, transition, hparams))(views, transition)
+        views = views_of(state.params | weights, state.target_params, transition, key)
+        of_example = jax.vmap(lambda views, transition: example_loss(views, transition, hparams))
+        loss, td_error, priority = of_example(views, transition)
         if weight is not None:
             loss = loss * weight
         q_a_tm1 = jnp.take_along_axis(views.online_tm1.q_values, transition.a_tm1[:, None], axis=-1)[:, 0]
@@ -192,27 +204,28 @@ def make_agent(config: Config, spec: EnvSpec) -> Agent:
         else:
             sums = jnp.sum(jnp.stack([loss, weight * jnp.abs(td_error), weight * q_a_tm1]), axis=1)
             diagnostics = sums / jnp.maximum(jnp.sum(weight), 1.0)
-        return jnp.mean(loss), (UpdateInfo(*diagnostics), td_error)
+        return jnp.mean(loss), (UpdateInfo(*diagnostics), td_error if priority == () else priority)
 
     def learn(state: AgentState, batch: Batch, hparams: HParams, key: Key) -> tuple[AgentState, UpdateInfo, jax.Array]:
-        key = jax.random.fold_in(key, state.updates)
+        key, weights = jax.random.fold_in(key, state.updates), weights_of(state.params)
         gradient = jax.grad(loss_fn, has_aux=True)
-        grads, (info, td_error) = gradient(state.params, state.target_params, batch, hparams, key)
+        grads, (info, priority) = gradient(weights, state, batch, hparams, key)
         optimizer = make_optimizer(config, hparams, learning_rate_at(hparams, state.updates))
-        steps, opt_state = optimizer.update(grads, state.opt_state, state.params)
-        params = optax.apply_updates(state.params, steps)
+        steps, opt_state = optimizer.update(grads, state.opt_state, weights)
+        weights = optax.apply_updates(weights, steps)
+        params = state.params | weights
         updates = state.updates + 1
         target_params = state.target_params
         if config.target_network:
             # Arithmetic, not a branch: lanes may differ in period, and the select costs little.
             due = updates % hparams.target_period == 0
             mix = hparams.target_mixing
-            target_params = jax.tree.map(
+            target_params = target_params | jax.tree.map(
                 lambda online, target: jnp.where(due, mix * online + (1.0 - mix) * target, target),
-                params,
-                target_params,
+                weights,
+                weights_of(target_params),
             )
         average_params = averaged(state.average_params, params, updates, hparams)
-        return AgentState(params, target_params, opt_state, updates, average_params), info, td_error
+        return AgentState(params, target_params, opt_state, updates, average_params), info, priority
 
     return Agent(init, predict, respond, learn)

@@ -105,3 +105,50 @@ def huber_loss(td_error: Array, delta: Array | float = 1.0) -> Array:
     abs_error = jnp.abs(td_error)
     quadratic = jnp.minimum(abs_error, delta)
     return 0.5 * jnp.square(quadratic) + delta * (abs_error - quadratic)
+
+
+def expected_sarsa(
+    q_tm1: Array,
+    a_tm1: Array,
+    r_t: Array,
+    discount_t: Array,
+    q_t: Array,
+    probs_a_t: Array,
+    *,
+    stop_target_gradients: bool = True,
+) -> Array:
+    """TD error of Expected Sarsa: `r_t + discount_t * sum_a probs_a_t[a] q_t[a] - q_tm1[a_tm1]`.
+
+    Args:
+      q_tm1: `[num_actions]`, float, Q-values at t-1.
+      a_tm1: `[]`, int, action taken at t-1.
+      r_t: `[]`, float, reward.
+      discount_t: `[]`, float, discount, 0 where the episode terminated.
+      q_t: `[num_actions]`, float, Q-values at t (target network).
+      probs_a_t: `[num_actions]`, float, probabilities of the policy that is valued.
+      stop_target_gradients: whether the target is a constant for the gradient.
+
+    Returns:
+      `[]`, float, the TD error.
+
+    Raises:
+      AssertionError: if a rank or a dtype is not as above.
+
+    Reference: van Seijen et al. 2009 (A theoretical and empirical analysis of Expected Sarsa), equation 5.
+    """
+    chex.assert_rank([q_tm1, a_tm1, r_t, discount_t, q_t, probs_a_t], [1, 0, 0, 0, 1, 1])
+    chex.assert_type([q_tm1, a_tm1, r_t, discount_t, q_t, probs_a_t], [float, int, float, float, float, float])
+    target_tm1 = r_t + discount_t * jnp.sum(probs_a_t * q_t)
+    if stop_target_gradients:
+        target_tm1 = jax.lax.stop_gradient(target_tm1)
+    return target_tm1 - q_tm1[a_tm1]
+
+
+def scaled_log_softmax(q: Array, temperature: Array | float) -> Array:
+    """`temperature * log softmax(q / temperature)`, `[num_actions]`: near 0 for the greatest, else its shortfall.
+
+    The greatest is taken off first, so that a small temperature loses no digits: Vieillard et al. 2020
+    (arXiv 2007.14430), appendix B.1.
+    """
+    q = q - jnp.max(q)
+    return temperature * jax.nn.log_softmax(q / temperature)

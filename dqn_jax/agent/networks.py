@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from dqn_jax.agent.algorithm import Head, Prediction, Streams
 from dqn_jax.agent.convolutions import Conv, max_pool
 from dqn_jax.config import ConfigError, NetworkSettings
-from dqn_jax.types import DType, EnvSpec, Key
+from dqn_jax.types import DType, EnvSpec, Key, PyTree
 
 Activation = Callable[[jax.Array], jax.Array]
 
@@ -80,9 +80,9 @@ class ImpalaStage(nn.Module):
         return x
 
 
-def q_head(streams: Streams, features: jax.Array, key: Key) -> Prediction:
+def q_head(streams: Streams, features: jax.Array, key: Key, support: PyTree) -> Prediction:
     """One Q-value for each action: `[B, F]` to `q_values` `[B, A]`."""
-    del key
+    del key, support
     return Prediction(streams(features))
 
 
@@ -112,8 +112,8 @@ class Network(nn.Module):
     head: Head = q_head
 
     @nn.compact
-    def __call__(self, obs: jax.Array, key: Key) -> Prediction:
-        """`[B, *obs_shape]` to leaves `[B, ...]`; `key` is for what the head draws."""
+    def __call__(self, obs: jax.Array, key: Key, support: PyTree = ()) -> Prediction:
+        """`[B, *obs_shape]` to leaves `[B, ...]`; `key` and `support` are for the head."""
         nonlinear = ACTIVATIONS[self.activation]
         dtype = jnp.dtype(self.compute_dtype)
 
@@ -134,13 +134,19 @@ class Network(nn.Module):
                 x = ImpalaStage(features, activate, dtype)(x)
             x = activate(x)
 
+        # The hidden layers of an MLP are its torso, but for the last where dueling has two of it.
+        of_torso = len(self.hidden) - self.dueling if self.torso == "mlp" else 0
+        x = x.reshape(x.shape[0], -1)
+        for width in self.hidden[:of_torso]:
+            x = activate(dense(width)(x))
+
         def outputs(x: jax.Array, width: int, shape: tuple[int, ...]) -> jax.Array:
             x = dense(width * math.prod(shape))(x).astype(jnp.float32)
             return x.reshape(*x.shape[:-1], width, *shape)
 
         def streams(x: jax.Array, shape: tuple[int, ...] = ()) -> jax.Array:
             shared, last = (self.hidden[:-1], self.hidden[-1:]) if self.dueling else (self.hidden, ())
-            for width in shared:
+            for width in shared[of_torso:]:
                 x = activate(dense(width)(x))
             if not self.dueling:
                 return outputs(x, self.num_actions, shape)
@@ -153,7 +159,7 @@ class Network(nn.Module):
             value, advantage = both
             return value + advantage - jnp.mean(advantage, axis=-1 - len(shape), keepdims=True)
 
-        return self.head(streams, x.reshape(x.shape[0], -1), key)
+        return self.head(streams, x, key, support)
 
 
 def make_network(settings: NetworkSettings, spec: EnvSpec, head: Head) -> Network:

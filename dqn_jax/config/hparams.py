@@ -14,6 +14,8 @@ from dqn_jax.config.values import INT_MAX
 _SHARE = Bounds(0, 1)
 _POSITIVE = Bounds(0, math.inf, open=True)
 _COUNT = Bounds(1, INT_MAX)
+_NO_MORE_THAN_0 = Bounds(-math.inf, 0, remedy="use a number at most 0")
+_ANY = Bounds(-math.inf, remedy="use a finite number")
 
 
 class HParams(NamedTuple):
@@ -50,6 +52,22 @@ class HParams(NamedTuple):
     themselves)."""
     huber_delta: Annotated[float, _POSITIVE, OnlyWhere("loss", "huber")] = 1.0
     """Where the Huber loss becomes linear."""
+    v_min: Annotated[float, _ANY, OnlyWhere("loss", "categorical", "hl_gauss")] = -10.0
+    """Least return that atoms or classes are for, as learnt from (scaled and discounted)."""
+    v_max: Annotated[float, _ANY, OnlyWhere("loss", "categorical", "hl_gauss")] = 10.0
+    """Greatest return that atoms or classes are for."""
+    hl_sigma: Annotated[float, _POSITIVE, OnlyWhere("loss", "hl_gauss")] = 0.75
+    """Width of the Gaussian around a target, its standard deviation in widths of a class."""
+    kappa: Annotated[float, Bounds(0), OnlyWhere("loss", "quantile", "implicit_quantile")] = 1.0
+    """Where the loss of quantiles becomes linear; 0: linear all along, the loss of quantile regression."""
+    munchausen_alpha: Annotated[float, _SHARE, OnlyWhere("target", "munchausen")] = 0.9
+    """Share of the log-policy of the action taken that is added to the reward."""
+    munchausen_temperature: Annotated[float, _POSITIVE, OnlyWhere("target", "munchausen")] = 0.03
+    """Temperature of the soft policy, in units of the rewards learnt from."""
+    munchausen_clip: Annotated[float, _NO_MORE_THAN_0, OnlyWhere("target", "munchausen")] = -1.0
+    """The least that temperature times log-policy may be."""
+    advantage_alpha: Annotated[float, _SHARE, OnlyWhere("target", "advantage")] = 0.9
+    """Share of what the action taken falls short of the best by that is taken off the reward."""
     max_grad_norm: Annotated[float | None, _POSITIVE] = None
     """Clip gradients to this global norm (None: no clipping)."""
     optimizer_eps: Annotated[float | None, Bounds(0), Optax("eps")] = None

@@ -127,6 +127,13 @@ class NetworkSettings:
     """Layer normalisation of every convolution's and hidden dense layer's output, before its activation."""
     dueling: bool = False
     """Dueling head: separate value and advantage streams."""
+    atoms: Annotated[
+        int,
+        Bounds(2, remedy="use at least 2"),
+        OnlyWhere("loss", "categorical", "hl_gauss", "quantile", "implicit_quantile"),
+    ] = 51
+    """Atoms or classes between v_min and v_max (categorical, hl_gauss), quantiles (quantile), or fractions drawn for
+    each look at an observation (implicit_quantile)."""
     compute_dtype: Literal["float32", "bfloat16"] = "float32"
     """What the network computes in; weights, losses and optimiser stay float32."""
     weight_init: Literal["lecun_normal", "glorot_uniform", "he_normal"] = "lecun_normal"
@@ -139,8 +146,13 @@ class RuleSettings:
 
     double: bool = False
     """Double Q-learning: the online network chooses the next action, the target network values it."""
-    loss: Literal["squared", "huber"] = "squared"
-    """Loss on the TD error; huber uses huber_delta."""
+    loss: Literal["squared", "huber", "categorical", "hl_gauss", "quantile", "implicit_quantile"] = "squared"
+    """What is learnt of returns, and how: their mean, by the squared or Huber loss of the TD error, or as the classes
+    of HL-Gauss; or their distribution, in the atoms of C51 (categorical), the quantiles of QR-DQN or those of IQN."""
+    target: Literal["greedy", "expected_sarsa", "munchausen", "advantage"] = "greedy"
+    """What a step is worth: the best next action; a mean over those that exploration ends with; Munchausen's soft
+    policy with its log as a reward; or the best, less a share of what the action taken falls short by (advantage
+    learning)."""
     optimizer: str = "adam"
     """Optimiser by its optax name (adam, rmsprop, sgd, adamw, radam, nadam, lion), or 'rmsprop_centered'."""
     target_network: bool = True

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
+
 from dqn_jax.config.errors import ConfigError, suggest
 from dqn_jax.config.fields import Setting, fields_of
 from dqn_jax.config.hparams import HParams
 from dqn_jax.config.settings import OPTIMIZERS, Config, asynchronous, own_rhythm, transitions_drawn
-from dqn_jax.config.values import INT_MAX, UnfitError, as_type, check_float, fits, numbers
+from dqn_jax.config.values import INT_MAX, UnfitError, as_type, check_float, exact, fits, numbers
 
 
 def validate(config: Config, hparams: HParams) -> None:
@@ -32,6 +34,7 @@ def validate(config: Config, hparams: HParams) -> None:
             raise _impossible(setting.name, "None", "give a number")
         if value is not None and setting.optax is not None and setting.name not in OPTIMIZERS[config.optimizer]:
             raise ConfigError(f"{setting.name}: optimizer '{config.optimizer}' has no such setting; leave it out.")
+    _check_support(hparams)
 
 
 def _impossible(field: str, value: Any, remedy: object) -> ConfigError:
@@ -69,6 +72,16 @@ def _check_traced(setting: Setting, value: Any) -> None:
             raise _impossible(setting.name, x, "it counts something: use an integer")
 
 
+def _check_support(hparams: HParams) -> None:
+    """In every lane the support begins below its end."""
+    low, high = (np.array(numbers(value), np.float32) for value in (hparams.v_min, hparams.v_max))
+    if len({1, len(low), len(high)}) > 2:
+        return  # values for two numbers of lanes: refused where lanes are made
+    for least, greatest in np.broadcast(low, high):
+        if not least < greatest:
+            raise _impossible("v_min", float(least), f"use a number below v_max {exact(greatest)}, or raise v_max")
+
+
 def _combinations(config: Config) -> Iterator[tuple[bool, str, str]]:
     """What settings demand of each other: whether it is so, the field to name, and the remedy."""
     pieces, batch, envs = config.minibatch_size, config.pool_batch, config.num_envs
@@ -98,6 +111,11 @@ def _combinations(config: Config) -> Iterator[tuple[bool, str, str]]:
     )
     if rollout:
         yield from _beside_a_rollout(config)
+    yield (
+        config.target != "munchausen" or not config.double,
+        "double",
+        "Munchausen's targets average over the next actions, so there is no greatest to choose twice: leave it out",
+    )
     yield (
         config.total_steps + config.eval_every + envs <= INT_MAX,
         "total_steps",

@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from dqn_jax.agent import Agent, AgentState, UpdateInfo
+from dqn_jax.agent.learner import weights_of
 from dqn_jax.agent.schedules import epsilon_at
 from dqn_jax.config import (
     SETTINGS,
@@ -348,7 +349,7 @@ def host_array(x: np.ndarray) -> jax.Array:
 def count_weights(agent: Agent, hparams: HParams) -> int:
     """Number of weights of one agent's network."""
     state = jax.eval_shape(lambda: agent.init(make_key(0), hparams))
-    return sum(x.size for x in jax.tree.leaves(state.params))
+    return sum(x.size for x in jax.tree.leaves(weights_of(state.params)))
 
 
 def tree_bytes(tree: PyTree) -> int:

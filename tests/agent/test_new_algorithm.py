@@ -61,8 +61,8 @@ def test_heads_draw_anew_for_every_key_and_every_update():
 def test_what_it_refuses_is_said_in_one_line():
     with pytest.raises(ConfigError, match=r"^double: it always chooses by the online network; leave it out"):
         make_agent(newcomer.Choice(double=True), SPEC)
-    with pytest.raises(ConfigError, match=r"^algorithm: 'newcomerr' is not known. Did you mean 'newcomer'\?"):
-        make_agent(newcomer.Choice(algorithm="newcomerr"), SPEC)
+    with pytest.raises(ConfigError, match=r"^loss: 'newcomerr' is not known. Did you mean 'newcomer'\?"):
+        make_agent(newcomer.Choice(loss="newcomerr"), SPEC)
 
 
 def test_it_learns_in_environments_on_the_device():

@@ -49,7 +49,7 @@ def test_a_setting_is_read_with_all_that_stands_beside_it():
     assert (b1.counts, b1.optional, b1.options, b1.optax, b1.default) == (False, True, (float,), "b1", None)
     assert SETTINGS["hidden"].kind == tuple[int, ...]
     assert not SETTINGS["hidden"].counts
-    assert SETTINGS["loss"].options == (Literal["squared", "huber"],)
+    assert SETTINGS["sampling"].options == (Literal["with_replacement", "without_replacement", "latest"],)
 
 
 def test_all_settings_are_those_of_both_classes_in_their_order():

@@ -169,9 +169,10 @@ def test_bad_hyperparameter_is_refused_in_one_line_that_names_it(values):
 @pytest.mark.parametrize("field", [f for f, setting in fields_of(HParams).items() if setting.optax is None])
 @pytest.mark.parametrize("as_array", [list, np.array, jnp.array])
 def test_every_value_of_a_sweep_is_checked(field, as_array):
-    good = 1 if SETTINGS[field].counts else 0.5
+    good, bad = {"munchausen_clip": (-0.5, 1), "v_min": (0.5, 11), "v_max": (0.5, -11)}.get(field, (0.5, -1))
+    good = 1 if SETTINGS[field].counts else good
     validate(Config(), HParams(**{field: as_array([good, good])}))
-    assert refused(Config(), HParams(**{field: as_array([good, -1])})).startswith(field)
+    assert refused(Config(), HParams(**{field: as_array([good, bad])})).startswith(field.replace("v_max", "v_min"))
 
 
 @pytest.mark.parametrize("scalar", [np.float32, np.float64, np.array, jnp.float32, jnp.array])
@@ -251,7 +252,7 @@ def one_line(error):
         ({"num_envs": "8"}, r"num_envs: '8' is not possible; use an integer\."),
         ({"num_envs": True}, r"num_envs: True is not possible; use an integer\."),
         ({"double": 1}, r"double: 1 is not possible; use true or false\."),
-        ({"loss": "l1"}, r"loss: 'l1' is not possible; choose one of squared, huber\."),
+        ({"loss": "l1"}, r"loss: 'l1' is not possible; choose one of squared, huber, categorical, "),
         ({"total_steps": 2**31}, "total_steps: 2147483648 .*at most 2147483647"),
         ({"total_steps": 2**31 - 1}, "total_steps: .*counted in 32 bits"),
         ({"eval_seed": -1}, "eval_seed: -1 is not possible; use 0 to 2147483647"),
@@ -263,6 +264,12 @@ def one_line(error):
         ({"learning_rate": [1e-3, None]}, "learning_rate: .*use a number, or one for each lane"),
         ({"discount": []}, "discount: .*use a number"),
         ({"double": True, "target_network": False}, "double: .*without a target network"),
+        ({"v_min": 10.0, "loss": "categorical"}, r"v_min: 10.0 is not possible; use a number below v_max 10, or raise"),
+        ({"v_max": 5.0}, "v_max: it has no effect unless loss is categorical or hl_gauss"),
+        ({"atoms": 5}, "atoms: it has no effect unless loss is categorical or hl_gauss or quantile or implicit"),
+        ({"munchausen_alpha": 0.5}, "munchausen_alpha: it has no effect unless target is munchausen"),
+        ({"target": "munchausen", "double": True}, "double: True is not possible; Munchausen's targets average over"),
+        ({"munchausen_clip": 1.0, "target": "munchausen"}, "munchausen_clip: 1.0 .*use a number at most 0"),
         ({"huber_delta": 0.5}, "huber_delta: it has no effect unless loss is huber"),
         ({"target_mixing": 0.5, "target_network": False}, "target_mixing: .*unless target_network is on"),
         ({"epsilon_decay": 0.9}, "epsilon_decay: .*unless epsilon_schedule is multiplicative"),
