@@ -66,7 +66,7 @@ class Loss(NamedTuple):
 
     loss: jax.Array  # [], float32, what is minimised, before the example's weight
     td_error: jax.Array  # [], float32, target minus prediction
-    priority: PyTree = ()  # [], float32, what a prioritised replay draws by the size of; () for the TD error
+    priority: jax.Array | None = None  # [], float32, what a prioritised replay draws by; None for the TD error
 
 
 class LossFn(Protocol):

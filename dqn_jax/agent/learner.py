@@ -204,7 +204,7 @@ def make_agent(config: Config, spec: EnvSpec) -> Agent:
         else:
             sums = jnp.sum(jnp.stack([loss, weight * jnp.abs(td_error), weight * q_a_tm1]), axis=1)
             diagnostics = sums / jnp.maximum(jnp.sum(weight), 1.0)
-        return jnp.mean(loss), (UpdateInfo(*diagnostics), td_error if priority == () else priority)
+        return jnp.mean(loss), (UpdateInfo(*diagnostics), td_error if priority is None else priority)
 
     def learn(state: AgentState, batch: Batch, hparams: HParams, key: Key) -> tuple[AgentState, UpdateInfo, jax.Array]:
         key, weights = jax.random.fold_in(key, state.updates), weights_of(state.params)

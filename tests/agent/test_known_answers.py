@@ -1,0 +1,180 @@
+"""A tabular problem whose answers are known: what each member learns of it is right, within a stated tolerance.
+
+Observations are one-hot and networks linear, so that nothing is approximated but what the algorithm approximates; every
+update sees each state and action with each outcome, as often as it is likely.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from probes import scalars
+
+from dqn_jax.agent import make_agent
+from dqn_jax.config import Config, HParams
+from dqn_jax.prng import make_key
+from dqn_jax.types import Batch, EnvSpec, Transition
+
+# A chain of four places. Action 1 goes right, and from the last place out of it, for 0 or 2, as likely. Action 0 goes
+# left, from the first place nowhere, and pays a little. The best is to go right.
+STATES, ACTIONS, DISCOUNT = 4, 2, 0.9
+LUCK, LEFT = (0.0, 2.0), 0.02
+QUICK = {"xla_backend_optimization_level": 0}  # compiling takes longer than learning
+
+
+def outcomes():
+    """All that can happen, as likely each, `[16]`: state, action, reward, whether it goes on, next state."""
+    rows = []
+    for state in range(STATES):
+        for action in range(ACTIONS):
+            for luck in LUCK:
+                out = action == 1 and state == STATES - 1
+                after = min(state + 1, STATES - 1) if action == 1 else max(state - 1, 0)
+                rows.append((state, action, luck if out else LEFT * (action == 0), not out, after))
+    return [np.array(column) for column in zip(*rows, strict=True)]
+
+
+def chain():
+    state, action, reward, goes_on, after = outcomes()
+    eye = np.eye(STATES, dtype=np.float32)
+    transition = Transition(eye[state], np.int32(action), np.float32(reward), np.float32(goes_on), eye[after])
+    return Batch(transition, None, np.zeros(len(state), np.int32))
+
+
+def log_policy(q, temperature):
+    q = q - q.max(-1, keepdims=True)
+    return q - temperature * np.log(np.exp(q / temperature).sum(-1, keepdims=True))
+
+
+TEMPERATURE, SHARE, EPSILON = 0.2, 0.8, 0.3
+
+
+def soft(q):
+    log_pi = log_policy(q, TEMPERATURE)
+    return (np.exp(log_pi / TEMPERATURE) * (q - log_pi)).sum(-1), SHARE * np.clip(log_pi, -1.0, 0.0)
+
+
+BACKUPS = {  # of the next values, and of what is added to the rewards, both from Q-values
+    "greedy": lambda q: (q.max(-1), 0 * q),
+    "expected_sarsa": lambda q: ((1 - EPSILON) * q.max(-1) + EPSILON * q.mean(-1), 0 * q),
+    "munchausen": soft,
+    "advantage": lambda q: (q.max(-1), SHARE * (q - q.max(-1, keepdims=True))),
+}
+OF_TARGET = {
+    "greedy": {},
+    "expected_sarsa": {"epsilon_end": EPSILON},
+    "munchausen": {"munchausen_alpha": SHARE, "munchausen_temperature": TEMPERATURE},
+    "advantage": {"advantage_alpha": SHARE},
+}
+
+
+def values(target):
+    """The fixed point of a target, `[STATES, ACTIONS]`, by iterating it in float64."""
+    state, action, reward, goes_on, after = outcomes()
+    q = np.zeros((STATES, ACTIONS))
+    for _ in range(1000):
+        v, bonus = BACKUPS[target](q)
+        new = np.zeros_like(q)
+        np.add.at(new, (state, action), (reward + DISCOUNT * goes_on * v[after]) / len(LUCK))
+        q = new + bonus
+    return q
+
+
+def learnt(config, updates=1500, keys=(2,), **values):
+    """What is predicted for each state after learning, leaves `[keys, STATES, ...]`."""
+    config = dataclasses.replace(config, torso="mlp", hidden=())
+    agent = make_agent(config, EnvSpec("Chain-v0", (STATES,), jnp.float32, ACTIONS, 100))
+    rates = {"learning_rate": 0.05, "learning_rate_end": 1e-4, "learning_rate_decay_updates": updates}
+    rest = {"discount": DISCOUNT, "target_period": 1, "target_mixing": 0.2, **OF_TARGET[config.target]}
+    hparams, batch = scalars(HParams(**(rates | rest | values))), chain()
+
+    def run(hparams):
+        def step(state, _):
+            return agent.learn(state, batch, hparams, make_key(1))[0], None
+
+        state, _ = jax.lax.scan(step, agent.init(make_key(0), hparams), None, length=updates)
+        return jax.tree.map(
+            lambda *x: jnp.stack(x), *[agent.predict(state.params, jnp.eye(STATES), make_key(key)) for key in keys]
+        )
+
+    return jax.jit(run, compiler_options=QUICK)(hparams)
+
+
+def test_the_oracle_knows_the_chain():
+    best = values("greedy")
+    np.testing.assert_allclose(best[:, 1], DISCOUNT ** np.arange(3, -1, -1), rtol=1e-6)
+    np.testing.assert_allclose(best[1:, 0], LEFT + DISCOUNT * best[:-1, 1], rtol=1e-6)
+    assert list(best.argmax(-1)) == [1, 1, 1, 1]
+    # Advantage learning keeps what states are worth, and widens gaps by 1 / (1 - alpha): Bellemare et al. 2016.
+    wide = values("advantage")
+    np.testing.assert_allclose(wide.max(-1), best.max(-1), rtol=1e-6)
+    np.testing.assert_allclose(np.ptp(wide, -1), np.ptp(best, -1) / (1 - SHARE), rtol=1e-6)
+
+
+SUPPORT = {"v_min": -3.0, "v_max": 3.0}
+FASTER = {"learning_rate": 0.2}
+
+
+@pytest.mark.parametrize(
+    ("settings", "hparams", "tolerance"),
+    [
+        ({"loss": "squared"}, {}, 2e-3),
+        ({"loss": "squared", "double": True}, {}, 2e-3),
+        ({"loss": "huber"}, {}, 2e-3),
+        ({"loss": "squared", "target": "expected_sarsa"}, {}, 2e-3),
+        ({"loss": "squared", "target": "munchausen"}, {}, 5e-3),
+        ({"loss": "squared", "target": "advantage"}, {}, 5e-3),
+        # Projecting keeps the mean of what lies inside the support.
+        ({"loss": "categorical"}, SUPPORT, 0.02),
+        ({"loss": "categorical", "double": True, "target": "expected_sarsa"}, SUPPORT, 0.02),
+        ({"loss": "categorical", "target": "munchausen"}, SUPPORT, 0.05),
+        ({"loss": "categorical", "target": "advantage"}, SUPPORT | FASTER | {"updates": 3000}, 0.1),
+        # Half of the quantiles are of either luck; of a mixture their mean is near the mean, and no more.
+        ({"loss": "quantile", "atoms": 10}, {"kappa": 0.0}, 0.02),
+        ({"loss": "quantile", "atoms": 10, "target": "expected_sarsa"}, {"kappa": 0.0}, 0.1),
+        ({"loss": "quantile", "atoms": 10, "target": "munchausen"}, {"kappa": 0.0}, 0.05),
+        ({"loss": "quantile", "atoms": 10, "double": True, "target": "advantage"}, {"kappa": 0.0}, 0.05),
+    ],
+    ids=str,
+)
+def test_values_are_those_of_the_target(settings, hparams, tolerance):
+    config = Config(**settings)
+    q = learnt(config, **hparams).q_values[0]
+    np.testing.assert_allclose(q, values(config.target), atol=tolerance)
+
+
+def test_c51_learns_the_fixed_point_of_its_projected_operator():
+    """Not the distribution itself: projecting spreads it at every step back, here from 2 atoms to many."""
+    learned = learnt(Config(loss="categorical", atoms=21), v_min=-0.5, v_max=2.5, **FASTER)
+    atoms, (state, action, reward, goes_on, after) = np.linspace(-0.5, 2.5, 21), outcomes()
+    p = np.full((STATES, ACTIONS, 21), 1 / 21)
+    for _ in range(300):
+        best, new = (p @ atoms).argmax(-1), np.zeros_like(p)
+        for s, a, r, go, t in zip(state, action, reward, goes_on, after, strict=True):
+            z = np.clip(r + DISCOUNT * go * atoms, atoms[0], atoms[-1])
+            share = np.maximum(0.0, 1.0 - np.abs(z[:, None] - atoms) / (atoms[1] - atoms[0]))
+            new[s, a] += p[t, best[t]] @ share / len(LUCK)
+        p = new
+    np.testing.assert_allclose(jax.nn.softmax(learned.atoms[0]), p, atol=0.02)
+    np.testing.assert_allclose(learned.support[0, 0], atoms, rtol=1e-6, atol=1e-6)
+
+
+def lucks():
+    """Returns of the greedy policy with either luck, `[STATES, ACTIONS, 2]`, by playing it out."""
+    played = np.zeros((STATES, ACTIONS, len(LUCK)))
+    for state in range(STATES):
+        right = DISCOUNT ** (STATES - 1 - state) * np.array(LUCK)
+        played[state, 1] = right
+        after = max(state - 1, 0)
+        played[state, 0] = LEFT + DISCOUNT * DISCOUNT ** (STATES - 1 - after) * np.array(LUCK)
+    return played
+
+
+def test_qr_dqn_learns_the_quantiles_of_the_returns():
+    learned = learnt(Config(loss="quantile", atoms=6), kappa=0.0)
+    np.testing.assert_allclose(learned.taus[0, 0], (np.arange(6) + 0.5) / 6, rtol=1e-6)
+    np.testing.assert_allclose(learned.atoms[0], np.repeat(lucks(), 3, axis=-1), atol=0.01)
