@@ -131,7 +131,11 @@ def _combinations(config: Config) -> Iterator[tuple[bool, str, str]]:
 def _beside_a_rollout(config: Config) -> Iterator[tuple[bool, str, str]]:
     """What `replay` "rollout" demands: its targets are lambda-returns, made once, when it is full."""
     yield not config.double, "double", "a rollout's targets are made before there is a second opinion: leave it out"
-    yield config.target == "greedy", "target", "a rollout's targets are lambda-returns of the greatest values: use greedy"
+    yield (
+        config.target == "greedy",
+        "target",
+        "a rollout's targets are lambda-returns of the greatest values: use greedy",
+    )
     yield config.n_step == 1, "n_step", "a rollout sums rewards by trace_decay: leave it out"
     yield config.train_unit == "env_steps", "train_unit", "agents train when a rollout is full: use env_steps"
     yield config.sampling == "with_replacement", "sampling", "every pass shuffles the whole rollout: leave it out"
