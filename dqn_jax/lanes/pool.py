@@ -114,7 +114,12 @@ def check_settings(config: Config) -> None:
 
 
 def pool_rhythm(config: Config) -> Rhythm:
-    """As `rhythm_of`; the warm-up is at the least so long that a whole window is stored, of whichever environment."""
+    """As `rhythm_of`; the warm-up is at the least so long that a whole window is stored, of whichever environment.
+
+    A rollout needs the one row that its first step was taken in.
+    """
+    if config.replay == "rollout":
+        return rhythm_of(config, least=1)
     one_short = config.num_envs * (config.frame_stack + config.n_step - 1)
     return rhythm_of(config, least=one_short // envs_per_step(config) + 1)
 

@@ -203,7 +203,10 @@ def check_memory(replay: ReplayState, config: ReplaySettings, layout: BlockLayou
     if needed > free:
         fits = int(config.replay_capacity * 0.9 * free / needed)
         each = f" for each of {lanes} seeds" if lanes > 1 else ""
+        field, what = "replay_capacity", f"{config.replay_capacity:,} transitions"
+        if config.replay == "rollout":
+            field, what = "rollout_length", f"rollouts of {config.rollout_length:,} steps"
+            fits = int(config.rollout_length * 0.9 * free / needed)
         raise ConfigError(
-            f"replay_capacity: {config.replay_capacity:,} transitions{each} take {size_text(needed)}, and "
-            f"{size_text(free)} are free; about {fits:,} fit."
+            f"{field}: {what}{each} take {size_text(needed)}, and {size_text(free)} are free; about {fits:,} fit."
         )

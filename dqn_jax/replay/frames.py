@@ -119,16 +119,6 @@ def gather(
     def at(ring: jax.Array, rows: jax.Array, envs: jax.Array) -> jax.Array:
         return take(ring, rows % num_rows * num_envs + envs)
 
-    def observation(rows: jax.Array) -> jax.Array:
-        if frame_stack == 1:
-            return at(storage.frame, rows, envs)
-        window_rows, window_envs = rows[:, None] + jnp.arange(1 - frame_stack, 1)[None], envs[:, None]
-        frames = at(storage.frame, window_rows, window_envs)  # [B, frame_stack, *frame_shape]
-        # A frame is older than the episode where any of those after it begins one.
-        begins = at(storage.first, window_rows[:, 1:], window_envs).astype(jnp.int32)
-        older = jnp.pad(jax.lax.cummax(begins, axis=1, reverse=True), ((0, 0), (0, 1)))
-        return jnp.moveaxis(_zero_where(older > 0, frames), 1, -1)
-
     window_rows, window_envs = rows[:, None] + jnp.arange(1, n_step + 1)[None], envs[:, None]
     ended = at(storage.terminated, window_rows, window_envs) | at(storage.truncated, window_rows, window_envs)
     stops = at(storage.first, window_rows, window_envs) | jnp.pad(ended[:, :-1], ((0, 0), (1, 0)))
@@ -139,13 +129,30 @@ def gather(
     last = rows + steps
     bootstraps = (steps > 0) & ~at(storage.terminated, last, envs)
     transition = Transition(
-        obs_tm1=observation(rows),
+        obs_tm1=observations(storage, rows, envs, frame_stack),
         a_tm1=at(storage.action, rows, envs),
         r_t=jnp.sum(jnp.where(reached > 0, rewards, 0.0), axis=1),
         discount_t=jnp.where(bootstraps, discount ** (steps - 1), 0.0),
-        obs_t=observation(last),
+        obs_t=observations(storage, last, envs, frame_stack),
     )
     return Batch(transition, reached[:, 0].astype(jnp.float32), rows % num_rows * num_envs + envs)
+
+
+def observations(storage: FrameRow, rows: jax.Array, envs: jax.Array, frame_stack: int) -> jax.Array:
+    """The stacks of the frames up to rows `rows` of environments `envs` (`[B]`, int32), as `gather` gives them."""
+    num_rows, num_envs = storage.reward.shape
+
+    def at(ring: jax.Array, rows: jax.Array, envs: jax.Array) -> jax.Array:
+        return take(ring, rows % num_rows * num_envs + envs)
+
+    if frame_stack == 1:
+        return at(storage.frame, rows, envs)
+    window_rows, window_envs = rows[:, None] + jnp.arange(1 - frame_stack, 1)[None], envs[:, None]
+    frames = at(storage.frame, window_rows, window_envs)  # [B, frame_stack, *frame_shape]
+    # A frame is older than the episode where any of those after it begins one.
+    begins = at(storage.first, window_rows[:, 1:], window_envs).astype(jnp.int32)
+    older = jnp.pad(jax.lax.cummax(begins, axis=1, reverse=True), ((0, 0), (0, 1)))
+    return jnp.moveaxis(_zero_where(older > 0, frames), 1, -1)
 
 
 def stack_push(stack: jax.Array, frame: jax.Array, first: jax.Array) -> jax.Array:

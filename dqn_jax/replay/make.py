@@ -12,7 +12,7 @@ from dqn_jax.config import Config, ConfigError, HParams, Sampling, asynchronous
 from dqn_jax.replay.frames import frame_memory
 from dqn_jax.replay.memory import Memory, MemoryClear
 from dqn_jax.replay.ring import ReplayState
-from dqn_jax.replay.rollout import transition_rollout
+from dqn_jax.replay.rollout import frame_rollout, transition_rollout
 from dqn_jax.replay.transitions import transition_memory
 from dqn_jax.types import Key, Transition, TransitionRow
 
@@ -34,14 +34,19 @@ def _frames(config: Config) -> Memory:
     )
 
 
-def _rollout(config: Config) -> Memory:
+def _transition_rollout(config: Config) -> Memory:
     return transition_rollout(config.rollout_length, config.num_envs)
+
+
+def _frame_rollout(config: Config) -> Memory:
+    return frame_rollout(config.rollout_length, config.num_envs, frame_stack=config.frame_stack)
 
 
 MEMORIES: dict[tuple[str, Rows], Callable[[Config], Memory]] = {
     ("uniform", "transitions"): _transitions,
     ("uniform", "frames"): _frames,
-    ("rollout", "transitions"): _rollout,
+    ("rollout", "transitions"): _transition_rollout,
+    ("rollout", "frames"): _frame_rollout,
 }
 """By how it is drawn, and by what a driver gives it. A new memory is a file of its own and a line here."""
 

@@ -13,9 +13,10 @@ import jax
 import jax.numpy as jnp
 
 from dqn_jax.config import HParams
+from dqn_jax.replay.frames import frame_memory, gather, observations
 from dqn_jax.replay.memory import Memory, QValuesOf
 from dqn_jax.replay.ring import ReplayState, check_sizes, clear, empty_ring, keep_priorities, take, write
-from dqn_jax.types import Batch, Key, Obs, Transition, TransitionRow
+from dqn_jax.types import Batch, FrameRow, Key, Obs, Transition, TransitionRow
 
 
 def lambda_returns(
@@ -87,6 +88,48 @@ def transition_rollout(length: int, num_envs: int) -> Memory:
         return Batch(jax.tree.map(lambda ring: take(ring, place), state.storage), None, place)
 
     return Memory(init, add, sample, keep_priorities, clear, prepare)
+
+
+def frame_rollout(length: int, num_envs: int, *, frame_stack: int = 1) -> Memory:
+    """A rollout of T = `length` steps over a pool, from T + 1 `FrameRow`s and those that their stacks reach into.
+
+    As `transition_rollout`, but a step into a row that begins an episode is no transition: its weight is 0, and no
+    return goes through it. There must be T + 1 rows.
+
+    Raises:
+      ValueError: if an argument is not positive.
+    """
+    check_sizes(capacity=length * num_envs, batch_size=length * num_envs, length=length)
+    frames = frame_memory(length * num_envs, length * num_envs, num_envs, frame_stack=frame_stack)
+    envs = jnp.arange(num_envs)
+
+    def prepare(state: ReplayState, hparams: HParams, q_values: QValuesOf) -> ReplayState:
+        storage: FrameRow = state.storage
+        num_rows = storage.reward.shape[0]
+        rows = state.rows_added - length + jnp.arange(length)  # that the steps led to, as they came
+
+        def value(row: jax.Array) -> jax.Array:
+            obs = observations(storage, jnp.full((num_envs,), row), envs, frame_stack)
+            return jnp.max(q_values(obs), axis=-1)
+
+        v_t = jax.lax.map(value, rows)  # row by row: stacks of the whole rollout are large
+        place = rows % num_rows
+        reward, terminated, truncated, first = (x[place] for x in storage[2:])
+        begins_next = jnp.concatenate([first[1:], jnp.ones((1, num_envs), bool)])
+        ended = terminated | truncated | begins_next  # a pool that was started anew has not ended an episode before
+        discount_t = jnp.where(terminated, 0.0, hparams.discount)
+        of_envs = jax.vmap(lambda_returns, (1, 1, 1, 1, None), 1)
+        returns = of_envs(reward, discount_t, v_t, ended, hparams.trace_decay)
+        return state._replace(storage=storage._replace(reward=storage.reward.at[place].set(returns)))
+
+    def sample(state: ReplayState, key: Key, hparams: HParams, q_values: QValuesOf | None = None) -> Batch:
+        del q_values
+        drawn = jax.random.permutation(key, length * num_envs)
+        rows = state.rows_added - length - 1 + drawn // num_envs  # that the steps were taken in
+        batch = gather(state.storage, rows, drawn % num_envs, hparams.discount, frame_stack=frame_stack, n_step=1)
+        return batch._replace(transition=_with_targets(batch.transition, batch.transition.r_t))
+
+    return Memory(frames.init, frames.add, sample, keep_priorities, clear, prepare)
 
 
 def _with_targets(steps: Transition, targets: jax.Array) -> Transition:

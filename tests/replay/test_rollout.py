@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from dqn_jax.config import HParams
 from dqn_jax.prng import make_key
-from dqn_jax.replay.rollout import lambda_returns, transition_rollout
-from dqn_jax.types import Transition, TransitionRow
+from dqn_jax.replay.rollout import frame_rollout, lambda_returns, transition_rollout
+from dqn_jax.types import FrameRow, Transition, TransitionRow
 
 LENGTH = 9
 returns_of, rlax_returns = jax.jit(lambda_returns), jax.jit(rlax.lambda_returns)
@@ -168,3 +168,58 @@ def test_lanes_may_differ_in_lambda():
 def test_sizes_must_be_positive():
     with pytest.raises(ValueError, match="must be at least 1"):
         transition_rollout(0, 4)
+
+
+def rows_of_a_pool(num_envs, rows, seed):
+    """Rows whose frames and actions tell their number: episodes end, lives are lost, and pools are started anew."""
+    rng, first = np.random.default_rng(seed), np.ones(num_envs, bool)
+    for k in range(rows):
+        number = (k * num_envs + np.arange(num_envs)).astype(np.int32)
+        happened = rng.random(num_envs)
+        terminated, truncated = happened < 0.2, (happened > 0.15) & (happened < 0.3)
+        reward = rng.normal(size=num_envs).astype(np.float32)
+        frame = np.broadcast_to(1.0 + number[:, None], (num_envs, 2)).astype(np.float32)
+        yield FrameRow(frame, number, reward, terminated & ~first, truncated & ~first, first)
+        lost_a_life = terminated & ~truncated & (happened < 0.05)
+        first = ((terminated | truncated) & ~first & ~lost_a_life) | (happened > 0.95)
+
+
+@pytest.mark.parametrize(("rows", "frame_stack", "seed"), [(6, 3, 1), (17, 3, 3), (23, 1, 4)])
+def test_a_pass_over_a_pool_has_every_step_that_is_a_transition(rows, frame_stack, seed):
+    length, num_envs, hparams = 5, 8, HParams(discount=0.9, trace_decay=0.7)
+    memory, added = frame_rollout(length, num_envs, frame_stack=frame_stack), list(rows_of_a_pool(num_envs, rows, seed))
+    state, add = memory.init(jax.tree.map(jnp.asarray, added[0])), jax.jit(memory.add)
+    for row in added:
+        state = add(state, row)
+
+    def values(obs):
+        return q_of(jnp.sum(obs.reshape(len(obs), -1), axis=1, keepdims=True))
+
+    batch = jax.jit(lambda s, key: memory.sample(memory.prepare(s, hparams, values), key, hparams))(state, make_key(0))
+    stacks = {}
+    for k, row in enumerate(added):
+        for n in range(num_envs):
+            older = stacks[k - 1, n] if k and not row.first[n] else np.zeros((2, frame_stack))
+            stacks[k, n] = np.concatenate([older[:, 1:], row.frame[n][:, None]], axis=1)
+    targets = {}
+    for n in range(num_envs):
+        after = None  # of the step that follows in the same episode
+        for k in range(rows - 1, rows - 1 - length, -1):
+            row = added[k]
+            if row.first[n]:
+                after, targets[k - 1, n] = None, None
+                continue
+            value = np.max([np.sin(stacks[k, n].sum()), np.cos(stacks[k, n].sum())])
+            going_on = after is not None and not row.truncated[n]
+            mixed = 0.3 * value + 0.7 * after if going_on else value
+            after = targets[k - 1, n] = row.reward[n] + (0.0 if row.terminated[n] else 0.9 * mixed)
+    assert 0 < sum(target is None for target in targets.values()) < 20
+    assert sorted(batch.transition.a_tm1) == sorted(k * num_envs + n for k, n in targets)
+    for i, number in enumerate(np.asarray(batch.transition.a_tm1)):
+        k, n = divmod(int(number), num_envs)
+        assert batch.weight[i] == (targets[k, n] is not None)
+        if targets[k, n] is not None:
+            np.testing.assert_allclose(batch.transition.r_t[i], targets[k, n], rtol=1e-4, atol=1e-5)
+            np.testing.assert_array_equal(batch.transition.obs_tm1[i].reshape(2, -1), stacks[k, n])
+    assert batch.transition.obs_t == ()
+    assert not np.any(batch.transition.discount_t)
