@@ -1,4 +1,4 @@
-"""Agents that learn from rollouts (PQN), on the device: when, from what, and whether they do."""
+"""Agents that learn from rollouts (PQN), on both kinds of environment: when, from what, and whether."""
 
 from __future__ import annotations
 
@@ -11,8 +11,10 @@ import numpy as np
 import pytest
 from probes import scalars
 
+import dqn_jax
 from dqn_jax.config import Config, HParams
 from dqn_jax.lanes.device import make_loop
+from dqn_jax.presets import Preset
 
 CONFIG = Config(
     env="ProbeLengths-test",
@@ -120,3 +122,50 @@ def test_values_of_probes(env, observations, values):
     assert bool(metrics.finite)
     q = loop.agent.q_values(lanes[-1].agent.params, jnp.float32(observations))
     np.testing.assert_allclose(q, values, atol=0.05)
+
+
+def test_over_a_pool_agents_learn_when_a_rollout_is_full_and_lanes_are_alone():
+    """CartPole of EnvPool: two rollouts a chunk, each of two passes in four pieces."""
+    config = dataclasses.replace(
+        CONFIG,
+        env="envpool:CartPole-v1",
+        max_episode_steps=12,
+        rollout_length=6,
+        num_envs=2,
+        minibatch_size=3,
+        eval_every=24,
+        total_steps=72,
+        pool_threads=1,
+    )
+    together, alone = (
+        dqn_jax.train(Preset("p", "", config, HPARAMS._replace(trace_decay=decay)), seed=seed, seeds=seeds)
+        for seed, seeds, decay in ((3, 2, (0.7, 0.2)), (4, 1, 0.2))
+    )
+    curve = together.metrics[together.metrics.seed == 4]
+    assert list(curve.env_steps) == [26, 50, 74]  # behind the one row that the first step was taken in
+    assert list(curve.updates) == [16, 32, 48]
+    assert np.isfinite(curve.loss).all()
+    for got, wanted in zip(jax.tree.leaves(together.params), jax.tree.leaves(alone.params), strict=True):
+        np.testing.assert_array_equal(got[1], wanted[0])
+    assert not np.array_equal(got[0], got[1])
+
+
+def test_over_a_pool_agents_learn_to_catch():
+    """EnvPool's Catch, where random play scores -0.6 and perfect play 1."""
+    config = dataclasses.replace(
+        CONFIG,
+        env="envpool:Catch-v0",
+        max_episode_steps=None,
+        hidden=(64,),
+        layer_norm=True,
+        num_envs=16,
+        rollout_length=16,
+        minibatch_size=64,
+        updates_per_train=4,
+        eval_every=5_120,
+        eval_episodes=20,
+        total_steps=20_480,
+    )
+    hparams = HPARAMS._replace(learning_rate=3e-3, discount=0.99, epsilon_decay_steps=10_000)
+    result = dqn_jax.train(Preset("catch", "", config, hparams), seeds=1)
+    assert result.metrics.eval_return.iloc[-1] > 0.9

@@ -27,8 +27,13 @@ def short(config):
         changes["minibatch_size"] = 2  # still several of them in a batch
     if config.train_unit == "episodes":
         changes["max_episode_steps"] = 4  # so that episodes end before the run does
+    if config.replay == "rollout":
+        del changes["batch_size"]
+        changes |= {"num_envs": 2, "rollout_length": 4}
+    elif config.frame_stack > 1:
+        changes["replay_capacity"] = 400
     if config.frame_stack > 1:
-        changes |= {"frame_size": 36, "hidden": (8,), "replay_capacity": 400}
+        changes |= {"frame_size": 36, "hidden": (8,)}
     return changes
 
 
