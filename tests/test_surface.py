@@ -43,7 +43,7 @@ train cartpole --batch-size 0|train cartpole --batch-size 1000000|train cartpole
 train cartpole --torso nosuch|train cartpole --torso nature|train cartpole --activation nosuch
 train cartpole --optimizer nosuch|train cartpole --optimizer sgd --b1 0.5|train cartpole --loss huber --huber-delta 0
 train cartpole --huber-delta 2|train cartpole --epsilon-decay 0.5|train cartpole --double --no-target-network
-train cartpole --frame-stack 4|train cartpole --n-step 3|train cartpole --life-loss episode
+train cartpole --frame-stack 4|train cartpole --n-step 0|train cartpole --life-loss episode
 train cartpole --action-bins 3|train cartpole --env-params nosuch 1|train cartpole --env-params gravity nan
 train cartpole --criteria eval|train cartpole --criteria nosuch:3|train cartpole --stop converged --criteria
 train cartpole --freeze-when eval:3|train cartpole --hidden 0|train cartpole --hidden x|train cartpole --num-envs 0
@@ -51,7 +51,7 @@ train cartpole --total-steps 0|train cartpole --min-replay 999999999|train cartp
 train cartpole --eval-epsilon 2|train cartpole --eval-seed -1|train cartpole --sticky-actions 2
 train cartpole --reward-clip 0|train cartpole --lane-block -1|train cartpole --protocol nosuch
 train cartpole --protocol nature|train cartpole --max-minutes 0|train Pendulum-v1 --action-bins 1
-train envpool:CartPole-v1 --sampling latest|train envpool:CartPole-v1 --env-params gravity 9
+train envpool:CartPole-v1 --clear-replay|train envpool:CartPole-v1 --env-params gravity 9
 train envpool:CartPole-v1 --pool-batch 99|train envpool:CartPole-v1 --pool-options nosuch 1
 train --resume --out nosuch|train cartpole --weights nosuch|train cartpole --dueling --hidden
 train cartpole --replay-capacity 2000000000|sweep cartpole|sweep cartpole --vary nosuch=1,2

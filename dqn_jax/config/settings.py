@@ -67,8 +67,6 @@ class DeviceSettings(EnvSettings):
 
     env_params: tuple[tuple[str, float], ...] = ()
     """Environment parameters to change, as name value pairs, e.g. 'gravity 9.0 length 0.7'."""
-    sampling: Sampling = "with_replacement"
-    """How a batch is drawn: uniformly with or without replacement, or the newest transitions in their order."""
     clear_replay: bool = False
     """Throw the stored transitions away after each training."""
     train_unit: Literal["env_steps", "episodes"] = "env_steps"
@@ -108,8 +106,6 @@ class PoolSettings(EnvSettings):
     none waits for the slowest, and a run's numbers are never the same twice."""
     replay_memory: Literal["device", "host"] = "device"
     """Where a pool's frames are kept: with the network, or in the host's memory, from which batches are sent."""
-    n_step: _Count = 1
-    """Rewards summed before the bootstrap (pools only)."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -176,6 +172,10 @@ class ReplaySettings:
     minibatch_size: int | None = None
     """Transitions per gradient step: what was drawn is fitted in pieces of this size, one after another (default:
     all at once; 1 is the sample-by-sample fit of many tutorials)."""
+    n_step: _Count = 1
+    """Rewards summed before the bootstrap."""
+    sampling: Sampling = "with_replacement"
+    """How a batch is drawn: uniformly with or without replacement, or the newest transitions in their order."""
 
 
 @dataclasses.dataclass(frozen=True)

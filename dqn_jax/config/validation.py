@@ -103,6 +103,16 @@ def _combinations(config: Config) -> Iterator[tuple[bool, str, str]]:
         "min_replay",
         f"learning would never start within total_steps {config.total_steps}: lower it or raise total_steps",
     )
+    yield (
+        config.n_step == 1 or not config.clear_replay,
+        "n_step",
+        "with clear_replay too little is left to look ahead in: use 1, or leave clear_replay out",
+    )
+    yield (
+        config.sampling != "latest" or not asynchronous(config),
+        "sampling",
+        "environments in steps of their own have no order in common: leave it out, or leave pool_batch out",
+    )
     yield not config.dueling or config.hidden != (), "hidden", "a dueling head needs at least one hidden layer"
     yield (
         config.target_network or not config.double,

@@ -21,6 +21,7 @@ from dqn_jax.lanes.lane import (
     LearnKeys,
     Parts,
     Report,
+    Rhythm,
     WarmupMetrics,
     act,
     exploration,
@@ -82,6 +83,11 @@ def check_settings(config: Config) -> None:
         raise ConfigError(f"{field}: only environments of a pool (EnvPool) have it; leave it out.")
 
 
+def device_rhythm(config: Config) -> Rhythm:
+    """As `rhythm_of`; the warm-up is at the least so long that the first time of learning finds a whole window."""
+    return rhythm_of(config, least=config.n_step - 1)
+
+
 def make_loop(config: Config) -> Loop:
     """Build the loop of one lane.
 
@@ -91,7 +97,7 @@ def make_loop(config: Config) -> Loop:
     check_settings(config)
     env = make_env(config)
     parts = Parts(config, make_agent(config, env.spec), make_memory(config, "transitions"))
-    criterion, rhythm = freeze_criterion(config), rhythm_of(config)
+    criterion, rhythm = freeze_criterion(config), device_rhythm(config)
     eval_key_data = key_data(make_key(config.eval_seed))
 
     def start(seed: jax.Array, hparams: HParams, weights: Params | None = None) -> tuple[LaneState, WarmupMetrics]:

@@ -32,7 +32,6 @@ from dqn_jax.lanes.lane import (
     Watch,
     freeze_criterion,
     one_lane,
-    rhythm_of,
     stack_hparams,
     tree_bytes,
 )
@@ -236,7 +235,7 @@ class DeviceDriver:
         self.config = config
         self._env = make_env(config)
         self.spec, self.agent = self._env.spec, make_agent(config, self._env.spec)
-        self.rhythm = rhythm_of(config)
+        self.rhythm = device.device_rhythm(config)
         self.appends_rows = _appends_rows(config)
 
     @functools.cached_property

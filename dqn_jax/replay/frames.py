@@ -13,10 +13,9 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
-from dqn_jax.config import HParams
-from dqn_jax.prng import random_index
+from dqn_jax.config import HParams, Sampling
 from dqn_jax.replay.memory import Memory, QValuesOf
-from dqn_jax.replay.ring import ReplayState, check_sizes, clear, empty_ring, keep_priorities, take, write
+from dqn_jax.replay.ring import ReplayState, check_sizes, clear, draw, empty_ring, keep_priorities, take, write
 from dqn_jax.types import Batch, FrameRow, Key, Transition
 
 
@@ -27,29 +26,35 @@ def frame_memory(
     *,
     frame_stack: int = 1,
     n_step: int = 1,
+    sampling: Sampling = "with_replacement",
     asynchronous: bool = False,
 ) -> Memory:
     """A memory of `FrameRow`s in which at least `capacity` places can be drawn once it is full.
 
-    `sample` draws uniformly, with replacement, from the places whose whole window is stored, and gives what `gather`
-    does: it needs `frame_stack + n_step` rows or more of an environment.
+    `sample` draws from the places whose whole window is stored, and gives what `gather` does: it needs
+    `frame_stack + n_step` rows or more of an environment.
 
     Args:
       capacity: places that can be drawn before the oldest are overwritten, rounded up to whole rows of
         `num_envs`. A few rows more are stored: those that the oldest and newest of these places reach into.
-      batch_size: places per sample, drawn with replacement.
+      batch_size: places per sample.
       num_envs: environments per row.
       frame_stack: newest frames that make one observation; with 1 it is the frame, without a stack axis.
       n_step: rewards summed before the bootstrap.
-      asynchronous: environments step in numbers of their own; each keeps as many places, the newest ones.
+      sampling: how a batch is drawn, as `ring.draw` says.
+      asynchronous: environments step in numbers of their own; each keeps as many places, the newest ones. None is the
+        latest of all.
 
     Raises:
-      ValueError: if an argument is not positive, or a batch is larger than the ring.
+      ValueError: if an argument is not positive, a batch is larger than the ring, or the latest are wanted of
+        asynchronous environments.
 
     Reference: Mnih et al. 2015 (Nature 518:529), Methods; zeros before the episode as in Dopamine (Castro et
     al. 2018, arXiv 1812.06110).
     """
     check_sizes(capacity=capacity, batch_size=batch_size, num_envs=num_envs, frame_stack=frame_stack, n_step=n_step)
+    if asynchronous and sampling == "latest":
+        raise ValueError("sampling: asynchronous environments have no order in common")
     rows_before, rows_after = frame_stack - 1, n_step
     num_rows = -(-capacity // num_envs) + rows_before + rows_after
 
@@ -78,11 +83,11 @@ def frame_memory(
         stored = jnp.minimum(state.rows_added, num_rows)
         oldest, places = state.rows_added - stored + rows_before, stored - rows_before - rows_after
         if not asynchronous:
-            drawn = random_index(key, (batch_size,), places * num_envs)
+            drawn = draw(key, sampling, count=batch_size, stored=places * num_envs)
             rows, envs = oldest + drawn // num_envs, drawn % num_envs
         else:
             ends = jnp.cumsum(jnp.maximum(places, 0))  # all places in a line, one environment's after another's
-            drawn = random_index(key, (batch_size,), ends[-1])
+            drawn = draw(key, sampling, count=batch_size, stored=ends[-1])
             envs = jnp.sum(drawn[:, None] >= ends[None], axis=1, dtype=jnp.int32)
             rows = (oldest + places - ends)[envs] + drawn
         return gather(state.storage, rows, envs, hparams.discount, frame_stack=frame_stack, n_step=n_step)

@@ -20,7 +20,9 @@ Rows = Literal["transitions", "frames"]
 
 
 def _transitions(config: Config) -> Memory:
-    return transition_memory(config.replay_capacity, config.batch_size, config.num_envs, sampling=config.sampling)
+    return transition_memory(
+        config.replay_capacity, config.batch_size, config.num_envs, sampling=config.sampling, n_step=config.n_step
+    )
 
 
 def _frames(config: Config) -> Memory:
@@ -30,6 +32,7 @@ def _frames(config: Config) -> Memory:
         config.num_envs,
         frame_stack=config.frame_stack,
         n_step=config.n_step,
+        sampling=config.sampling,
         asynchronous=asynchronous(config),
     )
 

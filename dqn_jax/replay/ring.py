@@ -67,23 +67,20 @@ def clear(state: ReplayState, when: jax.Array | bool) -> ReplayState:
     return state._replace(rows_added=jnp.where(when, 0, state.rows_added))
 
 
-def draw(key: Key, sampling: Sampling, *, count: int, stored: jax.Array, end: jax.Array, places: int) -> jax.Array:
-    """`count` of the places of a ring, `[count]` int32.
+def draw(key: Key, sampling: Sampling, *, count: int, stored: jax.Array) -> jax.Array:
+    """`count` of `stored` elements that are numbered by age, the oldest 0: `[count]` int32.
 
     Args:
       key: random key.
       sampling: how: "with_replacement", uniformly. "without_replacement", uniformly, all different, in random order;
         while fewer are stored, with replacement. "latest", the newest, oldest of them first; while fewer are stored,
         all of them, over and over.
-      count: places to draw.
-      stored: `[]`, int32, places in use: the first so many, until all are.
-      end: `[]`, int32, the place after the newest.
-      places: in all.
+      count: elements to draw.
+      stored: `[]`, int32, how many there are, at least one.
     """
     if sampling == "latest":
         newest = jnp.minimum(stored, count)
-        first = end - newest + places
-        return (first + jnp.arange(count) % newest) % places
+        return stored - newest + jnp.arange(count) % newest
     if sampling == "without_replacement":
         repeated_key, distinct_key = jax.random.split(key)
         enough = stored >= count

@@ -70,8 +70,9 @@ def test_annotations_are_types_that_need_no_evaluation(part):
 
 def test_what_was_changed_is_told_by_part():
     config = Config(n_step=3, frame_stack=4, sampling="latest", num_envs=2)
-    assert changed(config, PoolSettings) == ["frame_stack", "n_step"]
-    assert changed(config, DeviceSettings) == ["sampling"]
+    assert changed(config, PoolSettings) == ["frame_stack"]
+    assert changed(config, DeviceSettings) == []
+    assert changed(config, ReplaySettings) == ["n_step", "sampling"]
     assert changed(config, EnvSettings) == ["num_envs"]
     assert changed(config, RuleSettings) == []
     assert changed(PoolSettings(num_envs=3), DeviceSettings) == []  # which it does not have

@@ -67,6 +67,8 @@ BAD_CONFIG = [
     {"compute_dtype": "float16"},
     {"loss": "l1"},
     {"sampling": "newest"},
+    {"sampling": "latest", "num_envs": 4, "pool_batch": 3},
+    {"n_step": 3, "clear_replay": True},
     {"minibatch_size": 0},
     {"minibatch_size": 3},  # of 128
     {"minibatch_size": 256},

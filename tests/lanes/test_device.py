@@ -12,7 +12,7 @@ import pytest
 from probes import TINY, assert_bit_identical, comparable, scalars, tiny  # probes registers its environments, too
 
 from dqn_jax.config import ConfigError, HParams
-from dqn_jax.lanes.device import make_loop
+from dqn_jax.lanes.device import device_rhythm, make_loop
 
 FAST = HParams(learning_rate=1e-2, discount=0.8, target_period=5, epsilon_decay_steps=1000)
 
@@ -215,6 +215,12 @@ def test_episodes_of_the_warm_up_are_reported():
     finished = np.cumsum(ended.sum(axis=1))
     assert int(lane.episodes) == finished[-1] > 10
     np.testing.assert_allclose(warmup.epsilon, 1.0 - 0.95 * finished / 1000, rtol=1e-5)
+
+
+def test_learning_waits_until_a_whole_window_is_remembered():
+    assert device_rhythm(tiny(n_step=5, num_envs=4, min_replay=0)).warmup_iterations == 4  # the fifth row comes first
+    assert device_rhythm(tiny(n_step=5, num_envs=4, min_replay=40)).warmup_iterations == 10
+    assert device_rhythm(tiny(num_envs=4, min_replay=0)).warmup_iterations == 0
 
 
 # -- fits in pieces, clearing, freezing, resting

@@ -275,6 +275,29 @@ def test_draws_are_uniform_over_the_places_of_all_environments():
     assert scipy.stats.chisquare(drawn).pvalue > 1e-3
 
 
+@pytest.mark.parametrize("sampling", ["latest", "without_replacement"])
+@pytest.mark.parametrize("count", [9, 30])  # partly full; wrapped
+def test_frames_are_drawn_in_the_other_ways_too(sampling, count):
+    sizes = (20, 6, 2, 3, 2)
+    rows = rows_from([["play", "play"], ["game over", "play"], *[["play", "time limit"]] * (count - 2)])
+    replay = make_frame_replay(*sizes, sampling=sampling)
+    state = replay.init(rows[0])
+    for row in rows:
+        state = replay.add(state, row)
+    batch = jax.jit(replay.sample)(state, make_key(0), 0.5)
+    drawn = [divmod(number, 2) for number in np.asarray(batch.transition.a_tm1).tolist()]
+    places = places_of(rows, sizes)
+    assert set(drawn) <= set(places)
+    assert len(set(drawn)) == 6
+    assert (drawn == places[-6:]) == (sampling == "latest")
+    check(batch, drawn, transitions_of(rows, *sizes[3:], 0.5))
+
+
+def test_of_asynchronous_environments_none_are_the_latest():
+    with pytest.raises(ValueError, match="sampling"):
+        make_frame_replay(20, 6, 2, sampling="latest", asynchronous=True)
+
+
 # -- by hand
 
 

@@ -14,9 +14,10 @@ import scipy.stats
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dqn_jax.config import HParams
 from dqn_jax.prng import make_key
-from dqn_jax.replay import make_replay
-from dqn_jax.types import Transition
+from dqn_jax.replay import make_replay, transition_memory
+from dqn_jax.types import Transition, TransitionRow
 
 EXAMPLE = Transition(
     obs_tm1=jnp.zeros((2, 3), jnp.uint8),
@@ -245,3 +246,124 @@ def test_add_and_sample_work_inside_scan_and_vmap_over_lanes():
 def test_impossible_sizes_are_refused_by_name(arguments, name):
     with pytest.raises(ValueError, match=name):
         make_replay(*arguments)
+
+
+# -- n steps
+
+
+ENDS = {"play": (False, False), "terminated": (True, False), "time limit": (False, True)}
+# capacity, batch_size, num_envs, n_step, sampling
+N_STEP = [
+    (9, 3, 1, 3, "with_replacement"),
+    (8, 8, 2, 2, "without_replacement"),
+    (7, 5, 3, 4, "latest"),
+    (1, 1, 1, 5, "with_replacement"),
+]
+
+
+@st.composite
+def n_step_histories(draw):
+    """Sizes, and rows: each transition with its number as its observation, a reward, and whether the episode ended."""
+    sizes = draw(st.sampled_from(N_STEP))
+    num_envs, n_step = sizes[2:4]
+    length = draw(st.integers(n_step, 20))
+    ends = draw(
+        st.lists(st.sampled_from(["play", "play", *ENDS]), min_size=length * num_envs, max_size=length * num_envs)
+    )
+    rewards = draw(st.lists(st.integers(-8, 8), min_size=length * num_envs, max_size=length * num_envs))
+    rows = []
+    for k in range(length):
+        own = range(k * num_envs, (k + 1) * num_envs)
+        terminated, truncated = np.array([ENDS[ends[i]] for i in own]).T
+        numbers, reward = np.array(own, np.float32), np.array([rewards[i] for i in own], np.float32)
+        # The next observation is none that an episode begins with: an end must be bootstrapped from where it led to.
+        transition = Transition(numbers, numbers.astype(np.int32), reward, 1.0 - terminated, numbers + np.float32(0.5))
+        rows.append(TransitionRow(transition, terminated | truncated))
+    return sizes, rows
+
+
+def n_step_by_hand(rows, n_step, discount):
+    """By (row, environment), the transition over n rows, or fewer to the end of the episode; in Python loops."""
+    made = {}
+    for k in range(len(rows) - n_step + 1):
+        for env in range(len(rows[0].ended)):
+            total, factor = 0.0, 1.0
+            for row in rows[k : k + n_step]:
+                total += factor * row.transition.r_t[env]
+                discount_t = factor * row.transition.discount_t[env]
+                obs_t = row.transition.obs_t[env]
+                factor *= discount
+                if row.ended[env]:
+                    break
+            first = rows[k].transition
+            made[k, env] = Transition(first.obs_tm1[env], first.a_tm1[env], total, discount_t, obs_t)
+    return made
+
+
+@functools.cache
+def compiled_n_step(sizes, draws):
+    capacity, batch_size, num_envs, n_step, sampling = sizes
+    memory = transition_memory(capacity, batch_size, num_envs, sampling=sampling, n_step=n_step)
+    quick = {"xla_backend_optimization_level": 0}
+
+    def many(state, key, discount):
+        return jax.vmap(memory.sample, (None, 0, None))(state, jax.random.split(key, draws), HParams(discount=discount))
+
+    return memory, jax.jit(memory.add, compiler_options=quick), jax.jit(many, compiler_options=quick)
+
+
+def remembered(sizes, rows, draws):
+    """What a memory that `rows` went through gives in so many batches."""
+    memory, add, sample = compiled_n_step(sizes, draws)
+    state = memory.init(rows[0])
+    for row in rows:
+        state = add(state, row)
+    return lambda key, discount: jax.tree.map(np.asarray, sample(state, key, discount))
+
+
+@given(n_step_histories(), st.integers(0, 2**31 - 1))
+def test_n_steps_are_those_that_were_made_and_all_whose_window_is_stored_are_drawn(history, seed):
+    sizes, rows = history
+    capacity, batch_size, num_envs, n_step, sampling = sizes
+    made = n_step_by_hand(rows, n_step, 0.5)  # all sums are exact
+    kept = list(made)[(-capacity // num_envs) * num_envs :]
+    batch = remembered(sizes, rows, 80)(make_key(seed), 0.5)
+    assert batch.weight is None
+    drawn = [[divmod(number, num_envs) for number in numbers] for numbers in batch.transition.a_tm1.tolist()]
+    for index in np.ndindex(80, batch_size):
+        for got, wanted in zip(batch.transition, made[drawn[index[0]][index[1]]], strict=True):
+            assert got[index] == wanted
+    if sampling == "latest":
+        newest = list(itertools.islice(itertools.cycle(kept[-batch_size:]), batch_size))
+        assert drawn == [newest] * 80
+    else:
+        assert {place for places in drawn for place in places} == set(kept)  # missing one has odds below 1e-6
+    if sampling == "without_replacement" and len(kept) >= batch_size:
+        assert {len(set(places)) for places in drawn} == {batch_size}
+    ring = -(-capacity // num_envs) + n_step - 1
+    wanted = [[k % ring * num_envs + env for k, env in places] for places in drawn]
+    np.testing.assert_array_equal(batch.place, wanted)
+
+
+def test_windows_end_with_the_episode_and_a_time_limit_bootstraps_from_where_it_led_to():
+    ends = ["play", "play", "time limit", "play", "terminated", "play", "play", "play"]
+    rows = []
+    for k, end in enumerate(ends):
+        terminated, truncated = ENDS[end]
+        obs = np.float32([k])
+        transition = Transition(obs, np.int32([k]), np.float32([2.0**k]), np.float32([not terminated]), obs + 100)
+        rows.append(TransitionRow(transition, np.array([terminated or truncated])))
+    batch = remembered((20, 6, 1, 3, "latest"), rows, 1)(make_key(0), 0.5)
+    _, _, r_t, discount_t, obs_t = jax.tree.map(lambda x: x[0].tolist(), batch.transition)
+    assert r_t == [1 + 1 + 1, 2 + 2, 4, 8 + 8, 16, 32 + 32 + 32]
+    assert discount_t == [0.25, 0.5, 1.0, 0.0, 0.0, 0.25]
+    assert obs_t == [102, 102, 102, 104, 104, 107]
+
+
+@pytest.mark.parametrize("discount", [0.99, 1.0, 0.0])
+def test_discounts_are_raised_to_the_right_powers(discount):
+    rows = [TransitionRow(Transition(*np.float32([[0], [0], [1], [1], [k]])), np.array([k == 1])) for k in range(2, 7)]
+    rows = [row._replace(transition=row.transition._replace(a_tm1=np.int32([0]))) for row in rows]
+    batch = remembered((5, 3, 1, 3, "latest"), rows, 1)(make_key(0), discount)
+    np.testing.assert_allclose(batch.transition.r_t, 1 + discount + discount**2, rtol=1e-6)
+    np.testing.assert_allclose(batch.transition.discount_t, discount**2, rtol=1e-6)
