@@ -19,3 +19,9 @@ def test_pendulum_preset_swings_up():
     assert result.converged.all()
     first = result.metrics.groupby("seed").eval_return.first()
     assert (first < -400).all()  # it had something to learn
+
+
+def test_pqn_preset_learns_cartpole_in_seconds():
+    result = dqn_jax.train("pqn-cartpole", seeds=2, seed=500, total_steps=250_000, stop="converged", eval_episodes=20)
+    assert result.converged.any()
+    assert result.metrics.q_mean.max() < 10.5  # rewards of 0.1 and a discount of 0.99: no policy is worth more than 10

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 
 from dqn_jax.agent.algorithm import Head, Prediction, Streams
 from dqn_jax.agent.convolutions import Conv, max_pool
+from dqn_jax.agent.normalisation import LayerNorm
 from dqn_jax.config import ConfigError, NetworkSettings
 from dqn_jax.types import DType, EnvSpec, Key, PyTree
 
@@ -118,7 +119,7 @@ class Network(nn.Module):
         dtype = jnp.dtype(self.compute_dtype)
 
         def activate(x: jax.Array) -> jax.Array:
-            return nonlinear(nn.LayerNorm(dtype=dtype)(x) if self.layer_norm else x)
+            return nonlinear(LayerNorm(dtype=dtype)(x) if self.layer_norm else x)
 
         dense = functools.partial(nn.Dense, kernel_init=INITIALIZERS[self.weight_init], dtype=dtype)
         x = obs.astype(jnp.float32)

@@ -6,6 +6,7 @@ cold        a fresh process: one CartPole seed from start to convergence, cold a
 env         environment steps per second of gymnax CartPole alone, the ceiling
 sweep       whole sweeps on CartPole, with and without leaving early; how speed changes with lanes and devices; what
             storage costs, and how good the plan's estimate of memory is (half an hour: not part of the default)
+pqn         PQN on CartPole and MinAtar, one seed and 16, and how much of it is learning (not part of the default)
 atari       the loop over a pool of games against its parts, and the replay of frames (not part of the default)
 """
 
@@ -19,6 +20,7 @@ from typing import Any
 
 from dqn_jax.benchmark.atari import atari_rows
 from dqn_jax.benchmark.measure import Row, child
+from dqn_jax.benchmark.pqn import pqn_rows
 from dqn_jax.benchmark.programs import cold_rows, env_rows, population_rows, update_rows
 from dqn_jax.benchmark.sweeps import sweep_rows
 from dqn_jax.config import ConfigError
@@ -63,5 +65,6 @@ _PARTS: dict[str, Callable[[int], list[Row]]] = {
     "cold": cold_rows,
     "env": env_rows,
     "sweep": sweep_rows,
+    "pqn": pqn_rows,
     "atari": atari_rows,
 }

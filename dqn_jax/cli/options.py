@@ -194,7 +194,7 @@ class Plot:
 class Benchmark:
     """Measure speed: medians of several runs, and ratios from one process or from pinned pairs."""
 
-    parts: Annotated[tuple[Literal["update", "population", "cold", "env", "sweep", "atari"], ...], WORDS] = (
+    parts: Annotated[tuple[Literal["update", "population", "cold", "env", "sweep", "pqn", "atari"], ...], WORDS] = (
         "update",
         "population",
         "cold",

@@ -15,6 +15,7 @@ import dqn_jax
 from dqn_jax.config import Config, HParams
 from dqn_jax.lanes.device import make_loop
 from dqn_jax.presets import Preset
+from dqn_jax.replay.rollout import shuffled
 
 CONFIG = Config(
     env="ProbeLengths-test",
@@ -94,7 +95,7 @@ def passes_of(lane, loop, order):
         key, _, _, draw, _ = jax.random.split(key, 5)
     where = np.argsort(order)  # of a row of the ring, when it came
     for i in range(2):
-        place = np.asarray(jax.random.permutation(jax.random.fold_in(draw, i), 20))
+        place = np.asarray(shuffled(jax.random.fold_in(draw, i), 20))
         yield where[place // 4] * 4 + place % 4
 
 
@@ -169,3 +170,31 @@ def test_over_a_pool_agents_learn_to_catch():
     hparams = HPARAMS._replace(learning_rate=3e-3, discount=0.99, epsilon_decay_steps=10_000)
     result = dqn_jax.train(Preset("catch", "", config, hparams), seeds=1)
     assert result.metrics.eval_return.iloc[-1] > 0.9
+
+
+def test_on_the_device_lanes_are_alone_and_a_run_goes_on_within_a_rollout(tmp_path):
+    """Chunks end between rollouts: what goes on is half a rollout, with the rectified moments of the optimiser."""
+    config = dataclasses.replace(
+        CONFIG,
+        layer_norm=True,
+        optimizer="radam",
+        rollout_length=8,
+        minibatch_size=8,
+        eval_every=48,
+        total_steps=144,
+        max_episode_steps=5,
+    )
+
+    def preset(decay):
+        return Preset("p", "", config, HPARAMS._replace(trace_decay=decay, max_grad_norm=1.0))
+
+    whole = dqn_jax.train(preset((0.9, 0.1, 0.5)), seeds=3, seed=3)
+    alone = dqn_jax.train(preset(0.1), seeds=1, seed=4)
+    out = tmp_path / "run"
+    dqn_jax.train(preset((0.9, 0.1, 0.5)), seeds=3, seed=3, total_steps=48, out=out)
+    resumed = dqn_jax.train(preset((0.9, 0.1, 0.5)), seeds=3, seed=3, out=out, resume=True)
+    leaves = (jax.tree.leaves(result.params) for result in (whole, alone, resumed))
+    for got, lane, again in zip(*leaves, strict=True):
+        np.testing.assert_array_equal(got[1], lane[0])
+        np.testing.assert_array_equal(got, again)
+    assert list(whole.metrics[whole.metrics.seed == 3].updates) == [8, 24, 32]

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from dqn_jax.config import HParams
 from dqn_jax.prng import make_key
-from dqn_jax.replay.rollout import frame_rollout, lambda_returns, transition_rollout
+from dqn_jax.replay.rollout import frame_rollout, lambda_returns, shuffled, transition_rollout
 from dqn_jax.types import FrameRow, Transition, TransitionRow
 
 LENGTH = 9
@@ -223,3 +223,17 @@ def test_a_pass_over_a_pool_has_every_step_that_is_a_transition(rows, frame_stac
             np.testing.assert_array_equal(batch.transition.obs_tm1[i].reshape(2, -1), stacks[k, n])
     assert batch.transition.obs_t == ()
     assert not np.any(batch.transition.discount_t)
+
+
+@pytest.mark.parametrize("count", [1, 2, 15, 16, 4096])
+def test_shuffled_numbers_are_all_there(count):
+    drawn = np.stack([shuffled(make_key(seed), count) for seed in range(3)])
+    np.testing.assert_array_equal(np.sort(drawn, axis=1), np.tile(np.arange(count), (3, 1)))
+    assert count < 15 or not np.array_equal(drawn[0], drawn[1])
+
+
+def test_every_place_has_every_number_equally_often():
+    draws = jax.jit(jax.vmap(lambda key: shuffled(key, 6)))(jax.random.split(make_key(5), 6000))
+    counts = [np.bincount(np.asarray(draws[:, place]), minlength=6) for place in range(6)]
+    # Of 36 cells with a mean of 1,000 and a deviation of 29, none is five of these away.
+    assert np.max(np.abs(np.array(counts) - 1000)) < 145
