@@ -16,7 +16,17 @@ from dqn_jax.runs.play import Agents, evaluate_run, record_run
 def report_command(arguments: Sequence[str]) -> int:
     """`dqn-jax report`: a page, CSV or JSON of one or two sweeps or runs; gives the exit code."""
     args: Report = parsed("report", arguments, "the folder of a sweep or a run, e.g. 'dqn-jax report sweeps/cartpole'")
-    print(report.report_command(args.path, args.output, by=args.by, labels=args.label, csv=args.csv, json=args.json))
+    print(
+        report.report_command(
+            args.path,
+            args.output,
+            by=args.by,
+            criteria=args.criteria,
+            labels=args.label,
+            csv=args.csv,
+            json=args.json,
+        )
+    )
     return 0
 
 

@@ -120,8 +120,11 @@ class Report:
     """One or two folders of sweeps or runs, or above them (then the newest in each)."""
     output: Annotated[Path | None, Short("-o")] = None
     """Folder for report.html, trials.csv and figures/ (default: report/ in the sweep; ./report to compare)."""
-    by: Literal["env_steps", "updates", "episodes", "seconds", "final_return"] = "env_steps"
-    """What trials are ranked by."""
+    by: Literal["env_steps", "updates", "episodes", "seconds", "final_return", "settled"] = "env_steps"
+    """What trials are ranked by; settled: by the time to settle, as if that were the first criterion."""
+    criteria: tuple[str, ...] = ()
+    """Read the recorded evaluations by these criteria instead of the sweep's own; the first one decides. E.g.
+    settled95%:475."""
     label: Annotated[tuple[str, ...], EACH] = ()
     """What a sweep or run is called; once for each, in their order (default: its name, and what sets it apart)."""
     csv: bool = False

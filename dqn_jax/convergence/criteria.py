@@ -197,6 +197,15 @@ def parse_criteria(texts: str | Sequence[str]) -> list[Criterion]:
     return [parse_criterion(text) for text in (texts.split() if isinstance(texts, str) else texts)]
 
 
+def settling_among(criteria: Sequence[Criterion]) -> Criterion | None:
+    """What settling means where these are the criteria: the first of them that asks it, else that at the threshold of
+    the first one; None if that is not about returns, or there is none."""
+    for criterion in criteria:
+        if criterion.settles:
+            return criterion
+    return criteria[0].settling() if criteria else None
+
+
 def first_run(holds: np.ndarray, length: int) -> int | None:
     """Index of the last of the first `length` True values in a row in `holds` `[C]`, or None."""
     run = 0
@@ -254,10 +263,14 @@ def stability(criterion: Criterion, curve: Curve) -> float | None:
     is the first evaluation that meets it, settled or not. None if it was never met, nothing came after, or the
     criterion is about epsilon.
     """
+    return stability_since(criterion, curve, None if criterion.settles else time_to(criterion, curve))
+
+
+def stability_since(criterion: Criterion, curve: Curve, moment: Moment | None) -> float | None:
+    """`stability`, where it is known when the criterion was first met (of settling, that is read off the curve)."""
     if criterion.settles:
         share = float(held_after(criterion.holds(curve.eval_return)))
         return None if math.isnan(share) else share
-    moment = time_to(criterion, curve)
     if moment is None or criterion.kind == "epsilon":
         return None
     later = _readings(criterion, curve)[curve.env_steps > moment.env_steps]

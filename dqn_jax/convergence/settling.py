@@ -3,7 +3,8 @@
 A seed has *settled* at the first evaluation from which on every evaluation, to the end of the budget, meets the
 threshold (or a stated share of them, that one included). First passage is not settling: the best of many noisy
 evaluations passes early. Settling is known at the end of the budget only and depends on it: a longer budget has more
-evaluations to fall at, so only equal budgets, read equally often, can be compared.
+evaluations to fall at, so only equal budgets, read equally often, can be compared. Of few seeds the restricted mean
+time to settle is covered less often than 95 times of 100 where most settle late and few early: 86 of 5 seeds, 92 of 16.
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ from typing import Any
 import numpy as np
 
 from dqn_jax.convergence.intervals import mean_interval, share_interval
+
+_MANY = 16  # seeds, from which on the interval of a mean covers
 
 
 def settled_from(holds: Any, percent: float = 100.0) -> np.ndarray:
@@ -53,15 +56,16 @@ def held_after(holds: Any, window: int = 1) -> np.ndarray:
 
 
 def held_interval(shares: Any) -> tuple[float, float]:
-    """95 % interval of the mean of shares `[S]`, one of each seed: that of a mean, within [0, 1].
+    """95 % interval of the mean of shares `[S]`, one of each seed: from 16 seeds on that of a mean, within [0, 1].
 
-    Where all seeds agree they show no spread, which is not to say that there is none: then it is that of a share, so
-    that 8 of 8 seeds that always held are [63 %, 100 %]. NaN of fewer than two.
+    Few seeds that held show little of those that do not: where 1 of 5 collapses, the interval of a mean covers 71 of
+    100 times with 5 seeds, 85 with 10 and 94 with 16. With fewer it is that of a share, which is too wide rather than
+    too narrow, as it is where all seeds agree: 8 of 8 that always held are [63 %, 100 %]. NaN of fewer than two.
     """
     shares = np.asarray(shares, np.float64)
     if len(shares) < 2:
         return np.nan, np.nan
-    if np.ptp(shares) == 0:
+    if len(shares) < _MANY or np.ptp(shares) == 0:
         return share_interval(shares)
     low, high = np.clip(mean_interval(shares), 0.0, 1.0)
     return float(low), float(high)

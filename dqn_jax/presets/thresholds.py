@@ -85,19 +85,22 @@ def human_normalised(random: float, human: float) -> tuple[str, ...]:
     return tuple(f"eval>={exact(round(random + share * (human - random), 6))}" for share in (0.5, 0.25, 1.0))
 
 
+# The first one decides. What counts as solved is asked of first passage, of settling (which costs nothing: it is read
+# off the same evaluations) and in training. Not so of MinAtar and Atari, whose levels are means that others reached and
+# not marks of being solved: an agent at such a mean is below it in every other evaluation, and would never settle.
 _CRITERIA = {
-    "CartPole-v0": ("eval>=195x3", "train100>=195"),
-    "CartPole-v1": ("eval>=475x3", "train100>=475", "train100>=195"),
-    "Acrobot-v1": ("eval>=-100x3", "train100>=-100"),
-    "MountainCar-v0": ("eval>=-110x3", "train100>=-110"),
-    "Pendulum-v1": ("eval>=-200", "eval>=-160", "train100>=-200"),
-    "MountainCarContinuous-v0": ("eval>=90", "train100>=90"),
+    "CartPole-v0": ("eval>=195x3", "settled>=195", "train100>=195"),
+    "CartPole-v1": ("eval>=475x3", "settled>=475", "train100>=475", "train100>=195"),
+    "Acrobot-v1": ("eval>=-100x3", "settled>=-100", "train100>=-100"),
+    "MountainCar-v0": ("eval>=-110x3", "settled>=-110", "train100>=-110"),
+    "Pendulum-v1": ("eval>=-200", "settled>=-200", "eval>=-160", "train100>=-200"),
+    "MountainCarContinuous-v0": ("eval>=90", "settled>=90", "train100>=90"),
     # As Gymnasium registers them.
-    "Taxi-v3": ("eval>=8", "train100>=8"),
-    "FrozenLake-v1": ("eval>=0.7", "train100>=0.7"),
-    "FrozenLake8x8-v1": ("eval>=0.85", "train100>=0.85"),
-    "LunarLander-v2": ("eval>=200", "train100>=200"),
-    "LunarLander-v3": ("eval>=200", "train100>=200"),
+    "Taxi-v3": ("eval>=8", "settled>=8", "train100>=8"),
+    "FrozenLake-v1": ("eval>=0.7", "settled>=0.7", "train100>=0.7"),
+    "FrozenLake8x8-v1": ("eval>=0.85", "settled>=0.85", "train100>=0.85"),
+    "LunarLander-v2": ("eval>=200", "settled>=200", "train100>=200"),
+    "LunarLander-v3": ("eval>=200", "settled>=200", "train100>=200"),
     **{env: (f"eval>={value:g}", f"train100>={value:g}") for env, value in _MINATAR_RETURNS.items()},
     **{env: human_normalised(*scores) for env, scores in ATARI_SCORES.items()},
 }

@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 from dqn_jax import files
 from dqn_jax.config import ConfigError, show
+from dqn_jax.convergence import parse_criteria
 from dqn_jax.report.page import write_page
 from dqn_jax.runs.labels import ranges, telling_labels
 from dqn_jax.sweep import results, tables
+from dqn_jax.sweep.rejudged import rejudged
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -23,6 +25,7 @@ def report_command(
     output: Path | None = None,
     *,
     by: str = "env_steps",
+    criteria: Sequence[str] = (),
     labels: Sequence[str] = (),
     csv: bool = False,
     json: bool = False,
@@ -33,6 +36,7 @@ def report_command(
       paths: folders of sweeps or runs, one or two.
       output: folder to write to (default: `report` in the sweep's or the run's folder; to compare, `report` here).
       by: what trials are ranked by.
+      criteria: what the recorded evaluations are read by (default: the sweep's own); the first one decides.
       labels: what they are called, one for each (default: their names, and what sets equal ones apart).
       csv: only give the ranked table, as CSV; nothing is written unless `output` is given.
       json: likewise, as JSON with the comparison, if there is one.
@@ -56,6 +60,8 @@ def report_command(
     if writes:
         files.check_folder_writable(folder, "output")
     data = [results.load(path) for path in found]
+    if criteria:
+        data = [rejudged(one, parse_criteria(criteria)) for one in data]
     settings = [_settings(one) for one in data]
     called = telling_labels([one.name for one in data], settings, [path.name for path in found], labels)
     if len(data) > 1:

@@ -16,10 +16,21 @@ from dqn_jax.report.caveats import caveats
 from dqn_jax.report.drawn import pictures
 from dqn_jax.report.origin import provenance
 from dqn_jax.report.page import Cell, Content, Paragraph, Points, Section, Table
-from dqn_jax.report.values import converged_text, estimate, first_row, median_text, number, percent, time_text
+from dqn_jax.report.values import (
+    converged_text,
+    estimate,
+    first_row,
+    median_text,
+    number,
+    percent,
+    settled_text,
+    settled_time_text,
+    time_text,
+)
 from dqn_jax.report.view import View
 from dqn_jax.runs.figures import X_AXES
 from dqn_jax.sweep import results, ruler, tables
+from dqn_jax.sweep.rejudged import settling_of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,12 +61,17 @@ def comparisons(a: View, b: View) -> list[Comparison]:
         found.append(Comparison(measure, probability, low, high, paired))
 
     if a.criterion is not None and not _why_no_times(a, b):
+        goal = "to settle" if a.settles else "to convergence"
         for clock in tables.CLOCKS:
             x, y = (
                 -np.nan_to_num(lanes[f"converged_{clock}"].to_numpy(np.float64), nan=np.inf)
                 for lanes in (first, second)
             )
-            add(f"fewer {X_AXES[clock] if clock != 'seconds' else 'device-seconds'} to convergence", x, y)
+            add(
+                f"fewer {X_AXES[clock] if clock != 'seconds' else 'device-seconds'} {goal}",
+                x,
+                y,
+            )
     if not _why_no_scores(a, b):
         x, y = (
             results.with_scores(v.data).loc[lanes.index, "score"].to_numpy() for v, lanes in ((a, first), (b, second))
@@ -79,6 +95,18 @@ def _why_no_times(a: View, b: View) -> str:
     for view in (a, b):
         if names := ruler.varied(view.space):
             return f"{view.label} varied how it measures ({', '.join(names)}), so times are not compared."
+    return ""
+
+
+def _why_no_settling(a: View, b: View) -> str:
+    own, other = (settling_of(view.data) for view in (a, b))
+    if own is None or other is None:
+        return ""  # there is nothing that could be compared
+    if own != other or _why_no_times(a, b):
+        return (
+            "Who settled is not compared: it depends on the budget, on the threshold and on how often it is looked, "
+            "and these differ."
+        )
     return ""
 
 
@@ -146,7 +174,9 @@ def _result(a: View, b: View) -> Section:
 
 def _notes(a: View, b: View) -> list[str]:
     """What is not compared and why, whom the comparison flatters, and what is said of each alone."""
-    notes = [text for text in dict.fromkeys((_why_no_times(a, b), _why_no_scores(a, b))) if text]
+    notes = [
+        text for text in dict.fromkeys((_why_no_times(a, b), _why_no_settling(a, b), _why_no_scores(a, b))) if text
+    ]
     for view, other in ((a, b), (b, a)):
         if len(view.table) > 1 and view.phase == "search" and (not other.space or other.phase == "confirm"):
             notes.append(
@@ -163,7 +193,8 @@ def _drawn(a: View, b: View) -> list[Section]:
     """Both in one figure, wherever both can be."""
     views = (a, b)
     survival, profile = [], []
-    if a.criterion is not None and b.criterion is not None:
+    comparable = not ((a.settles or b.settles) and _why_no_times(a, b))
+    if a.criterion is not None and b.criterion is not None and comparable:
         survival = pictures(
             "survival",
             partial(figures.survival, views),
@@ -177,7 +208,7 @@ def _drawn(a: View, b: View) -> list[Section]:
     if not _why_no_scores(a, b):
         profile = pictures("profile", partial(figures.profile, views), "Final returns.", "Profiles of both")
     return [
-        Section("survival", "Time to convergence", survival),
+        Section("survival", "Time to settle" if a.settles else "Time to convergence", survival),
         Section("learning", "Learning curves", learning),
         Section("final", "Final return", profile),
     ]
@@ -204,10 +235,20 @@ def _sides(views: Sequence[View]) -> list[tuple[str, list[str]]]:
         ("best trial", [view.point_text(row) or "-" for view, row in sides]),
         ("its numbers are of", [numbers(view, row) for view, row in sides]),
         ("converged means", [view.criterion or "-" for view in views]),
-        ("converged", [converged_text(row) for row in best]),
+        (views[0].converged_word, [converged_text(row) for row in best]),
         (f"mean {X_AXES[views[0].clock]}", [f"{time_text(row)} of {number(view.end)}" for view, row in sides]),
         ("median", [median_text(row) for row in best]),
-        ("stability", [estimate(row, "stability", percent) for row in best]),
+        ("later ones that hold", [estimate(row, "stability", percent) for row in best]),
+        *(
+            [
+                ("settled", [settled_text(row) for row in best]),
+                ("mean environment steps to settle", [settled_time_text(row) for row in best]),
+            ]
+            if not views[0].settles and not _why_no_settling(*views)
+            else []
+        ),
+        ("final mean", [estimate(row, "final_mean") for row in best]),
+        ("worst seed", [number(row["lowest"]) for row in best]),
         ("final return, IQM", [estimate(row, "final") for row in best]),
         ("worst 10 % of seeds", [estimate(row, "worst") for row in best]),
         ("area under the curve", [estimate(row, "area") for row in best]),

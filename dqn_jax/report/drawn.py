@@ -36,10 +36,19 @@ def survival(view: View) -> Section:
     caption = (
         f"Share of seeds that had not met {view.criterion} yet (Kaplan-Meier), with pointwise 95 % bands"
         + ("; the band of all trials resamples whole trials" if len(view.table) > 1 else "")
-        + ". Ticks mark where pruned lanes were lost from sight."
+        + ". Ticks mark where pruned lanes were lost from sight. "
+        + convergence.parse_criterion(view.criterion).dated
     )
     drawn = pictures("survival", partial(figures.survival, [view]), caption, "Survival curves of time to convergence")
-    return Section("survival", "Time to convergence", drawn)
+    if (settling := view.settling) is not None and settling.criterion is not None:
+        drawn += pictures(
+            "settling",
+            partial(figures.survival, [settling]),
+            f"Share of the seeds of the same trials that had not settled yet, with pointwise 95 % bands. "
+            f"{convergence.parse_criterion(settling.criterion).dated} Whoever has not settled is censored at the end.",
+            "Survival curves of time to settle",
+        )
+    return Section("survival", "Time to settle" if view.settles else "Time to convergence", drawn)
 
 
 def learning(view: View) -> Section:
@@ -128,9 +137,9 @@ def sensitivity(view: View) -> Section:
     items += pictures(
         "stability",
         partial(figures.stability, view),
-        "Share of the evaluations after convergence that still met the threshold, over the time it took; the four "
+        "Share of the evaluations after first passage that met the threshold, over the time it took; the four "
         "leading trials of the search with intervals.",
-        "Stability after convergence",
+        "Stability after first passage",
     )
     return Section("sensitivity", "Sensitivity and stability", items)
 

@@ -8,7 +8,17 @@ from typing import Any
 from dqn_jax import convergence
 from dqn_jax.config import show
 from dqn_jax.report.page import Cell, Paragraph, Section, Table
-from dqn_jax.report.values import converged_text, estimate, first_row, median_text, number, percent, time_text
+from dqn_jax.report.values import (
+    converged_text,
+    estimate,
+    first_row,
+    median_text,
+    number,
+    percent,
+    settled_text,
+    settled_time_text,
+    time_text,
+)
 from dqn_jax.report.view import View
 from dqn_jax.runs.figures import X_AXES
 
@@ -23,9 +33,11 @@ def confirmed(view: View) -> Section:
     tables = [("held-out", view.confirmed), ("chosen on", choice), ("search", view.table)]
     sources = [(where, {row["trial"]: row for row in t.to_dict("records")}) for where, t in tables if not t.empty]
     outcome: list[tuple[str, Callable[[Any], str], str]] = [
-        ("converged", converged_text, "share"),
+        (view.converged_word, converged_text, "share"),
         (f"mean {X_AXES[view.clock]}", time_text, "time"),
     ]
+    if not view.settles and view.confirmed["settled"].notna().any():
+        outcome.append(("settled", settled_text, "settled_share"))
     outcome += [("final IQM", lambda row: estimate(row, "final"), "final")] if view.with_budget else []
     rows = []
     for row in view.confirmed.to_dict("records"):
@@ -62,14 +74,23 @@ def ranking(view: View) -> Section:
     table, unit = view.table, X_AXES[view.clock]
     columns: list[tuple[str, Callable[[Any], str], str]] = []
     if view.criterion is not None:
-        columns += [("converged", converged_text, "share"), (f"mean {unit}", time_text, "time")]
+        columns += [(view.converged_word, converged_text, "share"), (f"mean {unit}", time_text, "time")]
         columns.append(("per solved seed", lambda row: estimate(row, "per_solved"), "per_solved"))
     columns += [(name, lambda row, name=name: show(row[name]), name) for name in view.space]  # type: ignore[misc]
     if view.criterion is not None:
         columns.append(("median", median_text, "median"))
     if table["stability"].notna().any():
-        columns.append(("stability", lambda row: estimate(row, "stability", percent), "stability"))
+        columns.append(("later ones that hold", lambda row: estimate(row, "stability", percent), "stability"))
+    if not view.settles and table["settled"].notna().any():
+        columns += [
+            ("settled", settled_text, "settled_share"),
+            (f"mean {X_AXES['env_steps']} to settle", settled_time_text, "settled_time"),
+        ]
     if view.with_budget:
+        columns += [
+            ("final mean", lambda row: estimate(row, "final_mean"), "final_mean"),
+            ("worst seed", lambda row: number(row["lowest"]), "lowest"),
+        ]
         columns += [
             (title, lambda row, name=name: estimate(row, name), name)  # type: ignore[misc]
             for title, name in (("final IQM", "final"), ("worst 10 %", "worst"), ("area", "area"))

@@ -74,9 +74,15 @@ def _reading(view: View) -> list[str]:
             "beside it."
         )
     texts.append(
-        "Stability is the mean, over the seeds that converged and went on, of the share of later evaluations that "
-        "still met the threshold."
+        "Later ones that hold: the mean, over the seeds that got there and went on, of the share of the evaluations "
+        "after first passage that met the threshold."
     )
+    if view.settles or view.table["settled"].notna().any():
+        texts.append(
+            "Settled is not first passage: from there on every evaluation (or the stated share) meets the threshold, "
+            "to the end of the budget. It is known at that end only, and a longer budget has more evaluations to fall "
+            "at: compare it between equal budgets."
+        )
     if view.with_budget:
         texts.append(
             "Final return is an interquartile mean over seeds, 'worst 10 %' their 10 % quantile, area the mean of the "

@@ -8,9 +8,19 @@ import numpy as np
 
 from dqn_jax import convergence
 from dqn_jax.config import show
-from dqn_jax.report.values import estimate, first_row, median_text, number, percent, time_text
+from dqn_jax.report.values import (
+    estimate,
+    first_row,
+    median_text,
+    number,
+    percent,
+    settled_text,
+    settled_time_text,
+    time_text,
+)
 from dqn_jax.report.view import View
 from dqn_jax.runs.figures import X_AXES
+from dqn_jax.sweep.rejudged import settling_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -38,7 +48,7 @@ def in_short(view: View) -> list[str]:
         held_out = not view.confirmed.empty
         row = first_row(view.confirmed if held_out else table)
         result = (
-            f"{row['converged']} of {row['lanes']} seeds converged, mean {unit} {time_text(row)}"
+            f"{row['converged']} of {row['lanes']} seeds {view.converged_word}, mean {unit} {time_text(row)}"
             if row["converged"]
             else "though none of its seeds converged"
         )
@@ -66,14 +76,19 @@ def _hidden_by_means(view: View) -> list[str]:
     """Agents that were good once, and Q-values that are no values, of the best trial."""
     texts, lanes = [], view.lanes(view.best[0])
     whose = f" of trial {view.best[0]}" if view.space else ""
-    if view.criterion is not None and (first := convergence.parse_criterion(view.criterion)).kind == "eval":
+    if view.criterion is not None and (first := convergence.parse_criterion(view.criterion)).kind in (
+        "eval",
+        "settled",
+    ):
         below = ~first.holds(lanes["final_return"].to_numpy(np.float64))
         fell = int((below & lanes["converged"].to_numpy(bool)).sum())
         if below.any():
+            then = f"; converged, then fell: {fell} of {int(lanes['converged'].sum())}" if not view.settles else ""
             texts.append(
                 f"At the last evaluation {int(below.sum())} of {len(lanes)} seeds{whose} were below "
-                f"{first.threshold:g}; converged, then fell: {fell} of {int(lanes['converged'].sum())}."
+                f"{first.threshold:g}{then}."
             )
+        texts += _settled(view, whose)
     if count := int(view.above_bound.sum()):
         bounds, furthest = np.unique(view.bounds[view.above_bound]), view.data.curves["q_mean"].abs().max()
         bound = number(bounds[0]) + (f" to {number(bounds[-1])}" if len(bounds) > 1 else "")
@@ -82,6 +97,21 @@ def _hidden_by_means(view: View) -> list[str]:
             f"up to {number(furthest)}: no policy is worth more than {bound} here (largest reward / (1 - discount))."
         )
     return texts
+
+
+def _settled(view: View, whose: str) -> list[str]:
+    """Who of the best trial's seeds stayed where they got, where first passage is what is ranked."""
+    table = view.table if view.confirmed.empty else view.confirmed
+    row = first_row(table[table["trial"] == view.best[0]])
+    settling = settling_of(view.data)
+    if view.settles or settling is None or not np.isfinite(row["settled"]):
+        return []
+    return [
+        f"Seeds{whose} that settled ({settling.name}: from there on every evaluation holds, to the end of the budget): "
+        f"{settled_text(row)}, mean environment steps {settled_time_text(row)}. After first passage "
+        f"{estimate(row, 'stability', percent)} of evaluations hold; final mean {estimate(row, 'final_mean')}, worst "
+        f"seed {number(row['lowest'])}."
+    ]
 
 
 def _without_criterion(view: View) -> list[str]:

@@ -48,7 +48,7 @@ def survival(views: Sequence[View], width: float = WIDE) -> Chart:
             )
             figure.tell(f"{name}: {len(times):,} lanes", axis, *curve, line=True)
     axis.set_ylim(-0.03, 1.03)
-    axis.set_ylabel("share not yet converged")
+    axis.set_ylabel(f"share not yet {views[0].converged_word}")
     _finish_x(axis, max(views, key=lambda view: view.end))
     legend(figure)
     return figure
@@ -269,5 +269,5 @@ def _finish_x(axis: Any, view: View) -> None:
 
 def _draw_thresholds(axis: Any, views: Sequence[View]) -> None:
     first = {parse_criterion(text) for view in views for text in view.data.settings["criteria"][:1]}
-    for level in sorted({criterion.threshold for criterion in first if criterion.kind == "eval"}):
+    for level in sorted({criterion.threshold for criterion in first if criterion.kind in ("eval", "settled")}):
         axis.axhline(level, color="0.35", lw=0.9, ls="--", zorder=1, label=f"threshold {level:g}")

@@ -52,3 +52,16 @@ def median_text(row: Any) -> str:
 def converged_text(row: Any) -> str:
     """How many seeds converged, with the interval of their share."""
     return f"{row['converged']} of {row['lanes']} [{percent(row['share_low'])}, {percent(row['share_high'])}]"
+
+
+def settled_text(row: Any) -> str:
+    """How many seeds settled, with the interval of their share; '-' where their end was not seen."""
+    if not np.isfinite(row["settled"]):
+        return "-"
+    low, high = percent(row["settled_share_low"]), percent(row["settled_share_high"])
+    return f"{row['settled']:.0f} of {row['lanes']} [{low}, {high}]"
+
+
+def settled_time_text(row: Any) -> str:
+    """Restricted mean time to settle with its interval; a bare budget would look like a measurement."""
+    return f"none by {number(row['settled_time'])}" if row["settled"] == 0 else estimate(row, "settled_time")

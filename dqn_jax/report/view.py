@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from dqn_jax.config import ConfigError, show
+from dqn_jax.convergence import parse_criterion
 from dqn_jax.report.importance import Importance, importance_of
 from dqn_jax.report.values import converged_text, estimate, first_row, number, time_text
 from dqn_jax.runs.figures import X_AXES
 from dqn_jax.sweep import results, tables
+from dqn_jax.sweep.rejudged import judged, settling_of, with_settling
 from dqn_jax.sweep.space import Space, parse_space
 from dqn_jax.sweep.tables import SweepData
 
@@ -37,6 +39,7 @@ class View:
     confirmed: pd.DataFrame  # likewise on the held-out seeds that are reported; may be empty
     choice: pd.DataFrame  # likewise on those that chose among the finalists; the same in sweeps without halves
     importance: Importance | str
+    shown: tuple[int, ...] | None = None  # the trials to be shown (default: the best few)
 
     @staticmethod
     def of(data: SweepData, by: str = "env_steps", label: str | None = None) -> View:
@@ -45,7 +48,8 @@ class View:
         Raises:
           ConfigError: if nothing has, or it cannot be ranked by this.
         """
-        whole = results.finished(data)
+        data, by = judged(data, by)
+        whole = with_settling(results.finished(data))
         if not (whole.lanes["phase"] == "search").any():
             lacking = "finished lanes" if data.lanes.empty else "trial with all its seeds finished"
             raise ConfigError(f"report: {data.name} has no {lacking} yet; let it run on, then report again.")
@@ -77,6 +81,33 @@ class View:
         return next(iter(self.data.settings["criteria"]), None)
 
     @property
+    def settles(self) -> bool:
+        """Whether converged means settled."""
+        return self.criterion is not None and parse_criterion(self.criterion).settles
+
+    @property
+    def converged_word(self) -> str:
+        """What a seed has done that met the criterion, in a word."""
+        return "settled" if self.settles else "converged"
+
+    @property
+    def settling(self) -> View | None:
+        """The same trials by when their seeds settled; None where that was not seen, or is what they are ranked by."""
+        if self.settles or settling_of(self.data) is None or (self.data.lanes["status"] == "pruned").any():
+            return None
+        data, by = judged(self.data, "settled")
+        return dataclasses.replace(
+            self,
+            data=data,
+            by=by,
+            clock=by,
+            end=results.horizon(data),
+            table=results.ranked(data, by),
+            confirmed=results.ranked(data, by, "confirm"),
+            shown=tuple(self.best),
+        )
+
+    @property
     def env(self) -> str:
         """The environment's name, or words in its place."""
         return str(self.data.settings["config"].get("env", "The environment"))
@@ -106,7 +137,8 @@ class View:
             return "final return"
         if self.criterion is None:
             return "their best evaluations, for want of a criterion"
-        return f"{X_AXES[self.clock]} {'to convergence' if self.measure == 'time' else 'per solved seed'}"
+        to = "to settle" if self.settles else "to convergence"
+        return f"{X_AXES[self.clock]} {to if self.measure == 'time' else 'per solved seed'}"
 
     def point_text(self, row: Any) -> str:
         """The settings of a trial that vary."""
@@ -116,7 +148,7 @@ class View:
         """A trial of the search or on held-out seeds: its number, what it reached, and its settings that vary."""
         who = f"trial {row['trial']}" if self.space else self.label
         if self.criterion is not None:
-            reached = f"{converged_text(row)} converged, mean {X_AXES[self.clock]} {time_text(row)}"
+            reached = f"{converged_text(row)} {self.converged_word}, mean {X_AXES[self.clock]} {time_text(row)}"
         else:
             reached = f"{row['lanes']} seeds, final return {estimate(row, 'final')}"
         return "; ".join(filter(None, (f"{who}: {reached}", self.point_text(row))))
@@ -132,8 +164,10 @@ class View:
         """What one seed did: when it converged, how it ended."""
         last = f"last evaluation {number(lane['final_return'])}"
         if lane["converged"]:
-            return f"converged at {number(lane[f'converged_{self.clock}'])} {X_AXES[self.clock]}, {last}"
-        return ", ".join([*(["not converged"] if self.criterion is not None else []), last, str(lane["status"])])
+            return f"{self.converged_word} at {number(lane[f'converged_{self.clock}'])} {X_AXES[self.clock]}, {last}"
+        return ", ".join(
+            [*([f"not {self.converged_word}"] if self.criterion is not None else []), last, str(lane["status"])]
+        )
 
     @property
     def measure(self) -> str:
@@ -160,6 +194,8 @@ class View:
     @property
     def best(self) -> list[int]:
         """The best few trials, best first: by the held-out seeds, if there are any."""
+        if self.shown is not None:
+            return list(self.shown)
         table = self.table if self.confirmed.empty else self.confirmed
         return [int(trial) for trial in table["trial"][:_BEST]]
 

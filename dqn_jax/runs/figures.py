@@ -166,7 +166,7 @@ def _draw_curves(axis: Axes, run: RunData, label: str, colour: str, of: tuple[st
     whose = f"{name} of {run.seeds} seeds" if run.seeds > 1 else "one seed"
     axis.plot(middle_x, middle, color=colour, lw=2, zorder=4, marker="D" if single else "", label=f"{label}: {whose}")
     if run.seeds > 1 and known.any():
-        low, high = interval(ys[:, known])
+        low, high = (np.where(np.isnan(end), middle, end) for end in interval(ys[:, known]))  # a point where all agree
         axis.fill_between(middle_x, low, high, color=colour, alpha=0.25, lw=0, zorder=3)
         if single:
             axis.vlines(middle_x, low, high, color=colour, lw=2, zorder=3)
@@ -175,6 +175,8 @@ def _draw_curves(axis: Axes, run: RunData, label: str, colour: str, of: tuple[st
 def _draw_converged(axis: Axes, run: RunData, label: str, colour: str, x: str, *, solo: bool) -> None:
     end = _by_seed(run, x).max()
     for i, criterion in enumerate(run.criteria):
+        if criterion["converged"] is None:
+            continue  # settling, which only the end of the budget could tell
         times = np.sort([t for t in criterion[x] if t is not None])
         shares = np.arange(1, len(times) + 1) / run.seeds
         style = (COLOURS[i % len(COLOURS)], "-") if solo else (colour, ("-", "--", ":", "-.")[i % 4])

@@ -10,7 +10,7 @@ from typing import Any
 
 from dqn_jax import files, runs
 from dqn_jax.config import Config, ConfigError, HParams, seeds_from
-from dqn_jax.convergence import parse_criteria, parse_criterion
+from dqn_jax.convergence import Criterion, parse_criteria, parse_criterion, settling_among
 from dqn_jax.presets import Preset
 from dqn_jax.sweep import ruler
 from dqn_jax.sweep.judge import Rules
@@ -43,11 +43,10 @@ def define(preset: Preset, question: Question) -> dict[str, Any]:
     seeds = list(seeds_from(question.seeds, question.seed))
     _check_size(space, drawing, question.samples, seeds)
     _check_seeds(seeds, question.confirm)
-    criteria = [
-        criterion.name
-        for criterion in parse_criteria(preset.criteria if question.criteria is None else question.criteria)
-    ]
-    _check_rules(question, criteria)
+    criteria = _criteria(preset, question)
+    settles = any(criterion.settles for criterion in criteria)
+    stop = question.stop or ("budget" if settles else "converged")
+    _check_rules(question, criteria, stop)
     finalists = question.confirm_best > 1 or len(question.confirm_by) > 1
     return {
         "name": question.name or preset.name,
@@ -58,8 +57,8 @@ def define(preset: Preset, question: Question) -> dict[str, Any]:
         "sample_seed": question.sample_seed,
         "batch": question.batch if drawing in ADAPTIVE else None,
         "seeds": seeds,
-        "criteria": criteria,
-        "stop": question.stop,
+        "criteria": [criterion.name for criterion in criteria],
+        "stop": stop,
         "stability_steps": question.stability_steps,
         "prune": {
             "rule": question.prune,
@@ -82,6 +81,15 @@ def define(preset: Preset, question: Question) -> dict[str, Any]:
         "config": files.plain(dataclasses.asdict(preset.config)),
         "hparams": files.plain(preset.hparams._asdict()),
     }
+
+
+def _criteria(preset: Preset, question: Question) -> list[Criterion]:
+    """Those that are asked, or the preset's: of these, who settled is asked where lanes stay to the end anyway."""
+    if question.criteria is not None:
+        return parse_criteria(question.criteria)
+    own = parse_criteria(preset.criteria)
+    seen = question.stop == "budget" or any(criterion.settles for criterion in own[:1])
+    return [criterion for criterion in own if seen or not criterion.settles]
 
 
 def question_of(definition: dict[str, Any]) -> Question:
@@ -197,7 +205,14 @@ def _prune_of(definition: dict[str, Any]) -> Prune | None:
     if prune is None:
         return None
     first = config["min_replay"] + config["eval_every"]
-    return Prune(prune["rule"], prune["eta"], first, config["total_steps"], prune.get("seed", 0))
+    return Prune(
+        prune["rule"],
+        prune["eta"],
+        first,
+        config["total_steps"],
+        prune.get("seed", 0),
+        settles=any(parse_criterion(text).settles for text in definition["criteria"][:1]),
+    )
 
 
 def _sampler(space: Space, sampler: str | None, samples: int | None) -> str:
@@ -233,12 +248,17 @@ def _check_seeds(seeds: Sequence[int], confirm: int) -> None:
         raise ConfigError(f"seed: seeds from {_CONFIRM_SEED} on are held out for --confirm; use lower ones.")
 
 
-def _check_rules(question: Question, criteria: Sequence[str]) -> None:
-    stop, confirm, confirm_by = question.stop, question.confirm, question.confirm_by
+def _check_rules(question: Question, criteria: Sequence[Criterion], stop: str) -> None:
+    confirm, confirm_by = question.confirm, question.confirm_by
     if stop not in ("converged", "budget"):
         raise ConfigError(f"stop: '{stop}' is not possible; use converged or budget.")
     if not criteria:
         raise ConfigError("criteria: a sweep measures convergence; give a criterion, e.g. --criteria eval:475x3.")
+    if stop == "converged" and (asked := next((c.name for c in criteria if c.settles), None)) is not None:
+        raise ConfigError(
+            f"stop: who leaves on convergence is not seen to settle, and {asked} asks that; leave out --stop, or ask "
+            "for no settling."
+        )
     if question.stability_steps < 0:
         raise ConfigError(
             f"stability_steps: {question.stability_steps} is not possible; use 0 or more environment steps."
@@ -250,6 +270,13 @@ def _check_rules(question: Question, criteria: Sequence[str]) -> None:
         raise ConfigError(f"confirm_by: there is no ranking by '{unknown[0]}'; use {', '.join(RANKINGS)}.")
     if "final_return" in confirm_by and stop != "budget":
         raise ConfigError("confirm_by: lanes that leave on convergence have no final return; use --stop budget.")
+    if "settled" in confirm_by and stop != "budget":
+        raise ConfigError("confirm_by: lanes that leave on convergence are not seen to settle; use --stop budget.")
+    if "settled" in confirm_by and settling_among(criteria) is None:
+        raise ConfigError(
+            f"confirm_by: {criteria[0].name} is not about returns, so nothing says what settled means; add a "
+            "criterion such as settled:475."
+        )
     if confirm and len(set(confirm_by)) < len(confirm_by):
         raise ConfigError("confirm_by: a ranking is given twice; give each once.")
     if confirm and question.confirm_best < 1:

@@ -17,7 +17,7 @@ from dqn_jax.sweep.pruning import Prune, Rung, score
 class Rules:
     """When lanes of a sweep leave: by which criterion, at once or later, weeded out or not."""
 
-    criteria: tuple[Criterion, ...]  # the first one decides
+    criteria: tuple[Criterion, ...]  # the first one decides; where one asks who settles, nobody leaves before the end
     stop: Literal["converged", "budget"] = "converged"  # whether lanes that have converged leave
     stability_steps: int = 0  # environment steps that they stay on, to see whether it lasts
     prune: Prune | None = None
@@ -57,7 +57,7 @@ class LaneJudge:
     def leaving(self, history: History, alive: np.ndarray, *, last: bool) -> dict[int, str]:
         """The lanes among `alive` that leave after this chunk, with their status."""
         now = history.env_steps[-1]
-        self._note_converged(history, alive, now)
+        self._note_converged(history, alive, now, last=last)
         leaving: dict[int, str] = {}
         resting = history.at_rest()
         for i in alive:
@@ -73,12 +73,14 @@ class LaneJudge:
             leaving.setdefault(i, "pruned")
         return leaving
 
-    def _note_converged(self, history: History, alive: np.ndarray, now: int) -> None:
+    def _note_converged(self, history: History, alive: np.ndarray, now: int, *, last: bool) -> None:
         if not self.rules.criteria:
             return
         criterion = self.rules.criteria[0]
         waiting = alive[self._converged_at[alive] < 0]
-        if criterion.kind in ("train", "epsilon"):
+        if criterion.settles and not last:
+            waiting = waiting[history.at_rest()[waiting]]  # nothing is known of the others before their end
+        if criterion.settles or criterion.kind in ("train", "epsilon"):
             curves = history.curves(waiting)
             met = np.array([time_to(criterion, curve) is not None for curve in curves], bool)
         else:

@@ -43,6 +43,7 @@ class Prune:
     first: int = 0  # environment steps before the first evaluation: no rung lies before it
     budget: int = 0  # environment steps in all
     seed: int = 0  # of the brackets
+    settles: bool = False  # who converges is known at the end only: at a rung nobody has
 
     def __post_init__(self) -> None:
         if self.rule not in ("halving", "hyperband"):
@@ -104,7 +105,7 @@ def scores_of(prune: Prune, lanes: pd.DataFrame, curves: pd.DataFrame) -> dict[R
             last = curve[curve["env_steps"] <= now].groupby("seed")["eval_return"].last().reindex(own["seed"])
             value = score(
                 last.to_numpy(np.float64),
-                (own["converged"] & (own["converged_env_steps"] <= now)).to_numpy(bool),
+                (own["converged"] & (own["converged_env_steps"] <= now) & (not prune.settles)).to_numpy(bool),
                 ~(left & (own["status"] == "diverged").to_numpy()),
             )
             found.setdefault((len(rungs), rung), []).append(value)

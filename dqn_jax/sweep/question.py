@@ -40,8 +40,9 @@ class Question:
     """The first seed."""
     criteria: tuple[str, ...] | None = None
     """Convergence criteria; the first one decides when a lane leaves. E.g. eval:475x3, or in quotes 'eval>=475x3'."""
-    stop: Literal["converged", "budget"] = "converged"
-    """'converged': lanes leave once they meet the first criterion; 'budget': all stay to the end."""
+    stop: Literal["converged", "budget"] | None = None
+    """'converged': lanes leave once they meet the first criterion; 'budget': all stay to the end (default: converged,
+    but budget where a criterion asks who settled, which only the end can tell)."""
     stability_steps: int = 0
     """Environment steps that a converged lane stays on, to see whether it lasts."""
     prune: Literal["halving", "hyperband"] | None = None
@@ -53,4 +54,5 @@ class Question:
     confirm_best: int = 3
     """How many of the best points to confirm, by each of --confirm-by."""
     confirm_by: tuple[Ranking, ...] = ("env_steps",)
-    """What 'best' means."""
+    """What 'best' means: the time to the first criterion on a clock, the time to settle, or the final return; the last
+    two need --stop budget."""

@@ -21,6 +21,7 @@ from dqn_jax.presets import Preset, with_overrides
 from dqn_jax.runs import load_metrics, load_provenance, load_settings, load_summary
 from dqn_jax.runs.schemas import Devices, Provenance
 from dqn_jax.sweep import records
+from dqn_jax.sweep.rejudged import judged, settling_of, with_settling
 from dqn_jax.sweep.tables import CLOCKS, CURVE_COLUMNS, LANE_COLUMNS, MEASURES, RANKINGS, SWEEP_FILES, SweepData
 
 if TYPE_CHECKING:
@@ -233,7 +234,8 @@ def outcomes(lanes: pd.DataFrame, clock: str, total_steps: int) -> tuple[np.ndar
     """
     ends, converged = budgets(lanes, clock, total_steps), lanes["converged"].to_numpy(bool)
     pruned = (lanes["status"] == "pruned").to_numpy()
-    unmet = np.where(pruned, lanes[CLOCKS[clock]].to_numpy(np.float64), ends)
+    seen = f"unmet_{clock}" if f"unmet_{clock}" in lanes else CLOCKS[clock]  # see `rejudged`
+    unmet = np.where(pruned, lanes[seen].to_numpy(np.float64), ends)
     return np.where(converged, lanes[f"converged_{clock}"].to_numpy(np.float64), unmet), converged, ends
 
 
@@ -278,18 +280,22 @@ def ranked(data: SweepData, by: str = "env_steps", phase: str = "search") -> pd.
         budget costs it (see `budgets`), so that no trial's time depends on another's;
       per_solved: what all lanes of the trial took together for each that converged; infinite if none did;
       median: Kaplan-Meier median time, NaN if fewer than half converged;
-      stability: share of the evaluations after convergence that still met the threshold, mean over seeds that
-        converged and went on;
+      stability: share of the evaluations after first passage that met the threshold, mean over seeds that got there
+        and went on;
+      settled, settled_share, settled_time: how many seeds settled, their share of all, and the restricted mean of the
+        environment steps that took. None and NaN where lanes left early, or criteria are not about returns;
       final: interquartile mean of the final return; worst: its 10 % quantile over seeds (an interval needs 36);
-        area: mean over the budget. NaN unless every lane had the whole budget;
+        final_mean: its mean; lowest: that of the worst seed; area: mean over the budget. NaN unless every lane had the
+        whole budget;
       lane_seconds: device-seconds a lane took on average; device_seconds: all of them together.
 
-    The best by environment steps have the smallest time; by other clocks the smallest cost per solved seed.
+    The best by environment steps have the smallest time; by other clocks the smallest cost per solved seed. By
+    "settled" they are ranked by environment steps as if settling were the first criterion.
 
     A trial of which a seed still runs is left out (see `finished`); without any finished trial there are no rows and no
     columns. An end of an interval that nothing is known about is NaN (see convergence/intervals): both with one seed,
-    and where all seeds agree. Trials of equal time are in order of
-    the share converged, then of their best evaluations.
+    and where all seeds agree. Trials of equal time are in order of the share converged, then (of settling) of what
+    held, then of their best evaluations.
 
     Raises:
       ConfigError: if they cannot be ranked by this.
@@ -300,7 +306,10 @@ def ranked(data: SweepData, by: str = "env_steps", phase: str = "search") -> pd.
         raise ConfigError(f"by: there is no ranking by '{by}'.{suggest(by, RANKINGS)} Choose {', '.join(RANKINGS)}.")
     if by == "final_return" and data.settings["stop"] != "budget":
         raise ConfigError("by: lanes left when they converged, so final returns say nothing; rank by a time instead.")
-    data, rows = finished(data), []
+    data, by = judged(data, by)
+    settles = any(criterion.settles for criterion in convergence.parse_criteria(data.settings["criteria"][:1]))
+    seen = settling_of(data) is not None
+    data, rows = with_settling(finished(data)), []
     if in_phase(data.settings, data.lanes, phase).empty:
         return pd.DataFrame()
     clock = "env_steps" if by == "final_return" else by
@@ -321,21 +330,23 @@ def ranked(data: SweepData, by: str = "env_steps", phase: str = "search") -> pd.
         }
         score = own["score"].to_numpy(np.float64)
         score = np.full(len(score), np.nan) if np.isnan(score).any() else score  # none of these over some seeds only
-        row |= {end: min(max(x, 0.0), 1.0) for end, x in _mean("stability", own["stability"].dropna()).items()}
+        held = own["stability"].dropna().to_numpy(np.float64)
+        row |= _estimate("stability", held.mean() if len(held) else None, convergence.held_interval(held))
+        row |= _settled(own, budget, seen=seen and not row["pruned"])
         row |= _estimate("final", convergence.interquartile_mean(score), convergence.interquartile_mean_interval(score))
+        row |= _mean("final_mean", pd.Series(score)) | {"lowest": float(score.min())}
         row |= _estimate("worst", float(np.quantile(score, _WORST)), _quantile_interval(score))
         row |= _mean("area", own["area"]) | _mean("lane_seconds", own["device_seconds"])
         row["device_seconds"] = float(own["device_seconds"].sum())
         row["best_return"] = float(own["best_return"].mean())
         rows.append(row)
     table = pd.DataFrame(rows)
-    keys, ascending = (
-        [MEASURES[by] if by != "final_return" else "time", "share", "best_return", "trial"],
-        [True, False, False, True],
-    )
+    keys = {MEASURES[by] if by != "final_return" else "time": True, "share": False}
+    keys |= {"stability": False} if settles else {}
+    keys |= {"best_return": False, "trial": True}
     if by == "final_return":
-        keys, ascending = ["final", *keys], [False, *ascending]
-    table = table.sort_values(keys, ascending=ascending, ignore_index=True)
+        keys = {"final": False, **keys}
+    table = table.sort_values(list(keys), ascending=list(keys.values()), ignore_index=True)
     choosing, reported = halves(data.settings)
     if phase == "confirm" and choosing != reported:
         chosen = ranked(data, by, "choice" if choosing else "search")["trial"]
@@ -344,6 +355,22 @@ def ranked(data: SweepData, by: str = "env_steps", phase: str = "search") -> pd.
     table = pd.concat([table[["trial"]], varied, table.drop(columns=["trial", "best_return"])], axis=1)
     table.insert(0, "rank", np.arange(1, len(table) + 1))
     return table
+
+
+def _settled(own: pd.DataFrame, budget: float, *, seen: bool) -> dict[str, Any]:
+    """How many of a trial's lanes settled, and in how many environment steps; nothing where their end was not seen."""
+    if not seen:
+        nothing = (None, (None, None))
+        return {"settled": np.nan, **_estimate("settled_share", *nothing), **_estimate("settled_time", *nothing)}
+    times = own["settled_env_steps"].to_numpy(np.float64)
+    settled = ~np.isnan(times)
+    ends = np.maximum(own["env_steps"].to_numpy(np.float64), budget)
+    found = convergence.time_to_convergence(np.where(settled, times, ends), settled, ends)
+    return {
+        "settled": int(settled.sum()),
+        **_estimate("settled_share", found.share, found.share95),
+        **_estimate("settled_time", found.restricted_mean, found.restricted_mean95),
+    }
 
 
 def _estimate(name: str, value: float | None, interval: Any) -> dict[str, float]:

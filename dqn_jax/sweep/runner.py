@@ -91,13 +91,14 @@ def sweep(
         (default: 5).
       seed: the first seed, if `seeds` is a number (default: 0).
       criteria: convergence criteria (default: the preset's); the first one decides.
-      stop: "converged" (the default): lanes leave once they have converged; "budget": they stay to the end.
+      stop: "converged" (the default): lanes leave once they have converged; "budget" (the default where a criterion
+        asks who settled): they stay to the end.
       stability_steps: environment steps that a converged lane stays on, to see whether it lasts (default: 0).
       prune: leave trials that look hopeless; it biases what is said of the others' speed.
       prune_eta: one trial in so many goes on at each rung (default: 3).
       confirm: run the best points again on so many held-out seeds (default: 0).
       confirm_best: how many of the best (default: 3), by each of
-      confirm_by: what "best" means: env_steps (the default), updates, episodes, seconds, final_return.
+      confirm_by: what "best" means: env_steps (the default), updates, episodes, seconds, final_return, settled.
       wave: most lanes at once.
       memory_gb: memory for lanes (default: most of what is free).
       name: of the sweep (default: the preset's).

@@ -25,11 +25,11 @@ LANE_COLUMNS = {
     "episodes": "int64",
     "device_seconds": "float64",  # its share of the time that the devices worked, compilation apart
     "converged": "bool",  # by the sweep's first criterion (it may have gone on after that)
-    "converged_env_steps": "float64",  # when; NaN if it did not
+    "converged_env_steps": "float64",  # when; NaN if it did not (or, of settling, if it was not seen to its end)
     "converged_updates": "float64",
     "converged_episodes": "float64",
     "converged_seconds": "float64",  # device-seconds until then
-    "stability": "float64",  # share of the evaluations after it that still met the threshold; NaN without any
+    "stability": "float64",  # share of the evaluations after first passage that met the threshold; NaN without any
     "final_return": "float64",  # mean of the last evaluation
     "best_return": "float64",  # highest mean of an evaluation
     "moments": "str",  # JSON: for each criterion in order [env_steps, updates, episodes, seconds], or null
@@ -71,14 +71,16 @@ MEASURES = {
     "env_steps": "time",
     **{clock: "per_solved" for clock in CLOCKS if clock != "env_steps"},
     "final_return": "final",
+    "settled": "time",
 }
 """The column of `ranked` that each ranking is by.
 
 A lane that never converges costs every trial the same environment steps, but not the same seconds, updates or episodes:
-by what lanes take on average, settings whose failures are cheap would lead.
+by what lanes take on average, settings whose failures are cheap would lead. By "settled" they are ranked by the time to
+settle, as by env_steps where a sweep's first criterion is that.
 """
 
-Ranking = Literal["env_steps", "updates", "episodes", "seconds", "final_return"]
+Ranking = Literal["env_steps", "updates", "episodes", "seconds", "final_return", "settled"]
 """What trials can be ranked by."""
 
 RANKINGS: tuple[Ranking, ...] = get_args(Ranking)

@@ -92,7 +92,7 @@ def test_on_another_environment_a_preset_has_the_criteria_of_that_one():
     def criteria(preset, **overrides):
         return with_overrides(resolve_preset(preset), overrides).criteria
 
-    assert criteria("cartpole", env="Acrobot-v1") == ("eval>=-100x3", "train100>=-100")
+    assert criteria("cartpole", env="Acrobot-v1") == ("eval>=-100x3", "settled>=-100", "train100>=-100")
     assert criteria("cartpole", env="cartpole", num_envs=2) == resolve_preset("cartpole").criteria
     assert criteria("cartpole", env="envpool:CartPole-v1")[0] == "eval>=475x3"
     assert criteria("pong-fast", num_envs=2) == ("eval>=15", "eval>=18")
@@ -109,14 +109,20 @@ def test_on_another_environment_a_preset_has_the_criteria_of_that_one():
         (
             "CartPole-v1",
             "cartpole",
-            ("eval>=475x3", "train100>=475", "train100>=195"),
+            ("eval>=475x3", "settled>=475", "train100>=475", "train100>=195"),
             16,
             "the settings of 'cartpole'",
         ),
-        ("CartPole-v0", "cartpole", ("eval>=195x3", "train100>=195"), 16, "the settings of 'cartpole'"),
-        ("MountainCarContinuous-v0", "mountaincar", ("eval>=90", "train100>=90"), 16, "its force in 3 bins"),
+        ("CartPole-v0", "cartpole", ("eval>=195x3", "settled>=195", "train100>=195"), 16, "the settings of 'cartpole'"),
+        (
+            "MountainCarContinuous-v0",
+            "mountaincar",
+            ("eval>=90", "settled>=90", "train100>=90"),
+            16,
+            "its force in 3 bins",
+        ),
         ("Breakout-MinAtar", None, ("eval>=10", "train100>=10"), 4, "the agent of MinAtar's paper"),
-        ("Taxi-v3", None, ("eval>=8", "train100>=8"), 4, "default settings"),
+        ("Taxi-v3", None, ("eval>=8", "settled>=8", "train100>=8"), 4, "default settings"),
         ("Basic-v1", None, (), 1, "the network and step size of 'pong'"),
         ("Catch-bsuite", None, (), 16, "default settings; no criteria: there is no published threshold"),
     ],

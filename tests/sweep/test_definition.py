@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 from sweeping import (
@@ -16,6 +17,7 @@ from sweeping import compiled as compiled  # a fixture
 
 from dqn_jax.cli import options
 from dqn_jax.config import Config, ConfigError
+from dqn_jax.presets import resolve_preset
 from dqn_jax.sweep import definition, runner, sweep
 from dqn_jax.sweep.results import ranked
 
@@ -55,6 +57,32 @@ def test_a_sweep_asks_for_what_it_was_asked_to_the_last_digit():
     assert definitions[0]["criteria"] == list(asked["criteria"])
     thresholds = [criterion.threshold for criterion in definition.rules_of(definitions[0]).criteria]
     assert thresholds == [16926.55, 0.1234567891]
+
+
+def defined(**changes):
+    found = []
+    sweep(**{**ASKED, **changes}, out="nowhere", on_plan=lambda plan, definition: bool(found.append(definition)))
+    return found[0]
+
+
+def test_who_asks_who_settles_asks_for_the_whole_budget():
+    assert defined()["stop"] == "converged"
+    assert defined(criteria=("eval>=1x2", "settled>=1"))["stop"] == "budget"
+    assert defined(criteria=("settled90%>=1",), stop="budget")["criteria"] == ["settled90%>=1"]
+    with pytest.raises(ConfigError, match="stop: who leaves on convergence is not seen to settle, and settled>=1"):
+        defined(criteria=("eval>=1x2", "settled>=1"), stop="converged")
+    with pytest.raises(ConfigError, match=r"confirm_by: .*not seen to settle; use --stop budget"):
+        defined(confirm=4, confirm_by=("settled",))
+    with pytest.raises(ConfigError, match=r"confirm_by: epsilon<=0\.5 is not about returns"):
+        defined(criteria=("epsilon<=0.5",), confirm=4, confirm_by=("settled",), stop="budget")
+    assert defined(confirm=4, confirm_by=("env_steps", "settled"), stop="budget")["confirm"]["by"][1] == "settled"
+
+
+def test_of_a_presets_criteria_settling_is_asked_where_lanes_stay_anyway():
+    own = replace(resolve_preset(ASKED["preset"]), criteria=("eval>=1x2", "settled>=1"))
+    plain = {"criteria": None, "preset": own}
+    assert defined(**plain)["criteria"] == ["eval>=1x2"]
+    assert defined(**plain, stop="budget")["criteria"] == ["eval>=1x2", "settled>=1"]
 
 
 def test_what_varies_is_not_fixed_too():

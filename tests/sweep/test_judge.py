@@ -90,6 +90,21 @@ def left_with(readings, rules):
     return left
 
 
+@given(
+    st.integers(0, 10_000), st.sampled_from(["settled>=1", "settled60%>=1"]), st.sampled_from(["converged", "budget"])
+)
+def test_nobody_leaves_before_the_end_for_having_settled(seed, text, stop):
+    """Whatever `stop` says; what became of a lane is what its whole curve says, and diverging ends it as ever."""
+    readings, criterion = Readings(seed), parse_criterion(text)
+    for i, (status, chunk, row, curve) in left_with(readings, Rules((criterion,), stop)).items():
+        diverges = int(np.argmin(np.append(readings.finite[i], False)))
+        assert chunk == min(diverges, CHUNKS - 1)
+        moment = time_to(criterion, curve)
+        assert status == ("diverged" if diverges < CHUNKS else "budget" if moment is None else "converged")
+        assert row["converged"] == (moment is not None)
+        assert not (row["converged"] and diverges < CHUNKS)
+
+
 CHECKED = ("eval>=1", "eval>=1x3", "train3>=1", "train5>1", "epsilon<=0.3", "epsilon<=0.6x3", "loss<=0.5x2")
 
 

@@ -37,7 +37,7 @@ def test_the_ranked_table_has_the_numbers_worked_out_by_hand():
 def test_the_interval_of_a_share_stays_within_it():
     lanes = [lane(0, seed, converged_env_steps=20_000, stability=s) for seed, s in enumerate([1.0, 0.4, 1.0, 1.0])]
     row = results.ranked(sweep_of(lanes)).iloc[0]
-    assert 0.0 <= row["stability_low"] < row["stability"] < row["stability_high"] == 1.0
+    assert 0.0 <= row["stability_low"] < row["stability"] < row["stability_high"] <= 1.0
 
 
 def test_a_diverged_seed_has_the_lowest_score_and_area_of_the_sweep():

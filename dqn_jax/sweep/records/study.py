@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 import sqlalchemy as sa
 
+from dqn_jax.convergence import parse_criterion
 from dqn_jax.runs import schemas
 from dqn_jax.runs.redact import redact
 from dqn_jax.sweep.records.database import DIGESTS_SINCE, Tables, find_sweep, find_tables, sweep_digest
@@ -42,6 +43,11 @@ class Study:
     def horizon(self) -> float:
         """The budget of environment steps: what a seed that does not converge counts."""
         return float(self.definition["config"]["total_steps"])
+
+    @functools.cached_property
+    def settles(self) -> bool:
+        """Whether a seed converges by settling."""
+        return any(parse_criterion(text).settles for text in self.definition["criteria"][:1])
 
     def owns(self, table: sa.Table) -> sa.ColumnElement[bool]:
         """Which rows of a table are its own."""

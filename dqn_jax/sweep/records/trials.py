@@ -103,7 +103,8 @@ def begin(connection: sa.Connection, study: Study, numbers: Iterable[int]) -> No
 def complete(connection: sa.Connection, study: Study, numbers: set[int]) -> None:
     """Give those trials their value whose seeds are all in: the mean over seeds of the steps to convergence.
 
-    A seed that did not converge counts the whole budget. A trial with a pruned seed has no value.
+    A seed that did not converge counts the whole budget, and where settling is asked, as much of it again as the share
+    of its evaluations that did not hold: so samplers know who came close. A trial with a pruned seed has no value.
     """
     tables, trials = study.tables, study.tables.trials
     ended = _ended(connection, study, numbers)
@@ -189,13 +190,16 @@ def _ended(connection: sa.Connection, study: Study, numbers: Iterable[int]) -> d
         own = list(seeds.values())
         if study.seeds <= set(seeds):
             pruned = any(lane.status == "pruned" for lane in own)
-            value = None if pruned else sum(_restricted(lane, study.horizon) for lane in own) / len(own)
+            value = None if pruned else sum(_loss(lane, study) for lane in own) / len(own)
             ended[number] = _Ended("PRUNED" if pruned else "COMPLETE", value, own)
     return ended
 
 
-def _restricted(lane: Record, horizon: float) -> float:
-    return min(lane.converged_env_steps, horizon) if lane.converged else horizon
+def _loss(lane: Record, study: Study) -> float:
+    if lane.converged:
+        return min(lane.converged_env_steps, study.horizon)
+    held = 0.0 if lane.status == "diverged" else lane.stability or 0.0  # after first passage; without one nothing held
+    return study.horizon * (2.0 - held if study.settles else 1.0)
 
 
 def _point_rows(connection: sa.Connection, study: Study) -> Sequence[Record]:

@@ -45,6 +45,25 @@ def test_any_point_of_the_space_comes_back(module_store, units):
     assert module_store.points() == [*before, *new]
 
 
+def test_where_settling_is_asked_a_trial_knows_how_close_its_seeds_came(tmp_path):
+    new = create(tmp_path / "sweep", None, definition(criteria=["settled>=475"]))
+    new.add_trials(points(new.space, "random", 3))
+    wave = Wave(0, "search", tuple((trial, seed) for trial in range(3) for seed in (0, 1)))
+    new.add_waves([wave])
+    rows = [
+        lane(0, 0, converged_env_steps=40_000.0, stability=0.5),  # settled: what counts is when
+        lane(0, 1, stability=0.9),  # held 90 % of what came after first passage
+        lane(1, 0, stability=0.25),
+        lane(1, 1),  # never got there
+        lane(2, 0, status="diverged", env_steps=5_000, stability=1.0),
+        lane(2, 1, status="pruned", env_steps=5_000, stability=1.0),
+    ]
+    new.record(wave.id, "me", rows, curves_of(lanes_table(rows)))
+    trials = study_of(new).trials
+    assert [trial.value for trial in trials] == [pytest.approx((40_000 + 110_000) / 2), 187_500.0, None]
+    assert [trial.system_attrs["constraints"] for trial in trials] == [[0.0], [1.0], [1.0]]  # infeasible: none settled
+
+
 def test_a_trial_has_the_restricted_mean_of_its_seeds(place):
     new = place.create(trials=4, waves=1, seeds=[0, 1, 2])
     wave = new.claim("me", 60)
