@@ -5,6 +5,8 @@ from __future__ import annotations
 from dqn_jax.agent.algorithm import Algorithm
 from dqn_jax.agent.c51 import C51
 from dqn_jax.agent.dqn import DQN
+from dqn_jax.agent.hl_gauss import HL_GAUSS
+from dqn_jax.agent.iqn import IQN
 from dqn_jax.agent.qr_dqn import QR_DQN
 from dqn_jax.config import Config, ConfigError, suggest
 
@@ -12,7 +14,9 @@ ALGORITHMS: dict[str, Algorithm] = {
     "squared": DQN,
     "huber": DQN,
     "categorical": C51,
+    "hl_gauss": HL_GAUSS,
     "quantile": QR_DQN,
+    "implicit_quantile": IQN,
 }
 
 

@@ -84,9 +84,9 @@ def values(target):
     return q
 
 
-def learnt(config, updates=1500, keys=(2,), **values):
+def learnt(config, updates=1500, keys=(2,), hidden=(), **values):
     """What is predicted for each state after learning, leaves `[keys, STATES, ...]`."""
-    config = dataclasses.replace(config, torso="mlp", hidden=())
+    config = dataclasses.replace(config, torso="mlp", hidden=hidden)
     agent = make_agent(config, EnvSpec("Chain-v0", (STATES,), jnp.float32, ACTIONS, 100))
     rates = {"learning_rate": 0.05, "learning_rate_end": 1e-4, "learning_rate_decay_updates": updates}
     rest = {"discount": DISCOUNT, "target_period": 1, "target_mixing": 0.2, **OF_TARGET[config.target]}
@@ -133,6 +133,9 @@ FASTER = {"learning_rate": 0.2}
         ({"loss": "categorical", "double": True, "target": "expected_sarsa"}, SUPPORT, 0.02),
         ({"loss": "categorical", "target": "munchausen"}, SUPPORT, 0.05),
         ({"loss": "categorical", "target": "advantage"}, SUPPORT | FASTER | {"updates": 3000}, 0.1),
+        # A class is 0.12 wide, and the Gaussian around a target is as even as they are.
+        ({"loss": "hl_gauss"}, SUPPORT, 0.02),
+        ({"loss": "hl_gauss", "target": "munchausen"}, SUPPORT, 0.03),
         # Half of the quantiles are of either luck; of a mixture their mean is near the mean, and no more.
         ({"loss": "quantile", "atoms": 10}, {"kappa": 0.0}, 0.02),
         ({"loss": "quantile", "atoms": 10, "target": "expected_sarsa"}, {"kappa": 0.0}, 0.1),
@@ -178,3 +181,16 @@ def test_qr_dqn_learns_the_quantiles_of_the_returns():
     learned = learnt(Config(loss="quantile", atoms=6), kappa=0.0)
     np.testing.assert_allclose(learned.taus[0, 0], (np.arange(6) + 0.5) / 6, rtol=1e-6)
     np.testing.assert_allclose(learned.atoms[0], np.repeat(lucks(), 3, axis=-1), atol=0.01)
+
+
+def test_iqn_learns_the_quantiles_of_the_returns_at_fractions_it_never_saw():
+    """From cosines of the fraction: the step between the two lucks is not sharp, and means are of those drawn."""
+    config = Config(loss="implicit_quantile", atoms=8)
+    learned = learnt(config, keys=range(40), hidden=(32,), learning_rate=0.005, kappa=0.1)
+    taus, quantiles = learned.taus[:, :, None].repeat(ACTIONS, 2), learned.atoms
+    assert taus.shape == quantiles.shape == (40, STATES, ACTIONS, 8)
+    for luck, drawn in ((0, taus < 0.35), (1, taus > 0.65)):
+        off = np.abs(quantiles - lucks()[None, :, :, luck, None])
+        assert np.mean(off[drawn]) < 0.2  # the lucks are 1.5 to 2 apart
+    np.testing.assert_allclose(learned.q_values.mean(0), values("greedy"), atol=0.12)
+    assert np.all(np.ptp(learned.taus, axis=0) > 0.5)  # every look draws for itself
