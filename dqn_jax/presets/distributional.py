@@ -4,9 +4,9 @@ On Atari, everywhere: first weights are those of flax; eight games at a time, wi
 IQN draws as many fractions for acting as for learning (the papers 32), and its targets choose the next action by those
 that value it. Quantile losses are not divided by kappa, which is 1.
 
-On CartPole they are the files quantile_cartpole and implicit_cartpole of Obando-Ceron & Castro 2021 (arXiv 2011.14826).
-Different here: observations are as they are, not scaled to [-1, 1]; time limits bootstrap. C51 has no file there: it has
-the support of their Rainbow and the rest of quantile_cartpole.
+On CartPole they are quantile_cartpole and implicit_cartpole of Obando-Ceron & Castro 2021 (arXiv 2011.14826).
+Different here: observations are as they are, not scaled to [-1, 1]; time limits bootstrap. C51 has no file there; it
+has the support of their Rainbow and the rest of quantile_cartpole.
 """
 
 from __future__ import annotations

@@ -22,14 +22,14 @@ from dqn_jax.envs import FoundEnv, find_env, resolve_env
 from dqn_jax.envs.pool_tasks import gives_pixels, is_atari
 from dqn_jax.presets.atari import ATARI_HPARAMS, ATARI_PRESETS
 from dqn_jax.presets.classic import CLASSIC_PRESETS
+from dqn_jax.presets.distributional import DISTRIBUTIONAL_PRESETS
 from dqn_jax.presets.family import FAMILY_PRESETS
 from dqn_jax.presets.preset import Preset
 from dqn_jax.presets.thresholds import ATARI_SCORES, criteria_of
 from dqn_jax.presets.tutorials import TUTORIALS
 
-PRESETS: dict[str, Preset] = {
-    preset.name: preset for preset in (*CLASSIC_PRESETS, *FAMILY_PRESETS, *TUTORIALS, *ATARI_PRESETS)
-}
+_ALL = (*CLASSIC_PRESETS, *FAMILY_PRESETS, *DISTRIBUTIONAL_PRESETS, *TUTORIALS, *ATARI_PRESETS)
+PRESETS: dict[str, Preset] = {preset.name: preset for preset in _ALL}
 
 
 def resolve_preset(name: str | Preset) -> Preset:
