@@ -79,6 +79,15 @@ def make_key(seed: int | jax.Array) -> jax.Array:
     return jax.random.key(seed, impl=IMPL)
 
 
+def rolled(key: jax.Array) -> jax.Array:
+    """The same key in jax's own form, whose draws are loops: for what many operations read.
+
+    An unrolled draw is fused into each of its readers, for each of their elements: between noise of 8,000 weights that
+    took minutes to compile and milliseconds to run.
+    """
+    return jax.random.wrap_key_data(jax.random.key_data(key), impl="threefry2x32")
+
+
 def key_data(key: jax.Array) -> jax.Array:
     """The raw `[..., 2]` uint32 data of keys, for storage."""
     return jax.random.key_data(key)

@@ -1,4 +1,4 @@
-"""The learner that all members of the DQN family share: `Agent(init, predict, respond, learn)`, pure functions.
+"""The learner that all members of the DQN family share: `Agent(init, predict, judged, respond, learn)`, pure functions.
 
 A variant is a head, a loss of one example (`algorithm`) and a memory (`replay`), chosen by `Config`.
 """
@@ -14,6 +14,7 @@ import optax
 from dqn_jax.agent.algorithm import Prediction, Views
 from dqn_jax.agent.algorithms import algorithm_for
 from dqn_jax.agent.networks import make_network
+from dqn_jax.agent.noisy import with_sigma
 from dqn_jax.agent.optimizers import make_optimizer
 from dqn_jax.agent.schedules import learning_rate_at
 from dqn_jax.agent.targets import target_for
@@ -52,19 +53,27 @@ class AgentInit(Protocol):
 
 
 class AgentPredict(Protocol):
-    """What the network says of `obs` `[N, *obs_shape]`: leaves `[N, ...]`. `key` is for what its head draws."""
+    """What the network says of `obs` `[N, *obs_shape]`: leaves `[N, ...]`. `key` is for what head and layers draw."""
 
     def __call__(self, params: Params, obs: jax.Array, key: Key) -> Prediction: ...
 
 
 class AgentRespond(Protocol):
-    """Epsilon-greedy actions, `[N]` int32, for `obs` `[N, *obs_shape]`; each row tosses its own coin.
+    """Actions of an agent that learns, `[N]` int32, for `obs` `[N, *obs_shape]`; each row tosses its own coin.
 
-    `context` is what the agent itself carries from step to step, leaves `[N, ...]`: () unless it is recurrent.
+    With probability epsilon an action is any; else it is the greatest Q-value's, or with a `temperature` (`[]`) drawn
+    from the softmax of Q-values over it (Boltzmann exploration). `context` is what the agent itself carries from step
+    to step, leaves `[N, ...]`: () unless it is recurrent.
     """
 
     def __call__(
-        self, params: Params, context: PyTree, obs: jax.Array, epsilon: jax.Array | float, key: Key
+        self,
+        params: Params,
+        context: PyTree,
+        obs: jax.Array,
+        epsilon: jax.Array | float,
+        key: Key,
+        temperature: jax.Array | float | None = None,
     ) -> tuple[PyTree, jax.Array]: ...
 
 
@@ -85,16 +94,30 @@ class AgentLearn(Protocol):
 
 
 class Agent(NamedTuple):
-    """An agent of the DQN family: pure functions, to be used under `jit`, `vmap` and `scan` as they are."""
+    """An agent of the DQN family: pure functions, to be used under `jit`, `vmap` and `scan` as they are.
+
+    Attributes:
+      init: fresh weights.
+      predict: what the network says while it learns, with the noise of noisy layers.
+      judged: the same as evaluations and films have it: noisy layers take their mean weights, unless `eval_noise`.
+      respond: actions while it learns.
+      learn: one update.
+    """
 
     init: AgentInit
     predict: AgentPredict
+    judged: AgentPredict
     respond: AgentRespond
     learn: AgentLearn
 
     def act(self, params: Params, obs: jax.Array, epsilon: jax.Array | float, key: Key) -> jax.Array:
         """As `respond`, of an agent that carries nothing: actions `[N]` int32 for `obs` `[N, *obs_shape]`."""
         return self.respond(params, (), obs, epsilon, key)[1]
+
+    def play(self, params: Params, obs: jax.Array, epsilon: jax.Array | float, key: Key) -> jax.Array:
+        """Actions as evaluations choose them, `[N]` int32 for `obs` `[N, *obs_shape]`: epsilon-greedy by `judged`."""
+        keys = ActKeys(*jax.random.split(key, len(ActKeys._fields)))
+        return epsilon_greedy(self.judged(params, obs, keys.network).q_values, epsilon, keys)
 
     def update(
         self, state: AgentState, batch: Transition, hparams: HParams, weight: jax.Array | None = None
@@ -104,8 +127,33 @@ class Agent(NamedTuple):
         return self.learn(state, Batch(batch, weight, nowhere), hparams, make_key(0))[:2]
 
     def q_values(self, params: Params, obs: jax.Array) -> jax.Array:
-        """Q-values, `[N, A]` float32, for `obs` `[N, *obs_shape]`; heads that draw do so the same way every time."""
-        return self.predict(params, obs, make_key(0)).q_values
+        """Q-values as evaluations have them, `[N, A]` float32, for `obs` `[N, *obs_shape]`.
+
+        Heads that draw do so the same way every time.
+        """
+        return self.judged(params, obs, make_key(0)).q_values
+
+
+class ActKeys(NamedTuple):
+    """The keys of one time of acting."""
+
+    coin: Key  # whether an action is any
+    action: Key  # and which
+    network: Key  # for what head and layers draw
+
+
+def epsilon_greedy(
+    q_values: jax.Array, epsilon: jax.Array | float, keys: ActKeys, otherwise: jax.Array | None = None
+) -> jax.Array:
+    """Actions `[N]` int32: any with probability epsilon, each row by its own coin, else `otherwise` (`[N]` int32).
+
+    By default that is the action of the greatest of the `q_values` `[N, A]`.
+    """
+    rows, actions = q_values.shape
+    if otherwise is None:
+        otherwise = jnp.argmax(q_values, axis=-1).astype(jnp.int32)
+    random = random_index(keys.action, (rows,), actions)
+    return jnp.where(jax.random.uniform(keys.coin, (rows,)) < epsilon, random, otherwise)
 
 
 def weights_of(params: Params) -> Params:
@@ -148,13 +196,17 @@ def make_agent(config: Config, spec: EnvSpec) -> Agent:
     example_loss = algorithm.loss(config, target_for(config, config))
 
     def predict(params: Params, obs: jax.Array, key: Key) -> Prediction:
-        return network.apply({"params": params["params"]}, obs, key, params.get("support", ()))  # type: ignore[return-value]
+        return network.apply(weights_of(params), obs, key, params.get("support", ()))  # type: ignore[return-value]
+
+    def judged(params: Params, obs: jax.Array, key: Key) -> Prediction:
+        support, noise = params.get("support", ()), config.eval_noise
+        return network.apply(weights_of(params), obs, key, support, noise)  # type: ignore[return-value]
 
     def init(key: Key, hparams: HParams) -> AgentState:
         beside = {} if algorithm.support is None else {"support": algorithm.support(config, hparams)}
         obs = jnp.zeros((1, *spec.obs_shape), spec.obs_dtype)
         params: Params = network.init(key, obs, make_key(0), beside.get("support", ()))
-        params = params | beside
+        params = (with_sigma(params, hparams.noisy_sigma) if config.noisy else params) | beside
         # A copy, not an alias: the loop donates its state, and a buffer can be donated only once.
         target_params = jax.tree.map(jnp.copy, params) if config.target_network else ()
         opt_state = make_optimizer(config, hparams, 0.0).init(weights_of(params))
@@ -162,13 +214,21 @@ def make_agent(config: Config, spec: EnvSpec) -> Agent:
         return AgentState(params, target_params, opt_state, jnp.zeros((), jnp.int32), average_params)
 
     def respond(
-        params: Params, context: PyTree, obs: jax.Array, epsilon: jax.Array | float, key: Key
+        params: Params,
+        context: PyTree,
+        obs: jax.Array,
+        epsilon: jax.Array | float,
+        key: Key,
+        temperature: jax.Array | float | None = None,
     ) -> tuple[PyTree, jax.Array]:
-        explore_key, action_key, predict_key = jax.random.split(key, 3)
-        rows = obs.shape[0]
-        greedy = jnp.argmax(predict(params, obs, predict_key).q_values, axis=-1).astype(jnp.int32)
-        random = random_index(action_key, (rows,), spec.num_actions)
-        return context, jnp.where(jax.random.uniform(explore_key, (rows,)) < epsilon, random, greedy)
+        drawn = None
+        if temperature is not None:
+            key, softmax_key = jax.random.split(key)
+        keys = ActKeys(*jax.random.split(key, len(ActKeys._fields)))
+        q_values = predict(params, obs, keys.network).q_values
+        if temperature is not None:
+            drawn = jax.random.categorical(softmax_key, q_values / temperature).astype(jnp.int32)
+        return context, epsilon_greedy(q_values, epsilon, keys, drawn)
 
     def views_of(params: Params, target_params: Params, batch: Transition, key: Key) -> Views:
         """Leaves `[B, ...]`. Each view draws for itself; all but the first are constants for the gradient."""
@@ -228,4 +288,4 @@ def make_agent(config: Config, spec: EnvSpec) -> Agent:
         average_params = averaged(state.average_params, params, updates, hparams)
         return AgentState(params, target_params, opt_state, updates, average_params), info, priority
 
-    return Agent(init, predict, respond, learn)
+    return Agent(init, predict, judged, respond, learn)

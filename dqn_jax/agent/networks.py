@@ -12,6 +12,7 @@ import jax.numpy as jnp
 
 from dqn_jax.agent.algorithm import Head, Prediction, Streams
 from dqn_jax.agent.convolutions import Conv, max_pool
+from dqn_jax.agent.noisy import Noise, NoisyDense
 from dqn_jax.agent.normalisation import LayerNorm
 from dqn_jax.config import ConfigError, NetworkSettings
 from dqn_jax.types import DType, EnvSpec, Key, PyTree
@@ -96,7 +97,8 @@ class Network(nn.Module):
     residual one of Espeholt et al. 2018 (arXiv 1802.01561, figure 3, without the LSTM). `hidden` are the dense
     layers behind any of them.
     `dueling` splits them into a value and an advantage stream, each with a last hidden layer of its
-    own: Wang et al. 2016 (arXiv 1511.06581), equation 9. `weight_init` is that of the dense layers.
+    own: Wang et al. 2016 (arXiv 1511.06581), equation 9. `weight_init` is that of the dense layers. `noisy` makes all
+    dense layers noisy ones (see `noisy`), each with a noise of its own in every call.
     `layer_norm` normalises what each layer gives before its activation, over the features of each place: Ba et al.
     2016 (arXiv 1607.06450), used as in Gallici et al. 2024 (arXiv 2407.04811). `compute_dtype` is what all layers
     compute in; weights are float32. `head` makes of it what the algorithm predicts.
@@ -108,20 +110,32 @@ class Network(nn.Module):
     activation: str = "relu"
     layer_norm: bool = False
     dueling: bool = False
+    noisy: bool = False
     weight_init: str = "lecun_normal"
     compute_dtype: str = "float32"
     head: Head = q_head
 
     @nn.compact
-    def __call__(self, obs: jax.Array, key: Key, support: PyTree = ()) -> Prediction:
-        """`[B, *obs_shape]` to leaves `[B, ...]`; `key` and `support` are for the head."""
+    def __call__(self, obs: jax.Array, key: Key, support: PyTree = (), noise: bool = True) -> Prediction:
+        """`[B, *obs_shape]` to leaves `[B, ...]`; `support` is for the head, `key` for it and for noisy layers.
+
+        Without `noise` noisy layers take their mean weights.
+        """
         nonlinear = ACTIVATIONS[self.activation]
         dtype = jnp.dtype(self.compute_dtype)
+        kernel_init = INITIALIZERS[self.weight_init]
+        if self.noisy:
+            key, noise_key = jax.random.split(key)
+        drawn = Noise()
 
         def activate(x: jax.Array) -> jax.Array:
             return nonlinear(LayerNorm(dtype=dtype)(x) if self.layer_norm else x)
 
-        dense = functools.partial(nn.Dense, kernel_init=INITIALIZERS[self.weight_init], dtype=dtype)
+        def dense(width: int, x: jax.Array) -> jax.Array:
+            if not self.noisy:
+                return nn.Dense(width, kernel_init=kernel_init, dtype=dtype)(x)
+            return NoisyDense(width, kernel_init, dtype)(x, drawn.take(x.shape[-1], width))
+
         x = obs.astype(jnp.float32)
         if self.torso in PIXEL_TORSOS and obs.dtype == jnp.uint8:
             x = x / 255.0
@@ -138,24 +152,30 @@ class Network(nn.Module):
         # The hidden layers of an MLP are its torso, but for the last where dueling has two of it.
         of_torso = len(self.hidden) - self.dueling if self.torso == "mlp" else 0
         x = x.reshape(x.shape[0], -1)
+        if self.noisy and noise:
+            drawn.draw(jax.random.fold_in(noise_key, 0), (x.shape[-1], *self.hidden[:of_torso]), ())
         for width in self.hidden[:of_torso]:
-            x = activate(dense(width)(x))
+            x = activate(dense(width, x))
 
         def outputs(x: jax.Array, width: int, shape: tuple[int, ...]) -> jax.Array:
-            x = dense(width * math.prod(shape))(x).astype(jnp.float32)
+            x = dense(width * math.prod(shape), x).astype(jnp.float32)
             return x.reshape(*x.shape[:-1], width, *shape)
 
         def streams(x: jax.Array, shape: tuple[int, ...] = ()) -> jax.Array:
             shared, last = (self.hidden[:-1], self.hidden[-1:]) if self.dueling else (self.hidden, ())
+            if self.noisy and noise:
+                ends = (1, self.num_actions) if self.dueling else (self.num_actions,)
+                own = [(*last, actions * math.prod(shape)) for actions in ends]
+                drawn.draw(jax.random.fold_in(noise_key, 1), (x.shape[-1], *shared[of_torso:]), own)
             for width in shared[of_torso:]:
-                x = activate(dense(width)(x))
+                x = activate(dense(width, x))
             if not self.dueling:
                 return outputs(x, self.num_actions, shape)
             both = []
             for actions in (1, self.num_actions):
                 stream = x
                 for width in last:
-                    stream = activate(dense(width)(stream))
+                    stream = activate(dense(width, stream))
                 both.append(outputs(stream, actions, shape))
             value, advantage = both
             return value + advantage - jnp.mean(advantage, axis=-1 - len(shape), keepdims=True)
@@ -183,6 +203,7 @@ def make_network(settings: NetworkSettings, spec: EnvSpec, head: Head) -> Networ
         activation=settings.activation,
         layer_norm=settings.layer_norm,
         dueling=settings.dueling,
+        noisy=settings.noisy,
         weight_init=settings.weight_init,
         compute_dtype=settings.compute_dtype,
         head=head,

@@ -68,6 +68,10 @@ class HParams(NamedTuple):
     """The least that temperature times log-policy may be."""
     advantage_alpha: Annotated[float, _SHARE, OnlyWhere("target", "advantage")] = 0.9
     """Share of what the action taken falls short of the best by that is taken off the reward."""
+    temperature: Annotated[float, _POSITIVE, OnlyWhere("exploration", "boltzmann")] = 0.1
+    """Boltzmann exploration's: Q-values are divided by it before their softmax."""
+    noisy_sigma: Annotated[float, _POSITIVE, OnlyWhere("noisy", True)] = 0.5
+    """Standard deviations that noisy layers start with, times the square root of their inputs."""
     max_grad_norm: Annotated[float | None, _POSITIVE] = None
     """Clip gradients to this global norm (None: no clipping)."""
     optimizer_eps: Annotated[float | None, Bounds(0), Optax("eps")] = None

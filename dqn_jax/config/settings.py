@@ -130,6 +130,9 @@ class NetworkSettings:
     ] = 51
     """Atoms or classes between v_min and v_max (categorical, hl_gauss), quantiles (quantile), or fractions drawn for
     each look at an observation (implicit_quantile)."""
+    noisy: bool = False
+    """Noisy dense layers (factorised noise, drawn anew for every batch of every network), which explore by themselves:
+    lower epsilon with them."""
     compute_dtype: Literal["float32", "bfloat16"] = "float32"
     """What the network computes in; weights, losses and optimiser stay float32."""
     weight_init: Literal["lecun_normal", "glorot_uniform", "he_normal"] = "lecun_normal"
@@ -192,8 +195,14 @@ class RhythmSettings:
 
 @dataclasses.dataclass(frozen=True)
 class ExplorationSettings:
-    """What the schedule of epsilon is, and what it counts; its numbers are hyperparameters."""
+    """How actions are chosen; the schedule of epsilon and what it counts, whose numbers are hyperparameters."""
 
+    exploration: Literal["epsilon_greedy", "boltzmann"] = "epsilon_greedy"
+    """What is chosen where epsilon's coin does not choose at random: the greatest Q-value, or by the softmax of
+    Q-values over the temperature."""
+    acting_network: Literal["online", "target"] = "online"
+    """Whose Q-values are acted on while learning: the online network's, or the target network's, which is the same
+    from one move to the next (with soft targets: the slow average)."""
     epsilon_schedule: Literal["linear", "multiplicative", "constant"] = "linear"
     """linear (over epsilon_decay_steps), multiplicative (times epsilon_decay), or constant (epsilon_start)."""
     epsilon_unit: Literal["env_steps", "updates", "trainings", "episodes"] = "env_steps"
@@ -213,7 +222,9 @@ class EvaluationSettings:
     eval_episodes: _Count = 100
     """Episodes per evaluation, one per evaluation environment, on the same starts every time."""
     eval_epsilon: _Probability = 0.0
-    """Exploration during evaluation."""
+    """Exploration during evaluation, epsilon-greedy whatever explores in training."""
+    eval_noise: Annotated[bool, OnlyWhere("noisy", True)] = False
+    """Noisy layers draw noise in evaluations and films too, instead of playing by their mean weights."""
     eval_seed: Annotated[int, Bounds(0, remedy=f"use 0 to {INT_MAX}")] = 1_000_003
     """Seed of the evaluation starts."""
 

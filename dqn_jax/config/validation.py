@@ -127,6 +127,16 @@ def _combinations(config: Config) -> Iterator[tuple[bool, str, str]]:
         "Munchausen's targets average over the next actions, so there is no greatest to choose twice: leave it out",
     )
     yield (
+        config.exploration == "epsilon_greedy" or config.freeze_when is None,
+        "exploration",
+        "freeze_when makes an agent act greedily: use epsilon_greedy, or leave freeze_when out",
+    )
+    yield (
+        config.target_network or config.acting_network == "online",
+        "acting_network",
+        "without a target network there is only one to act with: use target_network too, or online",
+    )
+    yield (
         config.total_steps + config.eval_every + envs <= INT_MAX,
         "total_steps",
         f"with eval_every and num_envs it must stay below {INT_MAX}, for steps are counted in 32 bits",

@@ -39,7 +39,7 @@ def evaluate(env: Env, agent: Agent, params: Params, key: Key, *, episodes: int,
 
     Args:
       env: the environment.
-      agent: gives `act` and `predict`.
+      agent: gives `play` and `judged`.
       params: network weights.
       key: fixes starts, environment noise and exploration.
       episodes: number of environments, E.
@@ -54,9 +54,9 @@ def evaluate(env: Env, agent: Agent, params: Params, key: Key, *, episodes: int,
     def body(carry: _Playing) -> _Playing:
         key, act_key, env_key = jax.random.split(carry.key, 3)
         if epsilon == 0.0:
-            actions = jnp.argmax(agent.predict(params, carry.obs, act_key).q_values, axis=-1).astype(jnp.int32)
+            actions = jnp.argmax(agent.judged(params, carry.obs, act_key).q_values, axis=-1).astype(jnp.int32)
         else:
-            actions = agent.act(params, carry.obs, epsilon, act_key)
+            actions = agent.play(params, carry.obs, epsilon, act_key)
         states, out = jax.vmap(env.advance)(jax.random.split(env_key, episodes), carry.states, actions)
         returns = jnp.where(carry.done, carry.returns, out.episode_return)
         lengths = jnp.where(carry.done, carry.lengths, out.episode_length)

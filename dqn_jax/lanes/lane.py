@@ -173,8 +173,18 @@ def act(
     parts: Parts, env_steps: jax.Array, lane: LaneState, obs: Obs, key: Key, hparams: HParams
 ) -> tuple[jax.Array, jax.Array]:
     """Actions `[M]` int32 for `obs` `[M, *obs_shape]` of a lane's environments, and the exploration `[]` among them."""
-    epsilon = exploration(parts.config, hparams, env_steps, lane)
-    return parts.agent.act(lane.agent.params, obs, epsilon, key), epsilon
+    config, agent = parts.config, parts.agent
+    epsilon = exploration(config, hparams, env_steps, lane)
+    temperature = hparams.temperature if config.exploration == "boltzmann" else None
+    return agent.respond(acting_params(config, lane.agent), (), obs, epsilon, key, temperature)[1], epsilon
+
+
+def acting_params(config: Config, learner: AgentState) -> Params:
+    """The network that is acted with while learning: with the target network nothing waits for the last update.
+
+    Reference: Daley & Amato 2021 (arXiv 2111.01264), section 3.
+    """
+    return learner.target_params if config.acting_network == "target" else learner.params
 
 
 def trainings_due(config: Config, since: Count) -> Count:

@@ -73,7 +73,7 @@ def make_player(config: Config) -> PoolPlayer:
         params: Params, obs: Obs, frame: jax.Array, first: jax.Array, epsilon: jax.Array, key: Key
     ) -> tuple[Obs, jax.Array]:
         obs = stack_push(obs, frame, first)
-        return obs, agent.act(params, obs, epsilon, key)
+        return obs, agent.play(params, obs, epsilon, key)
 
     def choose(
         params: Params, obs: Obs, frame: jax.Array, first: jax.Array, epsilon: jax.Array, key: Key

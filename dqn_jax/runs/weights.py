@@ -54,7 +54,7 @@ def load_weights(run: Path, which: Literal["last", "best"], driver: Driver, lane
 
     if shapes(params, 1) != shapes(wanted, 0):
         raise ConfigError(
-            f"weights: the networks in {run} have another shape; use its env, torso, hidden, layer_norm and dueling "
-            f"({settings.config.env}, hidden {' '.join(map(str, settings.config.hidden))})."
+            f"weights: the networks in {run} have another shape; use its env, torso, hidden, layer_norm, noisy and "
+            f"dueling ({settings.config.env}, hidden {' '.join(map(str, settings.config.hidden))})."
         )
     return jax.tree.map(lambda x: np.broadcast_to(x, (lanes, *x.shape[1:])), params)

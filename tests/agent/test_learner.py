@@ -290,6 +290,34 @@ def test_a_key_for_what_networks_draw_moves_no_coin_and_no_action(acting):
     np.testing.assert_array_equal(actions[explored], random[explored])
 
 
+def test_boltzmann_draws_by_the_softmax_over_each_lanes_temperature_and_the_coin_still_falls(acting):
+    params, _ = acting
+    obs, temperatures = jnp.ones((5000, FEATURES)), np.float32([0.3, 2.0])
+    agent, _, _ = compiled(SGD)
+
+    def act(temperature, epsilon, key):
+        return agent.respond(params, (), obs, epsilon, key, temperature)[1]
+
+    q = numpy_q(params, np.ones((1, FEATURES)))[1][0]
+    for epsilon in (0.0, 0.4):
+        lanes = jax.jit(jax.vmap(act, in_axes=(0, None, 0)))(
+            temperatures, jnp.float32(epsilon), jax.random.split(make_key(8), 2)
+        )
+        assert lanes.dtype == jnp.int32
+        for actions, temperature in zip(np.asarray(lanes), temperatures, strict=True):
+            softmax = np.exp((q - q.max()) / temperature)
+            expected = epsilon / ACTIONS + (1 - epsilon) * softmax / softmax.sum()
+            counts = np.bincount(actions, minlength=ACTIONS)
+            assert scipy.stats.chisquare(counts, expected * len(actions)).pvalue > 1e-3
+
+
+def test_without_any_temperature_boltzmann_is_greedy(acting):
+    params, _ = acting
+    obs = np.random.default_rng(0).normal(size=(100, FEATURES)).astype(np.float32)
+    actions = compiled(SGD)[0].respond(params, (), obs, 0.0, make_key(1), 1e-6)[1]
+    np.testing.assert_array_equal(actions, numpy_q(params, obs)[1].argmax(-1))
+
+
 # -- optimisers
 
 

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from probes import tiny
 
 from dqn_jax.config import ConfigError, HParams
 from dqn_jax.lanes.device import make_loop
-from dqn_jax.lanes.lane import LaneState, one_lane, rhythm_of, stack_hparams, trainings_due
+from dqn_jax.lanes.lane import LaneState, Parts, act, one_lane, rhythm_of, stack_hparams, trainings_due
+from dqn_jax.prng import make_key
+from dqn_jax.replay import make_memory
 
 
 @pytest.mark.parametrize(
@@ -62,3 +65,19 @@ def test_the_first_lane_has_the_first_of_its_values(values):
     assert first.learning_rate == np.float32(0.1)
     assert (first.target_period, first.max_grad_norm) == (7, None)
     assert np.shape(first.learning_rate) == ()
+
+
+@pytest.mark.parametrize("network", ["online", "target"])
+def test_a_lane_acts_with_the_network_that_is_asked_for(network):
+    config = tiny(acting_network=network, epsilon_schedule="constant", target_network=True)
+    loop = make_loop(config)
+    agent, hparams = loop.agent, HParams(epsilon_start=0.0)
+    lane = jax.eval_shape(loop.start, jnp.int32(0), hparams)[0]
+    online, target = (agent.init(make_key(i), hparams).params for i in (0, 1))
+    lane = lane._replace(agent=lane.agent._replace(params=online, target_params=target))
+    obs = jnp.linspace(-3.0, 3.0, 50)[:, None]
+    parts = Parts(config, agent, make_memory(config, "transitions"))
+    actions, _ = act(parts, jnp.int32(0), lane, obs, make_key(2), hparams)
+    greedy = [np.argmax(agent.q_values(params, obs), axis=-1) for params in (online, target)]
+    assert not np.array_equal(*greedy)
+    np.testing.assert_array_equal(actions, greedy[network == "target"])
