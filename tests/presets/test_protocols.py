@@ -23,6 +23,7 @@ OTHER = Config(
     max_episode_steps=400,
     reward_clip=2.0,
     reward_scale=0.5,
+    reward_shift=0.5,
     terminal_reward=-1.0,
     time_limit_terminates=True,
     eval_epsilon=0.5,
@@ -33,6 +34,7 @@ SHARED = {
     "grayscale": True,
     "reward_clip": 1.0,
     "reward_scale": 1.0,
+    "reward_shift": 0.0,
     "terminal_reward": None,
     "time_limit_terminates": False,
 }

@@ -163,7 +163,7 @@ def test_what_is_no_preset(preset):
 
 def test_what_a_preset_has_to_no_effect_is_left_alone():
     preset = resolve_preset("cartpole")  # whose target_mixing is not the default
-    changed = with_overrides(preset, {"target_network": False, "double": False, "target_mixing": 0.05})
+    changed = with_overrides(preset, {"target_network": False, "target_mixing": 0.05})
     validate(changed.config, changed.hparams)
     check_changes(preset, changed)
     with pytest.raises(ConfigError, match="target_mixing"):
