@@ -245,7 +245,8 @@ _SETTINGS = {
         "max_grad_norm optimizer_eps b1 b2 rms_decay momentum weight_decay target_network target_period target_mixing"
     ),
     _REPLAY: (
-        "replay replay_capacity batch_size rollout_length trace_decay minibatch_size replay_memory sampling "
+        "replay replay_capacity batch_size priority_exponent priority_eps importance_exponent importance_exponent_end "
+        "importance_anneal_updates rollout_length trace_decay minibatch_size replay_memory sampling "
         "clear_replay min_replay train_unit train_every updates_per_train freeze_when"
     ),
     _EXPLORATION: (

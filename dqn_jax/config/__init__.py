@@ -45,6 +45,7 @@ from dqn_jax.config.settings import (
     steps_between,
     transitions_drawn,
     updates_each_time,
+    updates_per_batch,
 )
 from dqn_jax.config.validation import (
     check_optimizer,
@@ -104,6 +105,7 @@ __all__ = [
     "suggest",
     "transitions_drawn",
     "updates_each_time",
+    "updates_per_batch",
     "validate",
     "whole_number",
 ]

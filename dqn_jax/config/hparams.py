@@ -72,6 +72,16 @@ class HParams(NamedTuple):
     """Boltzmann exploration's: Q-values are divided by it before their softmax."""
     noisy_sigma: Annotated[float, _POSITIVE, OnlyWhere("noisy", True)] = 0.5
     """Standard deviations that noisy layers start with, times the square root of their inputs."""
+    priority_exponent: Annotated[float, Bounds(0), OnlyWhere("replay", "prioritized")] = 0.6
+    """How far priority counts: transitions are drawn in proportion to this power of it (0: uniformly)."""
+    priority_eps: Annotated[float, _POSITIVE, OnlyWhere("replay", "prioritized")] = 1e-6
+    """Added to the absolute TD error, so that no transition is lost."""
+    importance_exponent: Annotated[float, _SHARE, OnlyWhere("replay", "prioritized")] = 0.4
+    """How far importance weights correct for draws by priority, at the start (1: fully)."""
+    importance_exponent_end: Annotated[float, _SHARE, OnlyWhere("replay", "prioritized")] = 1.0
+    """The same, after importance_anneal_updates."""
+    importance_anneal_updates: Annotated[int, _COUNT, OnlyWhere("replay", "prioritized")] = 20_000
+    """Updates in which it goes there linearly."""
     max_grad_norm: Annotated[float | None, _POSITIVE] = None
     """Clip gradients to this global norm (None: no clipping)."""
     optimizer_eps: Annotated[float | None, Bounds(0), Optax("eps")] = None

@@ -162,12 +162,13 @@ class RuleSettings:
 class ReplaySettings:
     """What is remembered, and how much of it is looked at."""
 
-    replay: Literal["uniform", "rollout"] = "uniform"
-    """How the past is learnt from: transitions drawn uniformly, or the newest rollout_length steps of all environments,
-    with lambda-returns as targets, and then never again (PQN)."""
-    replay_capacity: Annotated[_Count, OnlyWhere("replay", "uniform")] = 20_000
+    replay: Literal["uniform", "prioritized", "rollout"] = "uniform"
+    """How the past is learnt from: transitions drawn uniformly; or by priority, the absolute TD error when each was
+    last learnt from; or the newest rollout_length steps of all environments, with lambda-returns as targets, and then
+    never again (PQN)."""
+    replay_capacity: Annotated[_Count, OnlyWhere("replay", "uniform", "prioritized")] = 20_000
     """Transitions kept by the replay."""
-    batch_size: Annotated[_Count, OnlyWhere("replay", "uniform")] = 128
+    batch_size: Annotated[_Count, OnlyWhere("replay", "uniform", "prioritized")] = 128
     """Transitions drawn from the replay at a time."""
     rollout_length: Annotated[_Count, OnlyWhere("replay", "rollout")] = 32
     """Steps of each environment in a rollout. Agents train when one is full, updates_per_train times on all of it,
@@ -177,7 +178,7 @@ class ReplaySettings:
     all at once; 1 is the sample-by-sample fit of many tutorials)."""
     n_step: _Count = 1
     """Rewards summed before the bootstrap."""
-    sampling: Sampling = "with_replacement"
+    sampling: Annotated[Sampling, OnlyWhere("replay", "uniform")] = "with_replacement"
     """How a batch is drawn: uniformly with or without replacement, or the newest transitions in their order."""
 
 
@@ -187,7 +188,7 @@ class RhythmSettings:
 
     min_replay: Annotated[int, Bounds(0, remedy="use 0 or more environment steps")] = 1_000
     """Environment steps taken before learning starts."""
-    train_every: Annotated[_Count, OnlyWhere("replay", "uniform")] = 8
+    train_every: Annotated[_Count, OnlyWhere("replay", "uniform", "prioritized")] = 8
     """Train after every so many train_unit."""
     updates_per_train: _Count = 1
     """Batches drawn and fitted each time; with a rollout, passes over it."""
@@ -283,10 +284,15 @@ def steps_between(config: Config) -> int:
     return config.rollout_length * config.num_envs if config.replay == "rollout" else config.train_every
 
 
+def updates_per_batch(config: Config) -> int:
+    """Gradient steps made of what is drawn at a time."""
+    drawn = transitions_drawn(config)
+    return drawn // (config.minibatch_size or drawn)
+
+
 def updates_each_time(config: Config) -> int:
     """Gradient steps of one time of training."""
-    drawn = transitions_drawn(config)
-    return config.updates_per_train * (drawn // (config.minibatch_size or drawn))
+    return config.updates_per_train * updates_per_batch(config)
 
 
 def own_rhythm(config: Config) -> bool:

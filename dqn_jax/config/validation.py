@@ -119,6 +119,9 @@ def _combinations(config: Config) -> Iterator[tuple[bool, str, str]]:
         "double",
         "without a target network there is no second opinion: use target_network too, or leave double out",
     )
+    if config.replay == "prioritized":
+        yield config.sampling == "with_replacement", "sampling", "priorities say what is drawn: leave it out"
+        yield not config.clear_replay, "clear_replay", "what is thrown away has no priorities to keep: leave it out"
     if rollout:
         yield from _beside_a_rollout(config)
     yield (

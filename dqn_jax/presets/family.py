@@ -11,6 +11,8 @@ from __future__ import annotations
 import dataclasses
 
 from dqn_jax.config import Config, HParams
+from dqn_jax.presets.atari import ATARI_PRESETS
+from dqn_jax.presets.classic import CLASSIC_PRESETS
 from dqn_jax.presets.preset import Preset
 from dqn_jax.presets.protocols import PROTOCOLS
 from dqn_jax.presets.thresholds import criteria_of
@@ -30,7 +32,33 @@ _PQN = Config(
 )
 _PQN_HPARAMS = HParams(learning_rate=2.5e-4, max_grad_norm=10.0, trace_decay=0.65)
 
+# Prioritised replay: Schaul et al. 2016 (arXiv 1511.05952), Double DQN with a quarter of its step size (and so of the
+# square root of RMSProp's 0.01, as in DQN Zoo); importance is annealed over all updates.
+_KNOWN = {preset.name: preset for preset in (*ATARI_PRESETS, *CLASSIC_PRESETS)}
+_DOUBLE, _CARTPOLE = _KNOWN["double-dqn"], _KNOWN["cartpole"]
+_PRIORITIZED = (
+    dataclasses.replace(
+        _DOUBLE,
+        name="prioritized",
+        summary="Prioritised replay of Schaul et al. 2016 (arXiv 1511.05952), with Double DQN; any game by --env",
+        config=dataclasses.replace(_DOUBLE.config, replay="prioritized"),
+        hparams=_DOUBLE.hparams._replace(
+            learning_rate=6.25e-5,
+            optimizer_eps=0.01 / 32**2 / 16,
+            importance_anneal_updates=12_500_000,
+        ),
+    ),
+    dataclasses.replace(
+        _CARTPOLE,
+        name="prioritized-cartpole",
+        summary="CartPole-v1 in the settings of 'cartpole', drawn by priority; not tuned for it",
+        config=dataclasses.replace(_CARTPOLE.config, replay="prioritized"),
+        hparams=_CARTPOLE.hparams._replace(importance_anneal_updates=40_000),
+    ),
+)
+
 FAMILY_PRESETS = (
+    *_PRIORITIZED,
     Preset(
         "pqn",
         "PQN of Gallici et al. 2024 (arXiv 2407.04811), 200 million frames; any game by --env Breakout-v5",

@@ -8,9 +8,10 @@ from typing import Literal, NamedTuple, Protocol
 import jax
 import jax.numpy as jnp
 
-from dqn_jax.config import Config, ConfigError, HParams, Sampling, asynchronous
+from dqn_jax.config import Config, ConfigError, HParams, Sampling, asynchronous, updates_per_batch
 from dqn_jax.replay.frames import frame_memory
 from dqn_jax.replay.memory import Memory, MemoryClear
+from dqn_jax.replay.prioritized import prioritized_frames, prioritized_transitions
 from dqn_jax.replay.ring import ReplayState
 from dqn_jax.replay.rollout import frame_rollout, transition_rollout
 from dqn_jax.replay.transitions import transition_memory
@@ -37,6 +38,28 @@ def _frames(config: Config) -> Memory:
     )
 
 
+def _prioritized_transitions(config: Config) -> Memory:
+    return prioritized_transitions(
+        config.replay_capacity,
+        config.batch_size,
+        config.num_envs,
+        n_step=config.n_step,
+        updates_per_batch=updates_per_batch(config),
+    )
+
+
+def _prioritized_frames(config: Config) -> Memory:
+    return prioritized_frames(
+        config.replay_capacity,
+        config.batch_size,
+        config.num_envs,
+        frame_stack=config.frame_stack,
+        n_step=config.n_step,
+        asynchronous=asynchronous(config),
+        updates_per_batch=updates_per_batch(config),
+    )
+
+
 def _transition_rollout(config: Config) -> Memory:
     return transition_rollout(config.rollout_length, config.num_envs)
 
@@ -48,6 +71,8 @@ def _frame_rollout(config: Config) -> Memory:
 MEMORIES: dict[tuple[str, Rows], Callable[[Config], Memory]] = {
     ("uniform", "transitions"): _transitions,
     ("uniform", "frames"): _frames,
+    ("prioritized", "transitions"): _prioritized_transitions,
+    ("prioritized", "frames"): _prioritized_frames,
     ("rollout", "transitions"): _transition_rollout,
     ("rollout", "frames"): _frame_rollout,
 }

@@ -69,6 +69,8 @@ BAD_CONFIG = [
     {"sampling": "newest"},
     {"sampling": "latest", "num_envs": 4, "pool_batch": 3},
     {"n_step": 3, "clear_replay": True},
+    {"sampling": "latest", "replay": "prioritized"},
+    {"clear_replay": True, "replay": "prioritized"},
     {"minibatch_size": 0},
     {"minibatch_size": 3},  # of 128
     {"minibatch_size": 256},
