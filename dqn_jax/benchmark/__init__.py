@@ -7,6 +7,8 @@ env         environment steps per second of gymnax CartPole alone, the ceiling
 sweep       whole sweeps on CartPole, with and without leaving early; how speed changes with lanes and devices; what
             storage costs, and how good the plan's estimate of memory is (half an hour: not part of the default)
 pqn         PQN on CartPole and MinAtar, one seed and 16, and how much of it is learning (not part of the default)
+replay      a batch drawn by priority, with its new priorities, against one drawn uniformly, by capacity (not part of
+            the default)
 atari       the loop over a pool of games against its parts, and the replay of frames (not part of the default)
 """
 
@@ -22,6 +24,7 @@ from dqn_jax.benchmark.atari import atari_rows
 from dqn_jax.benchmark.measure import Row, child
 from dqn_jax.benchmark.pqn import pqn_rows
 from dqn_jax.benchmark.programs import cold_rows, env_rows, population_rows, update_rows
+from dqn_jax.benchmark.replay import replay_rows
 from dqn_jax.benchmark.sweeps import sweep_rows
 from dqn_jax.config import ConfigError
 from dqn_jax.files import atomic, check_writable, clear_errors
@@ -67,4 +70,5 @@ _PARTS: dict[str, Callable[[int], list[Row]]] = {
     "sweep": sweep_rows,
     "pqn": pqn_rows,
     "atari": atari_rows,
+    "replay": replay_rows,
 }

@@ -197,7 +197,9 @@ class Plot:
 class Benchmark:
     """Measure speed: medians of several runs, and ratios from one process or from pinned pairs."""
 
-    parts: Annotated[tuple[Literal["update", "population", "cold", "env", "sweep", "pqn", "atari"], ...], WORDS] = (
+    parts: Annotated[
+        tuple[Literal["update", "population", "cold", "env", "sweep", "pqn", "atari", "replay"], ...], WORDS
+    ] = (
         "update",
         "population",
         "cold",
