@@ -25,12 +25,15 @@ from experiments import pages
 
 RESULTS = Path(__file__).parent / "results"
 FIRST_SEED = 10_000
-SEEDS = {"cartpole": 64, "cartpole-fast": 64, "pendulum": 32, "acrobot": 16, "mountaincar": 16}
+SEEDS = {"cartpole": 100, "cartpole-fast": 64, "pendulum": 32, "acrobot": 100, "mountaincar": 100}
+BUDGETS = {"cartpole": 200_000}  # environment steps, where agents are watched for longer than the preset trains
 
 
 def measure(name: str) -> None:
     """Train one preset on held-out seeds and write its results."""
-    result = dqn_jax.train(name, seeds=SEEDS.get(name, 16), seed=FIRST_SEED, root="runs/measure", on_progress=_show)
+    longer = {"total_steps": BUDGETS[name]} if name in BUDGETS else {}
+    seeds = SEEDS.get(name, 16)
+    result = dqn_jax.train(name, seeds=seeds, seed=FIRST_SEED, root="runs/measure", on_progress=_show, **longer)
     summary = result.summary
     rows = [
         {
@@ -82,6 +85,7 @@ def _speed(times: list[float | None]) -> dict[str, Any]:
 
 def _row(name: str, summary: dict[str, Any]) -> dict[str, Any]:
     criterion = summary["criteria"][0]
+    settled = next(own for own in summary["criteria"] if own["name"].startswith("settled"))
     seeds = len(summary["seeds"])
     stable = [s for s in criterion["stability"] if s is not None]
     return {
@@ -92,6 +96,7 @@ def _row(name: str, summary: dict[str, Any]) -> dict[str, Any]:
         "converged": criterion["converged"],
         **_speed(criterion["env_steps"]),
         "stability": float(np.mean(stable)) if stable else None,
+        "settled": _speed(settled["env_steps"]) | {"converged": settled["converged"]},
         "final_mean": summary["final_eval"]["mean"],
         "final95": summary["final_eval"]["interval95"],
         "worst": summary["final_eval"]["worst"],
@@ -115,12 +120,24 @@ def _line(row: dict[str, Any]) -> list[Any]:
         f"{row['budget']:,}",
         "{:.0%} [{:.0%}, {:.0%}]".format(row["converged"], *row["converged95"]),
         f"{_steps(row['median_env_steps'])} [{_steps(low)}, {_steps(high)}]",
-        "-" if row["stability"] is None else f"{row['stability']:.0%}",
+        "-" if row["stability"] is None else f"{row['stability']:.1%}",
+        *_settled(row.get("settled")),
         f"{row['final_mean']:.1f}{_interval(row['final95'])}",
         f"{row['worst']:.1f}",
         f"{row['seconds']:.0f}",
         row["measured"],
     ]
+
+
+def _settled(settled: dict[str, Any] | None) -> tuple[str, str]:
+    """Share of seeds and median steps; of runs from before it was asked, nothing."""
+    if settled is None:
+        return "-", "-"
+    (low, high), share = settled["median95"], "{:.0%} [{:.0%}, {:.0%}]"
+    return (
+        share.format(settled["converged"], *settled["converged95"]),
+        f"{_steps(settled['median_env_steps'])} [{_steps(low)}, {_steps(high)}]",
+    )
 
 
 def _interval(ends: list[float | None]) -> str:
