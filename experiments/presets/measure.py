@@ -34,6 +34,8 @@ def measure(name: str) -> None:
     longer = {"total_steps": BUDGETS[name]} if name in BUDGETS else {}
     seeds = SEEDS.get(name, 16)
     result = dqn_jax.train(name, seeds=seeds, seed=FIRST_SEED, root="runs/measure", on_progress=_show, **longer)
+    if result.interrupted:
+        sys.exit(130)
     summary = result.summary
     rows = [
         {
