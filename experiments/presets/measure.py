@@ -31,7 +31,7 @@ BUDGETS = {"cartpole": 200_000}  # environment steps, where agents are watched f
 
 def measure(name: str) -> None:
     """Train one preset on held-out seeds and write its results."""
-    longer = {"total_steps": BUDGETS[name]} if name in BUDGETS else {}
+    longer: dict[str, Any] = {"total_steps": BUDGETS[name]} if name in BUDGETS else {}
     seeds = SEEDS.get(name, 16)
     result = dqn_jax.train(name, seeds=seeds, seed=FIRST_SEED, root="runs/measure", on_progress=_show, **longer)
     if result.interrupted:
