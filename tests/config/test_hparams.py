@@ -18,7 +18,7 @@ def test_each_is_a_number_within_bounds(name):
 
 
 def test_what_counts_something_is_an_integer():
-    counting = {"learning_rate_decay_updates", "epsilon_decay_steps", "target_period"}
+    counting = {"learning_rate_decay_updates", "epsilon_decay_steps", "importance_anneal_updates", "target_period"}
     assert {name for name, setting in FIELDS.items() if setting.counts} == counting
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -62,7 +64,6 @@ def test_distinct_indices_are_all_of_them_where_as_many_are_wanted():
     assert len(np.unique(np.asarray(drawn), axis=0)) > 20
 
 
-def test_a_memory_that_is_not_there_is_refused_in_one_line(monkeypatch):
-    monkeypatch.setattr(Config, "replay", "by mood", raising=False)
+def test_a_memory_that_is_not_there_is_refused_in_one_line():
     with pytest.raises(ConfigError, match=r"^replay: there is no 'by mood' for the frames of 'CartPole-v1'\.$"):
-        make_memory(CONFIG, "frames")
+        make_memory(dataclasses.replace(CONFIG, replay="by mood"), "frames")
