@@ -39,7 +39,7 @@ ELSEWHERE = {
     "huber_delta": "delta",
     "noisy": "noisy_net noisy_nets noisynet noisy_layers noisy_linear",
     "noisy_sigma": "sigma sigma_0 sigma0 sigma_init std_init",
-    "temperature": "tau softmax_temperature boltzmann_temperature",
+    "temperature": "softmax_temperature boltzmann_temperature",
     "env": "env_id environment env_name game task",
     "env_params": "env_kwargs",
     "seeds": "num_seeds n_seeds runs",
