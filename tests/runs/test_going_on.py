@@ -85,7 +85,7 @@ def test_the_hint_after_ctrl_c_is_a_command_that_works_and_gives_the_numbers_of_
         ("--seeds 4", r"seeds: the run in .* has 3 to 4, not 3 to 6; .* --seed 5 --seeds 2 without --resume"),
         ("--seed 0", "seeds: the run in .* has 3 to 4, not 0 to 1"),
         ("--lane-block 1", "lane_block: the run in .* has 0, not 1"),
-        ("--hidden 9 --double --no-double", "hidden: the run in .* has 8, not 9 .and 1 more settings differ"),
+        ("--hidden 9 --dueling", "hidden: the run in .* has 8, not 9 .and 1 more settings differ"),
         (
             "acrobot --out runs/cartpole",
             "preset: the run in .* is of 'cartpole', not of 'acrobot'; leave",

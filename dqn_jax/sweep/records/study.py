@@ -47,7 +47,7 @@ class Study:
     @functools.cached_property
     def settles(self) -> bool:
         """Whether a seed converges by settling."""
-        return any(parse_criterion(text).settles for text in self.definition["criteria"][:1])
+        return any(parse_criterion(text).settles for text in self.definition.get("criteria", [])[:1])
 
     def owns(self, table: sa.Table) -> sa.ColumnElement[bool]:
         """Which rows of a table are its own."""
