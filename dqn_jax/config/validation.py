@@ -113,7 +113,11 @@ def _combinations(config: Config) -> Iterator[tuple[bool, str, str]]:
         "sampling",
         "environments in steps of their own have no order in common: leave it out, or leave pool_batch out",
     )
-    yield not config.dueling or config.hidden != (), "hidden", "a dueling head needs at least one hidden layer"
+    yield (
+        not config.dueling or config.hidden != () or config.torso not in ("auto", "mlp"),
+        "hidden",
+        "a dueling head needs at least one hidden layer, or the name of a torso of convolutions",
+    )
     yield (
         config.target_network or not config.double,
         "double",

@@ -25,10 +25,11 @@ from dqn_jax.presets.classic import CLASSIC_PRESETS
 from dqn_jax.presets.distributional import DISTRIBUTIONAL_PRESETS
 from dqn_jax.presets.family import FAMILY_PRESETS
 from dqn_jax.presets.preset import Preset
+from dqn_jax.presets.rainbow import RAINBOW_PRESETS
 from dqn_jax.presets.thresholds import ATARI_SCORES, criteria_of
 from dqn_jax.presets.tutorials import TUTORIALS
 
-_ALL = (*CLASSIC_PRESETS, *FAMILY_PRESETS, *DISTRIBUTIONAL_PRESETS, *TUTORIALS, *ATARI_PRESETS)
+_ALL = (*CLASSIC_PRESETS, *FAMILY_PRESETS, *DISTRIBUTIONAL_PRESETS, *RAINBOW_PRESETS, *TUTORIALS, *ATARI_PRESETS)
 PRESETS: dict[str, Preset] = {preset.name: preset for preset in _ALL}
 
 

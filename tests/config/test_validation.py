@@ -117,6 +117,7 @@ def test_bad_config_is_refused_in_one_line_that_names_the_field(values):
         {"sampling": "latest"},
         {"weight_init": "he_normal"},
         {"compute_dtype": "bfloat16"},
+        {"torso": "minatar", "hidden": (), "dueling": True},
         {"lane_block": 4},
         {"lane_block": 4, "num_envs": 4, "pool_batch": 4},
         {"lane_block": 1, "num_envs": 4, "pool_batch": 3},

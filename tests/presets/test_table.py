@@ -48,9 +48,13 @@ def test_preset_is_valid_and_has_criteria(name):
     assert [parse_criterion(text) for text in preset.criteria]
 
 
-# The tutorials in their own cadence train in test_tutorials.
+# The tutorials in their own cadence train in test_tutorials. Heads of distributions train with the presets of CartPole,
+# and the torso of MinAtar's with `dqn-minatar`.
+ELSEWHERE = r"tutorial-\d|(c51|qr-dqn|iqn)-minatar"
+
+
 @pytest.mark.parametrize(
-    "name", [name for name in PRESETS if not re.fullmatch(r"tutorial-\d", name) and not same_but_for_the_game(name)]
+    "name", [name for name in PRESETS if not re.fullmatch(ELSEWHERE, name) and not same_but_for_the_game(name)]
 )
 def test_preset_trains(name):
     preset = resolve_preset(name)
@@ -152,6 +156,22 @@ def test_the_papers_exploration_decays_from_where_learning_begins():
         explored = [exploration(config, hparams, jnp.int32(config.min_replay + n), lane) for n in (-100, 0, half)]
         np.testing.assert_allclose(explored, [1.0, 1.0, (1.0 + hparams.epsilon_end) / 2], rtol=1e-6)
     assert resolve_preset("pong-fast").config.epsilon_from == dqn_jax.Config().epsilon_from == "start"  # as measured
+
+
+def test_rainbow_has_all_six_parts_and_its_siblings_differ_from_it_by_them():
+    """On MinAtar one base for the family; what Revisiting Rainbow's table has for each is what is left."""
+    parts = dict(double=True, dueling=True, noisy=True, replay="prioritized", n_step=3, loss="categorical")
+    for name in ("rainbow", "rainbow-cartpole", "rainbow-minatar"):
+        assert {part: getattr(PRESETS[name].config, part) for part in parts} == parts
+    for name, less in (("rainbow-cartpole", "c51-cartpole"), ("rainbow-minatar", "c51-minatar")):
+        assert dataclasses.replace(PRESETS[less].config, **parts) == PRESETS[name].config
+    minatar = {name: PRESETS[f"{name}-minatar"] for name in ("dqn", "c51", "qr-dqn", "iqn", "rainbow")}
+    base = dict.fromkeys(parts) | {"atoms": None}
+    shared = [dataclasses.replace(preset.config, **base) for preset in minatar.values()]
+    assert all(config == shared[0] for config in shared)
+    assert {name: preset.hparams.learning_rate for name, preset in minatar.items()} == {
+        name: 2.5e-4 if name == "dqn" else 1e-4 for name in minatar
+    }
 
 
 @pytest.mark.parametrize("preset", [5, ["cartpole"], "cart\npole"])
