@@ -12,6 +12,7 @@ import jax.numpy as jnp
 
 from dqn_jax.agent.algorithm import Head, Prediction, Streams
 from dqn_jax.agent.convolutions import Conv, max_pool
+from dqn_jax.agent.dense import Dense, relu
 from dqn_jax.agent.noisy import Noise, NoisyDense
 from dqn_jax.agent.normalisation import LayerNorm
 from dqn_jax.config import ConfigError, NetworkSettings
@@ -20,7 +21,7 @@ from dqn_jax.types import DType, EnvSpec, Key, PyTree
 Activation = Callable[[jax.Array], jax.Array]
 
 ACTIVATIONS: dict[str, Activation] = {
-    "relu": nn.relu,
+    "relu": relu,
     "tanh": nn.tanh,
     "gelu": nn.gelu,
     "silu": nn.silu,
@@ -133,7 +134,7 @@ class Network(nn.Module):
 
         def dense(width: int, x: jax.Array) -> jax.Array:
             if not self.noisy:
-                return nn.Dense(width, kernel_init=kernel_init, dtype=dtype)(x)
+                return Dense(width, kernel_init=kernel_init, dtype=dtype)(x)
             return NoisyDense(width, kernel_init, dtype)(x, drawn.take(x.shape[-1], width))
 
         x = obs.astype(jnp.float32)

@@ -141,10 +141,13 @@ def test_double_and_target_network_matter_in_the_numbers_above():
     ids=["dqn", "double", "no target network"],
 )
 def test_views_that_the_loss_does_not_read_are_not_computed(config, networks):
-    """Two dense layers: a matrix product each for every view, and backwards two for weights and one between them."""
-    _, update, init = compiled(config)
-    program = update.lower(init(make_key(0), traced()), make_batch(), traced()).compile().as_text()
-    assert program.count(" dot(") == 2 * networks + 3
+    """Two dense layers, wide enough to be products: one each for every view; backwards two for the weights, two for
+    the biases, and one between the layers."""
+    wide = EnvSpec("Wide-v0", (16,), jnp.float32, 8, 100)
+    agent, obs = make_agent(dataclasses.replace(config, hidden=(32,)), wide), jnp.zeros((BATCH, 16))
+    batch = make_batch()._replace(obs_tm1=obs, obs_t=obs)
+    program = jax.jit(agent.update).lower(agent.init(make_key(0), traced()), batch, traced()).compile().as_text()
+    assert program.count(" dot(") == 2 * networks + 5
 
 
 @pytest.mark.parametrize("weight", [None, np.array([1, 0, 1, 1, 0, 1], np.float32)], ids=["all", "some"])
