@@ -1,7 +1,6 @@
 """What makes agents stay where they converged? Parts of the family, one at a time, on four tasks.
 
-    .venv/bin/python -m experiments.convergence.staying             # trains what is missing, then writes the page
-    .venv/bin/python -m experiments.convergence.staying --from-records
+    .venv/bin/python -m experiments.convergence.staying [TASK ...]   # trains what is missing, then writes the page
 
 Claim checked: "an agent that has converged is done". Plain Double DQN reaches the threshold of each task and then
 falls from it again and again; here each part of the family is added to the same small recipe, on the same seeds, and
@@ -39,13 +38,22 @@ class Task(NamedTuple):
     settings: dict[str, Any]
 
 
-# The recipe that the presets had: Double DQN, a soft target, rewards scaled to values of about 10 (CartPole: 50).
+# What the presets of classic control were made of before this: a soft target, values of about 10 (CartPole: 50).
 SHARED: dict[str, Any] = {
     "double": True,
+    "target": "greedy",
+    "layer_norm": False,
+    "average_decay": 0.0,
+    "reward_shift": 0.0,
+    "terminal_reward": None,
+    "reward_scale": 0.1,
     "hidden": (64, 64),
     "batch_size": 64,
     "train_every": 4,
     "learning_rate": 1.5e-3,
+    "learning_rate_end": 1e-5,
+    "learning_rate_decay_updates": 12_000,
+    "target_mixing": 0.02,
     "eval_episodes": 32,
     "eval_every": 2_500,
     "total_steps": 81_000,
@@ -68,62 +76,94 @@ TASKS = {
         "pendulum",
         "eval>=-200x3",
         (-82.0, 0.0),
-        {"discount": 0.98, "epsilon_end": 0.05, "epsilon_decay_steps": 8_000, "total_steps": 41_000},
+        {
+            "discount": 0.98,
+            "epsilon_end": 0.05,
+            "epsilon_decay_steps": 8_000,
+            "train_every": 2,
+            "eval_every": 1_000,
+            "total_steps": 41_000,
+        },
     ),
 }
 _AVERAGE, _NORM = {"average_decay": 0.9998}, {"layer_norm": True}
+_MUNCHAUSEN = {"target": "munchausen", "double": False}
 BASE = "Double DQN"
 ARMS: dict[str, dict[str, Any]] = {
     BASE: {},
     "averaged weights": _AVERAGE,
     "layer norm": _NORM,
     "layer norm, averaged": _NORM | _AVERAGE,
-    "the same, 3-step": _NORM | _AVERAGE | {"n_step": 3},
-    "the same, rate falls to nothing": _NORM
-    | _AVERAGE
-    | {"learning_rate_end": 1e-6, "learning_rate_decay_updates": 10_000},
-    "rate falls to nothing": {"learning_rate_end": 1e-6, "learning_rate_decay_updates": 10_000},
-    "weight decay 1e-3": {"optimizer": "adamw", "weight_decay": 1e-3},
-    "3-step": {"n_step": 3},
-    "prioritised": {"replay": "prioritized"},
-    "Munchausen": {"target": "munchausen", "double": False},
+    "Munchausen": _MUNCHAUSEN,
+    "Munchausen, layer norm, averaged": _MUNCHAUSEN | _NORM | _AVERAGE,
     "advantage learning": {"target": "advantage", "double": False},
     "C51": {"loss": "categorical"},
     "QR-DQN": {"loss": "quantile"},
-    "batches of 256": {"batch_size": 256},
+    "3-step": {"n_step": 3},
+    "prioritised": {"replay": "prioritized"},
     "no Double": {"double": False},
     "dueling": {"dueling": True},
+    "constant rate": {"learning_rate_end": 1.5e-3},
+    "weight decay 1e-3": {"optimizer": "adamw", "weight_decay": 1e-3},
+    "batches of 256": {"batch_size": 256},
     "hard target": {"target_mixing": 1.0, "target_period": 100},
 }
+# A step is worth nothing and the fall costs 1, of all tasks CartPole's alone: elsewhere a step costs something already.
+_FALL = {"reward_shift": -1.0, "terminal_reward": -1.0, "reward_scale": 1.0, "munchausen_temperature": 0.003}
+OWN_ARMS: dict[str, dict[str, dict[str, Any]]] = {
+    "CartPole": {
+        "a fall costs 1": _FALL,
+        "the same, layer norm, averaged": _FALL | _NORM | _AVERAGE,
+        "the same with Munchausen": _FALL | _NORM | _AVERAGE | _MUNCHAUSEN,
+    }
+}
+
+
+def arms_of(task: str) -> dict[str, dict[str, Any]]:
+    """What is changed of the recipe, by name."""
+    return ARMS | OWN_ARMS.get(task, {})
 
 
 def train(task: str, arm: str) -> dict[str, Any]:
     """The evaluations of one population, `env_steps` `[C]` and `returns` `[S, C]`; what was trained is not again."""
-    kept = Path("runs/convergence/staying") / f"{task}-{list(ARMS).index(arm):02d}.json"
-    settings = SHARED | TASKS[task].settings | ARMS[arm]
-    if settings.get("loss") == "categorical":
-        settings["v_min"], settings["v_max"] = TASKS[task].values
-    asked = {"settings": json.loads(json.dumps(settings)), "seeds": SEEDS, "first": FIRST_SEED}
-    if kept.is_file():
-        found: dict[str, Any] = json.loads(kept.read_text())
-        if found["asked"] == asked:
-            return found
-    result = dqn_jax.train(TASKS[task].preset, seeds=SEEDS, seed=FIRST_SEED, **settings)
+    asked = asked_of(task, arm)
+    found = kept(task, arm)
+    if found is not None:
+        return found
+    result = dqn_jax.train(TASKS[task].preset, seeds=SEEDS, seed=FIRST_SEED, **asked["settings"])
     if result.interrupted:
         sys.exit(130)
-    env_steps = np.asarray(result.history.env_steps).tolist()
-    returns = np.asarray(result.history.reading("eval_return"), float).tolist()
-    q_mean = np.asarray(result.history.reading("q_mean"), float)[:, -1].tolist()
     found = {
         "asked": asked,
-        "env_steps": env_steps,
-        "returns": returns,
-        "q_mean": q_mean,
+        "env_steps": np.asarray(result.history.env_steps).tolist(),
+        "returns": np.asarray(result.history.reading("eval_return"), float).tolist(),
+        "q_mean": np.asarray(result.history.reading("q_mean"), float)[:, -1].tolist(),
         "seconds": result.summary["seconds"]["run"],
     }
-    kept.parent.mkdir(parents=True, exist_ok=True)
-    files.write_json(kept, found)
+    path_of(task, arm).parent.mkdir(parents=True, exist_ok=True)
+    files.write_json(path_of(task, arm), found)
     return found
+
+
+def asked_of(task: str, arm: str) -> dict[str, Any]:
+    """What an arm's training depends on, as it is written beside its evaluations."""
+    settings = SHARED | TASKS[task].settings | arms_of(task)[arm]
+    if settings.get("loss") == "categorical":
+        settings["v_min"], settings["v_max"] = TASKS[task].values
+    return {"settings": json.loads(json.dumps(settings)), "seeds": SEEDS, "first": FIRST_SEED}
+
+
+def path_of(task: str, arm: str) -> Path:
+    """Where an arm's evaluations are kept."""
+    return Path("runs/convergence/staying") / f"{task}-{list(arms_of(task)).index(arm):02d}.json"
+
+
+def kept(task: str, arm: str) -> dict[str, Any] | None:
+    """The evaluations of an arm that was trained with today's settings."""
+    if not path_of(task, arm).is_file():
+        return None
+    found: dict[str, Any] = json.loads(path_of(task, arm).read_text())
+    return found if found["asked"] == asked_of(task, arm) else None
 
 
 def measured(task: str, found: dict[str, Any]) -> convergence.Staying:
@@ -168,8 +208,9 @@ def improvement(own: np.ndarray, base: np.ndarray) -> tuple[float, tuple[float, 
 
 def draw_frontier(figure: Figure, table: pd.DataFrame) -> None:
     """Median first passage against the share of later evaluations that hold, a panel for each task."""
-    axes = figure.subplots(1, len(TASKS))
-    for axis, task in zip(axes, TASKS, strict=True):
+    tasks = list(dict.fromkeys(table["task"]))
+    axes = figure.subplots(1, len(tasks), squeeze=False)[0]
+    for axis, task in zip(axes, tasks, strict=True):
         own = table[table["task"] == task].reset_index(drop=True)
         for number, row in enumerate(own.to_dict("records")):
             if np.isfinite(row["first_passage"]):
@@ -181,14 +222,21 @@ def draw_frontier(figure: Figure, table: pd.DataFrame) -> None:
         axis.xaxis.set_major_formatter(lambda x, _: f"{x / 1000:.0f}k")
         axis.set_ylim(-0.03, 1.05)
     axes[0].set_ylabel("share of later evaluations that hold")
-    names = [f"{number} {arm}" for number, arm in enumerate(ARMS, 1)]
+    names = [f"{number} {arm}" for number, arm in enumerate(dict.fromkeys(table["arm"]), 1)]
     figure.supxlabel("   ".join(names[: len(names) // 2]) + "\n" + "   ".join(names[len(names) // 2 :]), fontsize=6.5)
 
 
 def draw_curves(figure: Figure, found: dict[str, dict[str, dict[str, Any]]]) -> None:
     """Share of seeds whose evaluation meets the threshold, over environment steps, for a few arms of each task."""
-    shown = (BASE, "averaged weights", "layer norm", "layer norm, averaged", "Munchausen", "C51")
-    axes = figure.subplots(1, len(found))
+    shown = (
+        BASE,
+        "averaged weights",
+        "layer norm",
+        "layer norm, averaged",
+        "Munchausen",
+        "Munchausen, layer norm, averaged",
+    )
+    axes = figure.subplots(1, len(found), squeeze=False)[0]
     for axis, (task, arms) in zip(axes, found.items(), strict=True):
         criterion = convergence.parse_criterion(TASKS[task].criterion)
         for colour, arm in zip(COLOURS, shown, strict=False):
@@ -208,7 +256,7 @@ def draw_curves(figure: Figure, found: dict[str, dict[str, dict[str, Any]]]) -> 
 def write_page(table: pd.DataFrame, when: str) -> None:
     """Write results/staying/README.md from rows of `rows`."""
     found = table.to_dict("records")
-    tasks = {task: [line(row) for row in found if row["task"] == task] for task in TASKS}
+    tasks = {task: [line(row) for row in found if row["task"] == task] for task in dict.fromkeys(table["task"])}
     pages.write(
         FOLDER / "README.md",
         "convergence/staying.md.jinja",
@@ -241,15 +289,16 @@ def line(row: dict[Any, Any]) -> list[str]:
 
 
 def main() -> None:
-    """Train every arm of every task, and write results/staying: table, curves, figures and page."""
+    """Train every arm of the tasks asked for, and write results/staying of all that are trained."""
     FOLDER.mkdir(parents=True, exist_ok=True)
     found: dict[str, dict[str, dict[str, Any]]] = {}
     for task in TASKS:
-        found[task] = {}
-        for arm in ARMS:
-            found[task][arm] = train(task, arm)
-            own = measured(task, found[task][arm])
-            print(f"{task}, {arm}: held {own.held_mean:.2f}, settled {own.settling.share:.2f}", flush=True)
+        if task in (sys.argv[1:] or TASKS) or all(kept(task, arm) for arm in arms_of(task)):
+            found[task] = {}
+            for arm in arms_of(task):
+                found[task][arm] = train(task, arm)
+                own = measured(task, found[task][arm])
+                print(f"{task}, {arm}: held {own.held_mean:.2f}, settled {own.settling.share:.2f}", flush=True)
     table = pd.DataFrame([row for task, arms in found.items() for row in rows(task, arms)])
     with files.atomic(FOLDER / "staying.csv") as path:
         table.to_csv(path, index=False, float_format="%.6g")
