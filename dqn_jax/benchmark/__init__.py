@@ -6,6 +6,9 @@ cold        a fresh process: one CartPole seed from start to convergence, cold a
 env         environment steps per second of gymnax CartPole alone, the ceiling
 sweep       whole sweeps on CartPole, with and without leaving early; how speed changes with lanes and devices; what
             storage costs, and how good the plan's estimate of memory is (half an hour: not part of the default)
+family      an update of each member of the family against plain DQN's, on CartPole and on MinAtar (not part of the
+            default)
+minatar     DQN on MinAtar's Breakout, with its convolution and with a small network (not part of the default)
 pqn         PQN on CartPole and MinAtar, one seed and 16, and how much of it is learning (not part of the default)
 replay      a batch drawn by priority, with its new priorities, against one drawn uniformly, by capacity (not part of
             the default)
@@ -21,7 +24,9 @@ from pathlib import Path
 from typing import Any
 
 from dqn_jax.benchmark.atari import atari_rows
+from dqn_jax.benchmark.family import family_rows
 from dqn_jax.benchmark.measure import Row, child
+from dqn_jax.benchmark.minatar import minatar_rows
 from dqn_jax.benchmark.pqn import pqn_rows
 from dqn_jax.benchmark.programs import cold_rows, env_rows, population_rows, update_rows
 from dqn_jax.benchmark.replay import replay_rows
@@ -68,6 +73,8 @@ _PARTS: dict[str, Callable[[int], list[Row]]] = {
     "cold": cold_rows,
     "env": env_rows,
     "sweep": sweep_rows,
+    "family": family_rows,
+    "minatar": minatar_rows,
     "pqn": pqn_rows,
     "atari": atari_rows,
     "replay": replay_rows,

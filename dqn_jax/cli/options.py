@@ -198,7 +198,10 @@ class Benchmark:
     """Measure speed: medians of several runs, and ratios from one process or from pinned pairs."""
 
     parts: Annotated[
-        tuple[Literal["update", "population", "cold", "env", "sweep", "pqn", "atari", "replay"], ...], WORDS
+        tuple[
+            Literal["update", "population", "cold", "env", "sweep", "family", "minatar", "pqn", "atari", "replay"], ...
+        ],
+        WORDS,
     ] = (
         "update",
         "population",

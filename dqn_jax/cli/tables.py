@@ -34,15 +34,26 @@ def sweep_tables(result: SweepResult) -> None:
         if phase == "confirm" and choosing and choosing != reported:
             console.print(f"(in the order of {len(choosing)} other held-out seeds, which choose)", highlight=False)
         table = Table(box=None, show_edge=False, pad_edge=False)
-        for column in ("trial", "converged", "env steps (95%)"):
+        # Seen only where lanes went on to the end of their budget; where it is what trials are ranked by, it is there.
+        settling = (
+            rows["settled"].notna().any() and not convergence.parse_criterion(data.settings["criteria"][0]).settles
+        )
+        for column in ("trial", "converged", *(["settled"] if settling else []), "env steps (95%)"):
             table.add_column(column, justify="right", no_wrap=True)
-        table.add_column("settings")
+        table.add_column("settings", overflow="fold")
         for row in rows.head(5).to_dict("records"):
             point = {name: row[name] for name in data.trials.columns}
             interval = "" if np.isnan(row["time_low"]) else f" ({row['time_low']:,.0f} to {row['time_high']:,.0f})"
             # The mean of seeds that spent their budget is the budget, which is no measurement of a time.
             steps = f"{row['time']:,.0f}{interval}" if row["converged"] else f"> {row['time']:,.0f} (none converged)"
-            table.add_row(str(row["trial"]), f"{row['converged']} of {row['lanes']}", steps, point_text(point))
+            settled = "-" if np.isnan(row["settled"]) else f"{row['settled']:.0f}"
+            table.add_row(
+                str(row["trial"]),
+                f"{row['converged']} of {row['lanes']}",
+                *([settled] if settling else []),
+                steps,
+                point_text(point),
+            )
         console.print(table)
         console.print()
     words = f"{_dated(data.settings['criteria'][:1])} A seed that never converged counts with its budget."

@@ -223,5 +223,9 @@ def describe(plan: Plan, settings: dict[str, Any]) -> list[str]:
             f"trials, {confirmation.lanes:,} lanes in {confirmation.waves} wave{'s' * (confirmation.waves > 1)}, "
             f"{confirmation.programs} more program{'s' * (confirmation.programs > 1)}"
         )
-    lines.append(f"at most {steps:,} environment steps over all lanes; fewer, as lanes leave before their budget ends")
+    fewer = settings.get("stop") != "budget" or settings.get("prune")
+    lines.append(
+        f"{'at most ' if fewer else ''}{steps:,} environment steps over all lanes"
+        f"{'; fewer, as lanes leave before their budget ends' if fewer else ''}"
+    )
     return lines

@@ -18,8 +18,21 @@ def test_settings_of_which_no_seed_converged_show_no_time(capsys, monkeypatch):
     lines = capsys.readouterr().out.splitlines()
     first, second = (next(line for line in lines if line.split()[:1] == [trial]) for trial in ("0", "1"))
     assert "27,500 (" in first
-    assert "0 of 4  > 100,000 (none converged)" in second
+    assert "0 of 4        0  > 100,000 (none converged)" in second
     assert "dated at the third evaluation in a row that meets it" in " ".join(lines)
+
+
+def test_a_sweep_shows_who_settled_beside_who_converged_where_that_was_seen(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    lanes = [lane(0, s, converged_env_steps=20_000, final_return=500.0) for s in range(4)]
+    lanes += [lane(1, s, converged_env_steps=30_000, final_return=100.0) for s in range(4)]  # and then fell
+    sweep_tables(SimpleNamespace(data=sweep_of(lanes), directory=None))
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert ["trial", "converged", "settled", "env", "steps"] in [line[:5] for line in lines]
+    assert ["0", "4", "of", "4", "4"] in [line[:5] for line in lines]
+    assert ["1", "4", "of", "4", "0"] in [line[:5] for line in lines]
+    sweep_tables(SimpleNamespace(data=sweep_of(lanes, stop="converged"), directory=None))
+    assert "settled " not in capsys.readouterr().out
 
 
 def test_the_summary_of_a_run_shows_no_time_and_no_interval_that_it_does_not_have(capsys, monkeypatch):
