@@ -30,8 +30,11 @@ def target_for(settings: RuleSettings, exploration: ExplorationSettings) -> Targ
         """Expected Sarsa of the policy that exploration ends with: van Seijen et al. 2009, equation 5."""
         last = hparams.epsilon_start if exploration.epsilon_schedule == "constant" else hparams.epsilon_end
         q_t = selector(views)
-        greediest = jax.nn.one_hot(jnp.argmax(q_t), q_t.shape[0])
-        policy = Policy((1.0 - last) * greediest + last / q_t.shape[0], jnp.zeros_like(q_t))
+        if exploration.exploration == "boltzmann":
+            otherwise = jax.nn.softmax(q_t / hparams.temperature)
+        else:
+            otherwise = jax.nn.one_hot(jnp.argmax(q_t), q_t.shape[0])
+        policy = Policy((1.0 - last) * otherwise + last / q_t.shape[0], jnp.zeros_like(q_t))
         return Target(transition.r_t, q_t, policy)
 
     def munchausen(views: Views, transition: Transition, hparams: HParams) -> Target:
