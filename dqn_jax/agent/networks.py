@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from dqn_jax.agent.algorithm import Head, Prediction, Streams
-from dqn_jax.agent.convolutions import Conv, max_pool
+from dqn_jax.agent.convolutions import Conv, max_pool, same_padding
 from dqn_jax.agent.dense import Dense, relu
 from dqn_jax.agent.noisy import Noise, NoisyDense
 from dqn_jax.agent.normalisation import LayerNorm
@@ -43,7 +43,10 @@ CONVOLUTIONS: dict[str, tuple[tuple[int, int, int], ...]] = {
 IMPALA_STAGES = (16, 32, 32)
 """Features of the stages of the residual torso."""
 
-PIXEL_TORSOS = ("dqn2013", "nature", "impala")
+HADAMAX_BLOCKS = ((32, 8, 4, 4), (64, 4, 2, 2), (64, 3, 3, 1))
+"""Blocks of the Hadamax torso: features, size of the convolutions, and size and stride of the pool behind them."""
+
+PIXEL_TORSOS = ("dqn2013", "nature", "impala", "hadamax")
 """Torsos for camera images: bytes are scaled to 0..1. MinAtar's planes are 0 or 1 already."""
 
 
@@ -75,12 +78,37 @@ class ImpalaStage(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        conv = functools.partial(Conv, self.features, size=3, padding=1, dtype=self.dtype)
+        conv = functools.partial(Conv, self.features, size=3, padding=(1, 1), dtype=self.dtype)
         x = max_pool(conv()(x))
         for _ in range(2):
             block = conv()(self.activate(x))
             x = x + conv()(self.activate(block))
         return x
+
+
+class HadamaxBlock(nn.Module):
+    """`max_pool(gelu(norm(conv(x))) * gelu(norm(conv(x))))`, two convolutions of the same input.
+
+    `[B, H, W, C]` to `[B, ceil(H / s), ceil(W / s), features]` with `s` the stride of the pool: all padding is 'SAME'.
+    Normalisation and GELU (by tanh) are parts of the block, whatever the layers behind it have.
+
+    Reference: Kooi et al. 2025 (arXiv 2505.15345), with the first weights of the authors' code.
+    """
+
+    features: int
+    size: int
+    pool_size: int
+    pool_stride: int
+    dtype: DType = jnp.float32  # computed in; weights are float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        def branch() -> jax.Array:
+            init = nn.initializers.xavier_normal()
+            y = Conv(self.features, self.size, 1, same_padding(self.size), self.dtype, init)(x)
+            return nn.gelu(LayerNorm(dtype=self.dtype)(y))
+
+        return max_pool(branch() * branch(), self.pool_size, self.pool_stride)
 
 
 def q_head(streams: Streams, features: jax.Array, key: Key, support: PyTree) -> Prediction:
@@ -95,8 +123,8 @@ class Network(nn.Module):
     torso "mlp" flattens the observation; the others are convolutions of `[H, W, C]` observations, or of
     `[H, W, C, frame_stack]`, all frames' channels taken together: "minatar" of Young & Tian 2019 (arXiv 1903.03176),
     "dqn2013" of Mnih et al. 2013 (arXiv 1312.5602), "nature" of Mnih et al. 2015 (Nature 518:529), "impala" the
-    residual one of Espeholt et al. 2018 (arXiv 1802.01561, figure 3, without the LSTM). `hidden` are the dense
-    layers behind any of them.
+    residual one of Espeholt et al. 2018 (arXiv 1802.01561, figure 3, without the LSTM), "hadamax" the products of
+    Kooi et al. 2025 (arXiv 2505.15345; see `HadamaxBlock`). `hidden` are the dense layers behind any of them.
     `dueling` splits them into a value and an advantage stream, each with a last hidden layer of its
     own: Wang et al. 2016 (arXiv 1511.06581), equation 9. `weight_init` is that of the dense layers. `noisy` makes all
     dense layers noisy ones (see `noisy`), each with a noise of its own in every call.
@@ -149,6 +177,9 @@ class Network(nn.Module):
             for features in IMPALA_STAGES:
                 x = ImpalaStage(features, activate, dtype)(x)
             x = activate(x)
+        if self.torso == "hadamax":
+            for features, size, pool_size, pool_stride in HADAMAX_BLOCKS:
+                x = HadamaxBlock(features, size, pool_size, pool_stride, dtype)(x)
 
         # The hidden layers of an MLP are its torso, but for the last where dueling has two of it.
         of_torso = len(self.hidden) - self.dueling if self.torso == "mlp" else 0

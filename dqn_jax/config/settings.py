@@ -112,9 +112,10 @@ class PoolSettings(EnvSettings):
 class NetworkSettings:
     """The network from observations to Q-values: `networks.QNetwork`."""
 
-    torso: Literal["auto", "mlp", "minatar", "nature", "dqn2013", "impala"] = "auto"
-    """'mlp', 'minatar' (3x3 convolution), the pixel networks 'nature', 'dqn2013' and 'impala', or 'auto' (by the
-    observation's shape: nature for pixels, minatar for other [H, W, C] observations)."""
+    torso: Literal["auto", "mlp", "minatar", "nature", "dqn2013", "impala", "hadamax"] = "auto"
+    """'mlp', 'minatar' (3x3 convolution), the pixel networks 'nature', 'dqn2013', 'impala' and 'hadamax' (which has
+    GELU and layer normalisation of its own), or 'auto' (by the observation's shape: nature for pixels, minatar for
+    other [H, W, C] observations)."""
     hidden: Annotated[tuple[int, ...], Bounds(1, remedy="use layer widths of at least 1")] = (120, 84)
     """Widths of the hidden dense layers."""
     activation: Literal["relu", "tanh", "gelu", "silu"] = "relu"

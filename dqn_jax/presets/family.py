@@ -4,6 +4,8 @@ PQN: Gallici et al. 2024 (arXiv 2407.04811), settings of its own code (PureJaxQL
 pqn_atari.yaml). Different here, in all three: a time limit bootstraps (there it is a termination); the step before the
 last of a rollout is valued by its own next observation (there by the one after); exploration falls at every step and
 not from rollout to rollout; first weights of convolutions are those of flax.
+`pqn-hadamax` is the same with the torso of Kooi et al. 2025 (arXiv 2505.15345), whose convolutions have the first
+weights of the authors' code.
 """
 
 from __future__ import annotations
@@ -57,25 +59,33 @@ _PRIORITIZED = (
     ),
 )
 
+_PQN_ATARI = Preset(
+    "pqn",
+    "PQN of Gallici et al. 2024 (arXiv 2407.04811), 200 million frames; any game by --env Breakout-v5",
+    dataclasses.replace(
+        _PQN,
+        torso="nature",
+        hidden=(512,),
+        weight_init="he_normal",
+        total_steps=50_000_000,
+        eval_every=245_760,  # 60 rollouts
+        eval_episodes=8,
+        # EnvPool's episodic_life and FIRE, as there; its own cap of half an hour, and greedy evaluations.
+        **PROTOCOLS["cleanrl"].settings | {"max_episode_steps": 108_000, "eval_epsilon": 0.0},
+    ),
+    _PQN_HPARAMS._replace(epsilon_end=0.001, epsilon_decay_steps=5_000_000),
+    criteria_of("Pong-v5"),
+    seeds=1,
+)
+
 FAMILY_PRESETS = (
     *_PRIORITIZED,
-    Preset(
-        "pqn",
-        "PQN of Gallici et al. 2024 (arXiv 2407.04811), 200 million frames; any game by --env Breakout-v5",
-        dataclasses.replace(
-            _PQN,
-            torso="nature",
-            hidden=(512,),
-            weight_init="he_normal",
-            total_steps=50_000_000,
-            eval_every=245_760,  # 60 rollouts
-            eval_episodes=8,
-            # EnvPool's episodic_life and FIRE, as there; its own cap of half an hour, and greedy evaluations.
-            **PROTOCOLS["cleanrl"].settings | {"max_episode_steps": 108_000, "eval_epsilon": 0.0},
-        ),
-        _PQN_HPARAMS._replace(epsilon_end=0.001, epsilon_decay_steps=5_000_000),
-        criteria_of("Pong-v5"),
-        seeds=1,
+    _PQN_ATARI,
+    dataclasses.replace(
+        _PQN_ATARI,
+        name="pqn-hadamax",
+        summary="PQN with the Hadamax encoder of Kooi et al. 2025 (arXiv 2505.15345); any game by --env Breakout-v5",
+        config=dataclasses.replace(_PQN_ATARI.config, torso="hadamax", activation="gelu"),
     ),
     Preset(
         "pqn-minatar",

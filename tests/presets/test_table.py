@@ -49,8 +49,8 @@ def test_preset_is_valid_and_has_criteria(name):
 
 
 # The tutorials in their own cadence train in test_tutorials. Heads of distributions train with the presets of CartPole,
-# and the torso of MinAtar's with `dqn-minatar`.
-ELSEWHERE = r"tutorial-\d|(c51|qr-dqn|iqn)-minatar"
+# and the torso of MinAtar's with `dqn-minatar`. `pqn-hadamax` is `pqn` with another torso, which has tests of its own.
+ELSEWHERE = r"tutorial-\d|(c51|qr-dqn|iqn)-minatar|pqn-hadamax"
 
 
 @pytest.mark.parametrize(
