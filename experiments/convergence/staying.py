@@ -215,21 +215,21 @@ def improvement(own: np.ndarray, base: np.ndarray) -> tuple[float, tuple[float, 
 def draw_frontier(figure: Figure, table: pd.DataFrame) -> None:
     """Median first passage against the share of later evaluations that hold, a panel for each task."""
     tasks = list(dict.fromkeys(table["task"]))
+    numbers = {arm: number for number, arm in enumerate(dict.fromkeys(table["arm"]), 1)}
     axes = figure.subplots(1, len(tasks), squeeze=False)[0]
     for axis, task in zip(axes, tasks, strict=True):
-        own = table[table["task"] == task].reset_index(drop=True)
-        for number, row in enumerate(own.to_dict("records")):
+        for row in table[table["task"] == task].to_dict("records"):
             if np.isfinite(row["first_passage"]):
-                at = row["first_passage"], row["held"]
+                at, number = (row["first_passage"], row["held"]), numbers[row["arm"]]
                 axis.plot(*at, "o", ms=4, color=COLOURS[number % len(COLOURS)])
-                axis.annotate(str(number + 1), at, xytext=(3, 3), textcoords="offset points", fontsize=7)
+                axis.annotate(str(number), at, xytext=(3, 3), textcoords="offset points", fontsize=7)
         axis.set_title(task, fontsize=10)
         axis.set_xlabel("median steps to first passage")
         axis.xaxis.set_major_formatter(lambda x, _: f"{x / 1000:.0f}k")
         axis.set_ylim(-0.03, 1.05)
     axes[0].set_ylabel("share of later evaluations that hold")
-    names = [f"{number} {arm}" for number, arm in enumerate(dict.fromkeys(table["arm"]), 1)]
-    figure.supxlabel("   ".join(names[: len(names) // 2]) + "\n" + "   ".join(names[len(names) // 2 :]), fontsize=6.5)
+    names = [f"{number} {arm}" for arm, number in numbers.items()]
+    figure.supxlabel("\n".join("   ".join(names[start : start + 7]) for start in range(0, len(names), 7)), fontsize=6.5)
 
 
 def draw_curves(figure: Figure, found: dict[str, dict[str, dict[str, Any]]]) -> None:
