@@ -1,29 +1,19 @@
-"""A tabular problem whose answers are known: what each member learns of it is right, within a stated tolerance.
-
-Observations are one-hot and networks linear, so that nothing is approximated but what the algorithm approximates; every
-update sees each state and action with each outcome, as often as it is likely.
-"""
+"""A tabular problem whose answers are known: what each member learns of it is right, within a stated tolerance."""
 
 from __future__ import annotations
 
-import dataclasses
-
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
-from probes import scalars
+import tabular
+from tabular import DISCOUNT, SHARE
 
-from dqn_jax.agent import make_agent
-from dqn_jax.config import Config, HParams
-from dqn_jax.prng import make_key
-from dqn_jax.types import Batch, EnvSpec, Transition
+from dqn_jax.config import Config
 
 # A chain of four places. Action 1 goes right, and from the last place out of it, for 0 or 2, as likely. Action 0 goes
 # left, from the first place nowhere, and pays a little. The best is to go right.
-STATES, ACTIONS, DISCOUNT = 4, 2, 0.9
+STATES, ACTIONS = 4, 2
 LUCK, LEFT = (0.0, 2.0), 0.02
-QUICK = {"xla_backend_optimization_level": 0}  # compiling takes longer than learning
 
 
 def outcomes():
@@ -35,73 +25,17 @@ def outcomes():
                 out = action == 1 and state == STATES - 1
                 after = min(state + 1, STATES - 1) if action == 1 else max(state - 1, 0)
                 rows.append((state, action, luck if out else LEFT * (action == 0), not out, after))
-    return [np.array(column) for column in zip(*rows, strict=True)]
+    return tabular.outcomes_of(rows)
 
 
-def chain():
-    state, action, reward, goes_on, after = outcomes()
-    eye = np.eye(STATES, dtype=np.float32)
-    transition = Transition(eye[state], np.int32(action), np.float32(reward), np.float32(goes_on), eye[after])
-    return Batch(transition, None, np.zeros(len(state), np.int32))
+def values(backup):
+    """The fixed point of a target, `[STATES, ACTIONS]`."""
+    return tabular.values(backup, outcomes(), STATES, ACTIONS)
 
 
-def log_policy(q, temperature):
-    q = q - q.max(-1, keepdims=True)
-    return q - temperature * np.log(np.exp(q / temperature).sum(-1, keepdims=True))
-
-
-TEMPERATURE, SHARE, EPSILON = 0.2, 0.8, 0.3
-
-
-def soft(q):
-    log_pi = log_policy(q, TEMPERATURE)
-    return (np.exp(log_pi / TEMPERATURE) * (q - log_pi)).sum(-1), SHARE * np.clip(log_pi, -1.0, 0.0)
-
-
-BACKUPS = {  # of the next values, and of what is added to the rewards, both from Q-values
-    "greedy": lambda q: (q.max(-1), 0 * q),
-    "expected_sarsa": lambda q: ((1 - EPSILON) * q.max(-1) + EPSILON * q.mean(-1), 0 * q),
-    "munchausen": soft,
-    "advantage": lambda q: (q.max(-1), SHARE * (q - q.max(-1, keepdims=True))),
-}
-OF_TARGET = {
-    "greedy": {},
-    "expected_sarsa": {"epsilon_end": EPSILON},
-    "munchausen": {"munchausen_alpha": SHARE, "munchausen_temperature": TEMPERATURE},
-    "advantage": {"advantage_alpha": SHARE},
-}
-
-
-def values(target):
-    """The fixed point of a target, `[STATES, ACTIONS]`, by iterating it in float64."""
-    state, action, reward, goes_on, after = outcomes()
-    q = np.zeros((STATES, ACTIONS))
-    for _ in range(1000):
-        v, bonus = BACKUPS[target](q)
-        new = np.zeros_like(q)
-        np.add.at(new, (state, action), (reward + DISCOUNT * goes_on * v[after]) / len(LUCK))
-        q = new + bonus
-    return q
-
-
-def learnt(config, updates=1500, keys=(2,), hidden=(), **values):
+def learnt(config, **changes):
     """What is predicted for each state after learning, leaves `[keys, STATES, ...]`."""
-    config = dataclasses.replace(config, torso="mlp", hidden=hidden)
-    agent = make_agent(config, EnvSpec("Chain-v0", (STATES,), jnp.float32, ACTIONS, 100))
-    rates = {"learning_rate": 0.05, "learning_rate_end": 1e-4, "learning_rate_decay_updates": updates}
-    rest = {"discount": DISCOUNT, "target_period": 1, "target_mixing": 0.2, **OF_TARGET[config.target]}
-    hparams, batch = scalars(HParams(**(rates | rest | values))), chain()
-
-    def run(hparams):
-        def step(state, _):
-            return agent.learn(state, batch, hparams, make_key(1))[0], None
-
-        state, _ = jax.lax.scan(step, agent.init(make_key(0), hparams), None, length=updates)
-        return jax.tree.map(
-            lambda *x: jnp.stack(x), *[agent.predict(state.params, jnp.eye(STATES), make_key(key)) for key in keys]
-        )
-
-    return jax.jit(run, compiler_options=QUICK)(hparams)
+    return tabular.learnt(config, tabular.transitions_of(outcomes(), STATES), ACTIONS, **changes)
 
 
 def test_the_oracle_knows_the_chain():
@@ -126,6 +60,7 @@ FASTER = {"learning_rate": 0.2}
         ({"loss": "squared", "double": True}, {}, 2e-3),
         ({"loss": "huber"}, {}, 2e-3),
         ({"loss": "squared", "target": "expected_sarsa"}, {}, 2e-3),
+        ({"loss": "squared", "target": "expected_sarsa", "exploration": "boltzmann"}, {}, 2e-3),
         ({"loss": "squared", "target": "munchausen"}, {}, 5e-3),
         ({"loss": "squared", "target": "advantage"}, {}, 5e-3),
         # Projecting keeps the mean of what lies inside the support.
@@ -147,7 +82,7 @@ FASTER = {"learning_rate": 0.2}
 def test_values_are_those_of_the_target(settings, hparams, tolerance):
     config = Config(**settings)
     q = learnt(config, **hparams).q_values[0]
-    np.testing.assert_allclose(q, values(config.target), atol=tolerance)
+    np.testing.assert_allclose(q, values(tabular.backup_of(config)), atol=tolerance)
 
 
 def test_c51_learns_the_fixed_point_of_its_projected_operator():
