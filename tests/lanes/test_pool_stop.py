@@ -5,18 +5,20 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import signal
+import sys
 import types
 
 import jax
 import numpy as np
 import pytest
-from pools import CARTPOLE
+from pools import CARTPOLE, PONG
 
 import dqn_jax
 from dqn_jax.config import HParams, RunError
 from dqn_jax.lanes.lane import UNWATCHED, Watch, stack_hparams
 from dqn_jax.lanes.pool import make_pool_loop
 from dqn_jax.lanes.pool_population import PoolPopulation
+from dqn_jax.presets import Preset
 
 CONFIG = dataclasses.replace(CARTPOLE, eval_epsilon=0.3)
 ASKED = {name: value for name, value in vars(CONFIG).items() if name != "env"} | {"seeds": 2, "criteria": ()}
@@ -125,3 +127,50 @@ def test_a_chunk_that_is_cut_is_evaluated_and_the_next_one_ends_where_it_is_due(
     _, metrics = population.chunk(loop.rhythm.warmup_steps + 40, lanes, placed, np.arange(1))
     assert metrics.epsilon.shape == (1, 35)
     population.close()
+
+
+RESUMED = {
+    "prioritised-frames": dataclasses.replace(
+        PONG, replay="prioritized", n_step=2, torso="mlp", frame_size=12
+    ),
+    # A chunk ends in the middle of a rollout.
+    "rollout": dataclasses.replace(
+        CARTPOLE, replay="rollout", rollout_length=6, minibatch_size=6, n_step=1, num_envs=2, min_replay=0,
+        eval_every=30, total_steps=60,
+    ),
+}  # fmt: skip
+
+
+@jax.debug_key_reuse(False)  # it takes most of the time, and these programs are checked elsewhere
+@pytest.mark.parametrize("config", RESUMED.values(), ids=RESUMED)
+def test_a_run_that_is_stopped_hard_goes_on_with_the_bits_of_one_whose_games_begin_anew(config, tmp_path, monkeypatch):
+    """Priorities, frames, half a rollout, keys and optimiser come back: all but the games, which cannot be saved."""
+    monkeypatch.setattr(sys.modules["dqn_jax.training"], "_CHECKPOINT_SHARE", 1e9)  # after every chunk
+    hparams = HParams(learning_rate=1e-2, epsilon_decay_steps=100, importance_anneal_updates=20)
+    loop = make_pool_loop(config)
+    steps = loop.rhythm.warmup_steps + loop.rhythm.steps_per_chunk
+
+    def stop(progress):
+        if progress.phase == "train":
+            assert progress.env_steps == steps
+            raise KeyboardInterrupt
+
+    asked = {"seeds": 1, "seed": 3, "out": tmp_path / "run", "warn": lambda _: None}
+    preset = Preset("stopped", "", config, hparams)
+    with pytest.raises(KeyboardInterrupt):
+        dqn_jax.train(preset, on_progress=stop, **asked)
+    result = dqn_jax.train(preset, resume=True, **asked)
+    assert result.history.env_steps == [steps, steps + loop.rhythm.steps_per_chunk]
+
+    population = PoolPopulation(loop, hparams, 1)
+    placed = population.layout.place(stack_hparams(hparams, 1))
+    lanes, _ = population.start([3], hparams)
+    lanes, _ = population.chunk(loop.rhythm.warmup_steps, lanes, placed, np.arange(1))
+    before = jax.tree.map(np.array, population.layout.fetch(lanes, np.arange(1)).agent.params)
+    population.close()
+    lanes, metrics = population.chunk(steps, lanes, placed, np.arange(1))
+    population.close()
+    expected = population.layout.fetch(lanes, np.arange(1)).agent.params
+    jax.tree.map(np.testing.assert_array_equal, result.params, expected)
+    assert not np.array_equal(jax.tree.leaves(before)[0], jax.tree.leaves(expected)[0])
+    np.testing.assert_array_equal(result.history.reading("eval_return")[:, 1], metrics.eval_returns.mean(axis=-1))
