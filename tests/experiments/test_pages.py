@@ -13,7 +13,7 @@ import pytest
 from experiments import pages
 from experiments.atari import compare
 from experiments.benchmark import __main__ as benchmark
-from experiments.convergence import ablation, cartpole, landscape, pendulum
+from experiments.convergence import ablation, cartpole, deep_sea, landscape, overestimation, pendulum
 from experiments.convergence import common as convergence
 from experiments.presets import measure as presets
 from experiments.tutorials import __main__ as gallery
@@ -65,6 +65,13 @@ def test_the_page_of_the_ablation_comes_out_as_it_is(tmp_path, monkeypatch):
     page = (recorded / "README.md").read_text().replace("41,087]", "41,088]")
     ablation.write_page(table, "2026-11-21, 2 CPU cores (cpu), jax 0.10.2, Python 3.11.7")
     assert (tmp_path / "README.md").read_text() == page
+
+
+@pytest.mark.parametrize("module", [deep_sea, overestimation])
+def test_the_page_of_an_experiment_over_seeds_comes_out_as_it_is(unchanged, module):
+    folder = module.FOLDER
+    when = (folder / "README.md").read_text().split(", measured ", 1)[1].split(". ", 1)[0]
+    unchanged(module, "FOLDER", lambda: module.write_page(pd.read_csv(folder / f"{folder.name}.csv"), when))
 
 
 def test_the_comparison_with_published_returns_comes_out_as_it_is(unchanged, monkeypatch):
