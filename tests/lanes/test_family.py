@@ -88,6 +88,7 @@ def test_every_combination_is_accepted_or_refused_with_the_reason():
 
 
 OBSERVATIONS = {"mlp": (3,), "minatar": (10, 10, 4), "dqn2013": (24, 24, 1), "nature": (36, 36, 1), "impala": (8, 8, 1)}
+OBSERVATIONS |= {"hadamax": (10, 10, 4)}
 BATCH, ACTIONS = 5, 3
 
 
@@ -104,19 +105,19 @@ def transitions(shape, obs_t=True):
 
 @pytest.mark.parametrize("loss", AXES.loss)
 def test_every_sensible_agent_is_built_acts_and_learns_in_shapes(loss):
-    """With each torso once, then with the small ones in turn.
+    """With each torso once, then with an MLP; every target with two of four kinds of layers, the next with the others.
 
     What is remembered, and how, an agent does not know, but for a rollout's whole targets. Exploration and target
     network are crossed with the rest in the rows below.
     """
-    torsos = itertools.chain(OBSERVATIONS, itertools.cycle(("mlp", "minatar")))
-    of_agents = itertools.product(
-        (loss,), *AXES[1:4], AXES.replay[::2], (1,), AXES.noisy, AXES.exploration[:1], (True,)
-    )
-    for parts in map(Parts._make, of_agents):
-        if what_is_senseless(parts):
-            continue
-        torso = next(torsos)
+    targets = itertools.product(AXES.target, AXES.double, AXES.replay[::2])
+    plain = Parts(loss, "greedy", False, False, "uniform", 1, False, "epsilon_greedy", True)
+    learning = (plain._replace(target=target, double=double, replay=replay) for target, double, replay in targets)
+    sensible = [parts for parts in learning if not what_is_senseless(parts)]
+    layers = itertools.cycle(((False, False), (True, True), (False, True), (True, False)))
+    torsos = itertools.chain(OBSERVATIONS, itertools.repeat("mlp"))
+    for parts, (dueling, noisy) in zip([parts for parts in sensible for _ in range(2)], layers, strict=False):
+        parts, torso = parts._replace(dueling=dueling, noisy=noisy), next(torsos)
         shape = OBSERVATIONS[torso]
         assert torso == "mlp" or min(shape[:2]) >= smallest_image(torso)
         agent = make_agent(small(parts, torso), EnvSpec("test", shape, jnp.float32, ACTIONS, 10))
