@@ -25,13 +25,16 @@ from experiments import pages
 
 RESULTS = Path(__file__).parent / "results"
 FIRST_SEED = 10_000
-SEEDS = {"cartpole": 32, "cartpole-fast": 64, "pendulum": 32, "acrobot": 32, "mountaincar": 32}
+SEEDS = {"cartpole": 100, "cartpole-fast": 64, "pendulum": 64, "acrobot": 100, "mountaincar": 100}
+LONGER: dict[str, dict[str, Any]] = {"cartpole": {"total_steps": 200_000}}  # than the preset trains, to see who stays
 
 
 def measure(name: str) -> None:
     """Train one preset on held-out seeds and write its results."""
     seeds = SEEDS.get(name, 16)
-    result = dqn_jax.train(name, seeds=seeds, seed=FIRST_SEED, root="runs/measure", on_progress=_show)
+    result = dqn_jax.train(
+        name, seeds=seeds, seed=FIRST_SEED, root="runs/measure", on_progress=_show, **LONGER.get(name, {})
+    )
     if result.interrupted:
         sys.exit(130)
     summary = result.summary
