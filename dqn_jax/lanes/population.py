@@ -30,6 +30,7 @@ from dqn_jax.lanes.lane import (
     ChunkMetrics,
     LaneState,
     WarmupMetrics,
+    convolves,
     count_weights,
     one_lane,
     ring_rows,
@@ -125,7 +126,8 @@ def make_population(
     """
     began = time.perf_counter()
     example = one_lane(hparams)
-    layout = make_layout(config, lanes, count_weights(loop.agent, example), devices)
+    size, pictures = count_weights(loop.agent, example), convolves(loop.agent, example)
+    layout = make_layout(config, lanes, size, devices, convolves=pictures)
 
     def empty(shapes: PyTree) -> PyTree:
         return jax.tree.map(lambda x: jnp.zeros((layout.share, *x.shape), x.dtype), shapes)

@@ -11,7 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from probes import tiny
 
+from dqn_jax.config import HParams
+from dqn_jax.lanes.driver import driver_for
+from dqn_jax.lanes.lane import convolves, one_lane
 from dqn_jax.lanes.layout import BlockLayout, make_layout
+from dqn_jax.presets import resolve_preset
 from dqn_jax.prng import key_data, make_key
 
 LANE_CONFIG = tiny(
@@ -47,6 +51,14 @@ def test_lanes_are_spread_evenly_in_whole_blocks(lanes, devices, changes, weight
     assert layout.mesh.size == min(lanes, devices)
     there = layout.fetch(layout.place(np.arange(lanes)), np.arange(lanes))
     np.testing.assert_array_equal(there, np.arange(lanes))
+
+
+def test_networks_with_convolutions_go_one_by_one_on_cpu():
+    assert make_layout(LANE_CONFIG, 4, 10, jax.devices()[:1], convolves=True).block_size == 1
+    minatar = resolve_preset("dqn-minatar")
+    agent, hparams = driver_for(minatar.config).agent, one_lane(minatar.hparams)
+    assert convolves(agent, hparams)
+    assert not convolves(driver_for(LANE_CONFIG).agent, one_lane(HParams()))
 
 
 @pytest.mark.parametrize("block_size", [1, 2, 4])
