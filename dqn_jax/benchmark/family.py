@@ -61,7 +61,7 @@ def family_rows(repeats: int) -> list[Row]:
             for variant, seconds in took.items():
                 seconds.append(min(turn[variant] for turn in turns))
         plain = np.array(took[PLAIN])
-        rows.append(row_of(f"an update of DQN ({text})", 1e6 * plain / updates, "us"))
+        rows.append(row_of(f"microseconds of an update of DQN ({text})", 1e6 * plain / updates, "us"))
         rows += [
             row_of(f"  {variant} / DQN", np.array(took[variant]) / plain, "ratio")
             for variant in _VARIANTS

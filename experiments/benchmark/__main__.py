@@ -1,6 +1,7 @@
 """How fast is the code, against what the machine could do at best? The page, from what `dqn-jax benchmark` recorded.
 
     dqn-jax benchmark update population cold env --repeats 5 --out experiments/benchmark/results/cpu.csv
+    dqn-jax benchmark family --repeats 3 --out experiments/benchmark/results/family.csv
     dqn-jax benchmark atari --repeats 5 --out experiments/benchmark/results/atari.csv
     .venv/bin/python -m experiments.benchmark
 
