@@ -98,11 +98,6 @@ def wrap_key_data(data: jax.Array) -> jax.Array:
     return jax.random.wrap_key_data(data, impl=IMPL)
 
 
-def unrolled(key: jax.Array) -> jax.Array:
-    """The key as `make_key` gives it: the inverse of `rolled`."""
-    return wrap_key_data(key_data(key))
-
-
 def random_index(key: jax.Array, shape: tuple[int, ...], bound: int | jax.Array) -> jax.Array:
     """Uniform integers in `[0, bound)`, int32, for `bound` in 1 to 2**31 - 1, static or traced.
 

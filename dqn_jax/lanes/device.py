@@ -34,7 +34,7 @@ from dqn_jax.lanes.lane import (
     rhythm_of,
     trainings_due,
 )
-from dqn_jax.prng import key_data, make_key, rolled, unrolled, wrap_key_data
+from dqn_jax.prng import key_data, make_key, wrap_key_data
 from dqn_jax.replay import make_memory
 from dqn_jax.types import EnvOutput, Params, Transition, TransitionRow, to_row
 
@@ -101,8 +101,7 @@ def make_loop(config: Config) -> Loop:
     eval_key_data = key_data(make_key(config.eval_seed))
 
     def start(seed: jax.Array, hparams: HParams, weights: Params | None = None) -> tuple[LaneState, WarmupMetrics]:
-        # All that runs once draws by loops: compiled as the chunk's draws are, it took as long to compile as the chunk.
-        net_key, env_key, key = jax.random.split(rolled(make_key(seed)), 3)
+        net_key, env_key, key = jax.random.split(make_key(seed), 3)
         env_state, obs = jax.vmap(env.reset)(jax.random.split(env_key, config.num_envs))
         count, zeros = jnp.zeros((), jnp.int32), jnp.zeros((config.num_envs,), jnp.float32)
         example = TransitionRow(Transition(obs, zeros.astype(jnp.int32), zeros, zeros, obs), zeros > 0)
@@ -124,8 +123,7 @@ def make_loop(config: Config) -> Loop:
             epsilon = exploration(config, hparams, env_steps + config.num_envs, lane)
             return lane, WarmupMetrics(epsilon, _finished_returns(out))
 
-        lane, metrics = jax.lax.scan(warm, lane, config.num_envs * jnp.arange(rhythm.warmup_iterations))
-        return lane._replace(key=unrolled(lane.key)), metrics
+        return jax.lax.scan(warm, lane, config.num_envs * jnp.arange(rhythm.warmup_iterations))
 
     def chunk(env_steps: jax.Array, lane: LaneState, hparams: HParams) -> tuple[LaneState, ChunkMetrics]:
         def reading(carry: _Carry, episode_return: jax.Array) -> Report:

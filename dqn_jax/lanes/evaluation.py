@@ -13,7 +13,6 @@ import jax.numpy as jnp
 
 from dqn_jax.agent import Agent
 from dqn_jax.envs import DeviceEnvState, Env
-from dqn_jax.prng import rolled
 from dqn_jax.types import Key, Obs, Params
 
 
@@ -47,7 +46,7 @@ def evaluate(env: Env, agent: Agent, params: Params, key: Key, *, episodes: int,
       epsilon: exploration; 0 is the greedy policy.
     """
     reset_key, loop_key = jax.random.split(key)
-    states, obs = jax.vmap(env.reset)(jax.random.split(rolled(reset_key), episodes))
+    states, obs = jax.vmap(env.reset)(jax.random.split(reset_key, episodes))
 
     def running(carry: _Playing) -> jax.Array:
         return ~jnp.all(carry.done)
