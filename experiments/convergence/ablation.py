@@ -8,7 +8,6 @@ better". Each preset, tuned with Double, a soft target and a replay, against its
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +18,9 @@ from matplotlib.figure import Figure
 import dqn_jax
 from dqn_jax import convergence, files
 from experiments import pages
-from experiments.convergence.common import RESULTS
+from experiments.convergence.common import RESULTS, improvement
 from experiments.figures import COLOURS, save_figure
+from experiments.training import trained
 
 SEEDS = 30
 FOLDER = RESULTS / "ablation"
@@ -41,10 +41,7 @@ def train(preset: str, variant: str, *, replay: bool = True, **changes: Any) -> 
     if not replay:
         changes["replay_capacity"] = dqn_jax.PRESETS[preset].config.batch_size
     out = Path("runs/convergence/ablation") / f"{preset}-{list(VARIANTS).index(variant)}"
-    resume = (out / "config.json").is_file()
-    result = dqn_jax.train(preset, seeds=SEEDS, seed=FIRST_SEED, out=out, resume=resume, **changes)
-    if result.interrupted:
-        sys.exit(130)
+    result = trained(out, preset, seeds=SEEDS, seed=FIRST_SEED, **changes)
     print(f"{preset}, {variant}: {result.converged.sum()} of {SEEDS} converged", flush=True)
     return result
 
@@ -67,12 +64,6 @@ def facts(result: dqn_jax.TrainResult) -> dict[str, Any]:
         "curves": curves,
         "env_steps": np.asarray(result.history.env_steps),
     }
-
-
-def improvement(other: np.ndarray, base: np.ndarray) -> tuple[float, tuple[float, float]]:
-    """Probability that the variant does better than the preset on a random seed, seeds paired."""
-    interval = convergence.probability_of_improvement_interval(other, base, paired=True)
-    return convergence.probability_of_improvement(other, base), interval
 
 
 def main() -> None:

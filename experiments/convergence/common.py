@@ -7,11 +7,12 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
 import dqn_jax
-from dqn_jax import files
+from dqn_jax import convergence, files
 from dqn_jax.cli.display import SweepDisplay
 from dqn_jax.config import show
 from dqn_jax.report import space_figures, sweep_figures
@@ -64,6 +65,20 @@ def write_results(name: str, view: View, draw: Mapping[str, Callable[[View], Fig
                 figure.savefig(path, dpi=80)
             written.append(file)
     return written
+
+
+def improvement(own: np.ndarray, base: np.ndarray) -> tuple[float, tuple[float, float]]:
+    """Probability that `own` `[S]` is higher than `base` `[S]` on a random seed, seeds paired, and its interval."""
+    interval = convergence.probability_of_improvement_interval(own, base, paired=True)
+    return convergence.probability_of_improvement(own, base), interval
+
+
+def task_rows(path: Path, new: pd.DataFrame) -> pd.DataFrame:
+    """The rows of a CSV file whose `task` is not among the `new` ones, and those."""
+    if not path.is_file():
+        return new
+    old = pd.read_csv(path)
+    return pd.concat([old[~old["task"].isin(new["task"])], new], ignore_index=True)
 
 
 def importances(view: View) -> Figure | None:

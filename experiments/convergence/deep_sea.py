@@ -8,8 +8,6 @@ deep sea of size N one sequence of N actions in 2^N pays, and every step towards
 
 from __future__ import annotations
 
-import json
-import sys
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,11 +15,11 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-import dqn_jax
 from dqn_jax import convergence, files
 from experiments import pages
 from experiments.convergence.common import RESULTS
 from experiments.figures import COLOURS, save_figure
+from experiments.training import trained
 
 FOLDER = RESULTS / "deep_sea"
 SIZES = (4, 6, 8, 10, 12, 16)
@@ -55,10 +53,10 @@ def settings_of(size: int, noisy: bool) -> dict[str, Any]:
     """What the population of a size trains with; the arms are its lanes, with hyperparameters of their own."""
     lanes = [arm for arm in ARMS.values() if arm.noisy == noisy for _ in range(SEEDS)]
     return {
-        "env_params": [["size", size]],
+        "env_params": (("size", size),),
         "num_envs": 4,
         "torso": "mlp",
-        "hidden": [50, 50],
+        "hidden": (50, 50),
         "noisy": noisy,
         "double": True,
         "batch_size": 32,
@@ -81,23 +79,12 @@ def settings_of(size: int, noisy: bool) -> dict[str, Any]:
 
 def train(size: int, noisy: bool) -> dict[str, Any]:
     """The evaluations of one population, `episodes` `[C]` and `returns` `[lanes, C]`; not again if it was trained."""
-    path = Path("runs/convergence/deep_sea") / f"{size:02d}{'-noisy' * noisy}.json"
-    asked = {"settings": json.loads(json.dumps(settings_of(size, noisy))), "seeds": SEEDS, "first": FIRST_SEED}
-    if path.is_file() and (found := json.loads(path.read_text()))["asked"] == asked:
-        return dict(found)
-    settings = settings_of(size, noisy) | {"env_params": (("size", size),), "hidden": (50, 50)}
-    result = dqn_jax.train("DeepSea-bsuite", seeds=len(settings["temperature"]), seed=FIRST_SEED, **settings)
-    if result.interrupted:
-        sys.exit(130)
-    found = {
-        "asked": asked,
-        "episodes": (np.asarray(result.history.env_steps) / size).tolist(),
-        "returns": np.asarray(result.history.reading("eval_return"), float).tolist(),
-        "seconds": result.summary["seconds"],
+    settings, out = settings_of(size, noisy), Path("runs/convergence/deep_sea") / f"{size:02d}{'-noisy' * noisy}"
+    result = trained(out, "DeepSea-bsuite", seeds=len(settings["temperature"]), seed=FIRST_SEED, **settings)
+    return {
+        "episodes": np.asarray(result.history.env_steps) / size,
+        "returns": np.asarray(result.history.reading("eval_return"), float),
     }
-    path.parent.mkdir(parents=True, exist_ok=True)
-    files.write_json(path, found)
-    return found
 
 
 def rows(size: int) -> list[dict[str, Any]]:
@@ -105,7 +92,7 @@ def rows(size: int) -> list[dict[str, Any]]:
     lines = []
     for noisy in (False, True):
         found = train(size, noisy)
-        returns = np.asarray(found["returns"], float)
+        returns = found["returns"]
         for number, arm in enumerate(name for name, arm in ARMS.items() if arm.noisy == noisy):
             for seed, own in enumerate(returns[number * SEEDS : (number + 1) * SEEDS], number * SEEDS + FIRST_SEED):
                 best = own >= NEAR

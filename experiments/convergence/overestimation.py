@@ -31,7 +31,7 @@ from dqn_jax.lanes.driver import driver_for
 from dqn_jax.prng import make_key
 from dqn_jax.types import Key, Params
 from experiments import pages
-from experiments.convergence.common import RESULTS
+from experiments.convergence.common import RESULTS, improvement, task_rows
 from experiments.figures import COLOURS, save_figure
 
 FOLDER = RESULTS / "overestimation"
@@ -175,9 +175,7 @@ def lines(table: pd.DataFrame) -> list[list[str]]:
     found = []
     for arm in (arm for arm in ARMS if arm in excess):
         own = table[table["arm"] == arm]
-        less = -excess[arm], -excess[BASE]
-        chance = convergence.probability_of_improvement(*less)
-        low, high = convergence.probability_of_improvement_interval(*less, paired=True)
+        chance, (low, high) = improvement(-excess[arm], -excess[BASE])
         found.append(
             [
                 arm,
@@ -213,12 +211,12 @@ def draw(figure: Figure, curves: dict[str, dict[str, Any]]) -> None:
     figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=2, frameon=False)
 
 
-def write_page(table: pd.DataFrame, when: str) -> None:
+def write_page(table: pd.DataFrame) -> None:
     """Write results/overestimation/README.md from rows of `rows`."""
     pages.write(
         FOLDER / "README.md",
         "convergence/overestimation.md.jinja",
-        measured=when,
+        measured=dict(zip(table["task"], table["measured"], strict=True)),
         seeds=SEEDS,
         episodes=EPISODES,
         scored=SCORED,
@@ -228,20 +226,20 @@ def write_page(table: pd.DataFrame, when: str) -> None:
 
 
 def main() -> None:
-    """Train every arm of the tasks asked for, and write results/overestimation of all of them."""
+    """Train every arm of the tasks asked for, and write results/overestimation, other tasks kept."""
     FOLDER.mkdir(parents=True, exist_ok=True)
-    found = []
     for task in sys.argv[1:] or TASKS:
-        curves = {}
+        curves, found = {}, []
         for arm in ARMS:
             curves[arm] = train(task, arm)
             found += rows(task, arm)
             own = pd.DataFrame(found[-SEEDS:])
             print(f"{task}, {arm}: {own['estimate'].mean():.2f} for {own['value'].mean():.2f}", flush=True)
         save_figure(FOLDER / f"{task}.png", 12, 7.5, functools.partial(draw, curves=curves))
-    with files.atomic(FOLDER / "overestimation.csv") as path:
-        pd.DataFrame(found).to_csv(path, index=False, float_format="%.6g")
-    write_page(pd.read_csv(FOLDER / "overestimation.csv"), pages.machine())
+        table = task_rows(FOLDER / "overestimation.csv", pd.DataFrame(found).assign(measured=pages.machine()))
+        with files.atomic(FOLDER / "overestimation.csv") as path:
+            table.to_csv(path, index=False, float_format="%.6g")
+        write_page(pd.read_csv(FOLDER / "overestimation.csv"))
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ judged by what comes after first passage.
 
 from __future__ import annotations
 
-import json
+import functools
 import sys
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,11 +18,11 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-import dqn_jax
 from dqn_jax import convergence, files
 from experiments import pages
-from experiments.convergence.common import RESULTS
+from experiments.convergence.common import RESULTS, improvement, task_rows
 from experiments.figures import COLOURS, save_figure
+from experiments.training import trained
 
 FOLDER = RESULTS / "staying"
 SEEDS = 16
@@ -132,44 +132,17 @@ def arms_of(task: str) -> dict[str, dict[str, Any]]:
 
 def train(task: str, arm: str) -> dict[str, Any]:
     """The evaluations of one population, `env_steps` `[C]` and `returns` `[S, C]`; what was trained is not again."""
-    asked = asked_of(task, arm)
-    found = kept(task, arm)
-    if found is not None:
-        return found
-    result = dqn_jax.train(TASKS[task].preset, seeds=SEEDS, seed=FIRST_SEED, **asked["settings"])
-    if result.interrupted:
-        sys.exit(130)
-    found = {
-        "asked": asked,
-        "env_steps": np.asarray(result.history.env_steps).tolist(),
-        "returns": np.asarray(result.history.reading("eval_return"), float).tolist(),
-        "q_mean": np.asarray(result.history.reading("q_mean"), float)[:, -1].tolist(),
-        "seconds": result.summary["seconds"]["run"],
-    }
-    path_of(task, arm).parent.mkdir(parents=True, exist_ok=True)
-    files.write_json(path_of(task, arm), found)
-    return found
-
-
-def asked_of(task: str, arm: str) -> dict[str, Any]:
-    """What an arm's training depends on, as it is written beside its evaluations."""
     settings = SHARED | TASKS[task].settings | arms_of(task)[arm]
     if settings.get("loss") == "categorical":
         settings["v_min"], settings["v_max"] = TASKS[task].values
-    return {"settings": json.loads(json.dumps(settings)), "seeds": SEEDS, "first": FIRST_SEED}
-
-
-def path_of(task: str, arm: str) -> Path:
-    """Where an arm's evaluations are kept."""
-    return Path("runs/convergence/staying") / f"{task}-{list(arms_of(task)).index(arm):02d}.json"
-
-
-def kept(task: str, arm: str) -> dict[str, Any] | None:
-    """The evaluations of an arm that was trained with today's settings."""
-    if not path_of(task, arm).is_file():
-        return None
-    found: dict[str, Any] = json.loads(path_of(task, arm).read_text())
-    return found if found["asked"] == asked_of(task, arm) else None
+    out = Path("runs/convergence/staying") / f"{task}-{list(arms_of(task)).index(arm):02d}"
+    result = trained(out, TASKS[task].preset, seeds=SEEDS, seed=FIRST_SEED, **settings)
+    return {
+        "env_steps": np.asarray(result.history.env_steps),
+        "returns": np.asarray(result.history.reading("eval_return"), float),
+        "q_mean": np.asarray(result.history.reading("q_mean"), float)[:, -1],
+        "seconds": result.summary["seconds"]["run"],
+    }
 
 
 def measured(task: str, found: dict[str, Any]) -> convergence.Staying:
@@ -191,7 +164,8 @@ def rows(task: str, arms: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
             "held": (own.held_mean, own.held95),
             "settled": (own.settling.share, own.settling.share95),
             "settling": (own.settling.median, own.settling.median95),
-            "settles_sooner": improvement(own.settled, base.settled),
+            # Who does not settle is last.
+            "settles_sooner": improvement(*(-np.nan_to_num(x.settled, nan=np.inf) for x in (own, base))),
         }
         for name, (value, ends) in estimates.items():
             line[name], (line[f"{name}_low"], line[f"{name}_high"]) = value, ends
@@ -203,13 +177,6 @@ def rows(task: str, arms: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
         }
         lines.append(line)
     return lines
-
-
-def improvement(own: np.ndarray, base: np.ndarray) -> tuple[float, tuple[float, float]]:
-    """Probability that a random seed settles sooner than with the base, seeds paired; who does not settle is last."""
-    own, base = -np.nan_to_num(own, nan=np.inf), -np.nan_to_num(base, nan=np.inf)
-    interval = convergence.probability_of_improvement_interval(own, base, paired=True)
-    return convergence.probability_of_improvement(own, base), interval
 
 
 def draw_frontier(figure: Figure, table: pd.DataFrame) -> None:
@@ -232,43 +199,38 @@ def draw_frontier(figure: Figure, table: pd.DataFrame) -> None:
     figure.supxlabel("\n".join("   ".join(names[start : start + 7]) for start in range(0, len(names), 7)), fontsize=6.5)
 
 
-def draw_curves(figure: Figure, found: dict[str, dict[str, dict[str, Any]]]) -> None:
-    """Share of seeds whose evaluation meets the threshold, over environment steps, for a few arms of each task."""
-    shown = (
-        BASE,
-        "averaged weights",
-        "layer norm",
-        "layer norm, averaged",
-        "Munchausen",
-        "Munchausen, layer norm, averaged",
-    )
-    axes = figure.subplots(1, len(found), squeeze=False)[0]
-    for axis, (task, arms) in zip(axes, found.items(), strict=True):
-        criterion = convergence.parse_criterion(TASKS[task].criterion)
-        for colour, arm in zip(COLOURS, shown, strict=False):
-            if arm in arms:
-                holds = criterion.holds(np.asarray(arms[arm]["returns"], float))
-                axis.plot(arms[arm]["env_steps"], holds.mean(axis=0), color=colour, lw=1.4, label=arm)
-        axis.set_title(task, fontsize=10)
-        axis.set_xlabel("environment steps")
-        axis.xaxis.set_major_formatter(lambda x, _: f"{x / 1000:.0f}k")
-        axis.set_xlim(left=0)
-        axis.set_ylim(-0.03, 1.03)
-    axes[0].set_ylabel("share of seeds at the threshold")
-    handles, labels = axes[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=6, fontsize=8, frameon=False)
+def draw_curves(figure: Figure, task: str, arms: dict[str, dict[str, Any]]) -> None:
+    """Share of a task's seeds whose evaluation meets the threshold, over environment steps, for a few arms."""
+    shown = (BASE, "averaged weights", "layer norm", "Munchausen, layer norm, averaged", "batches of 256", "QR-DQN")
+    axis = figure.subplots()
+    criterion = convergence.parse_criterion(TASKS[task].criterion)
+    for colour, arm in zip(COLOURS, (*shown, *list(FALL_ARMS)[-1:]), strict=False):
+        if arm in arms:
+            axis.plot(
+                arms[arm]["env_steps"],
+                criterion.holds(arms[arm]["returns"]).mean(axis=0),
+                color=colour,
+                lw=1.4,
+                label=arm,
+            )
+    axis.set_xlabel("environment steps")
+    axis.xaxis.set_major_formatter(lambda x, _: f"{x / 1000:.0f}k")
+    axis.set_xlim(left=0)
+    axis.set_ylim(-0.03, 1.03)
+    axis.set_ylabel("share of seeds at the threshold")
+    figure.legend(loc="outside right center", fontsize=8, frameon=False)
 
 
-def write_page(table: pd.DataFrame, when: str) -> None:
+def write_page(table: pd.DataFrame) -> None:
     """Write results/staying/README.md from rows of `rows`."""
     found = table.to_dict("records")
     tasks = {task: [line(row) for row in found if row["task"] == task] for task in dict.fromkeys(table["task"])}
     pages.write(
         FOLDER / "README.md",
         "convergence/staying.md.jinja",
-        measured=when,
         seeds=int(table["seeds"].max()),
         tasks=tasks,
+        measured=dict(zip(table["task"], table["measured"], strict=True)),
         criteria={task: TASKS[task].criterion for task in tasks},
     )
 
@@ -295,22 +257,20 @@ def line(row: dict[Any, Any]) -> list[str]:
 
 
 def main() -> None:
-    """Train every arm of the tasks asked for, and write results/staying of all that are trained."""
+    """Train every arm of the tasks asked for, and write results/staying; of other tasks it keeps what is there."""
     FOLDER.mkdir(parents=True, exist_ok=True)
-    found: dict[str, dict[str, dict[str, Any]]] = {}
-    for task in TASKS:
-        if task in (sys.argv[1:] or TASKS) or all(kept(task, arm) for arm in arms_of(task)):
-            found[task] = {}
-            for arm in arms_of(task):
-                found[task][arm] = train(task, arm)
-                own = measured(task, found[task][arm])
-                print(f"{task}, {arm}: held {own.held_mean:.2f}, settled {own.settling.share:.2f}", flush=True)
-    table = pd.DataFrame([row for task, arms in found.items() for row in rows(task, arms)])
-    with files.atomic(FOLDER / "staying.csv") as path:
-        table.to_csv(path, index=False, float_format="%.6g")
-    save_figure(FOLDER / "curves.png", 13, 3.6, lambda figure: draw_curves(figure, found))
-    save_figure(FOLDER / "frontier.png", 13, 3.8, lambda figure: draw_frontier(figure, table))
-    write_page(table, pages.machine())
+    for task in sys.argv[1:] or TASKS:
+        found = {}
+        for arm in arms_of(task):
+            found[arm] = train(task, arm)
+            own = measured(task, found[arm])
+            print(f"{task}, {arm}: held {own.held_mean:.2f}, settled {own.settling.share:.2f}", flush=True)
+        table = task_rows(FOLDER / "staying.csv", pd.DataFrame(rows(task, found)).assign(measured=pages.machine()))
+        with files.atomic(FOLDER / "staying.csv") as path:
+            table.to_csv(path, index=False, float_format="%.6g")
+        save_figure(FOLDER / f"{task}.png", 9, 3.4, functools.partial(draw_curves, task=task, arms=found))
+        save_figure(FOLDER / "frontier.png", 13, 3.8, functools.partial(draw_frontier, table=table))
+        write_page(pd.read_csv(FOLDER / "staying.csv"))
 
 
 if __name__ == "__main__":

@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import json
 import re
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ from dqn_jax.lanes.driver import Driver, driver_for
 from dqn_jax.runs.play import film_policy
 from experiments import pages
 from experiments.figures import COLOURS
+from experiments.training import trained
 
 RESULTS = Path(__file__).parent / "results"
 SEEDS = 20
@@ -39,9 +39,7 @@ def population(experiment: str, label: str, preset: str, **arguments: Any) -> dq
     """Train 20 held-out seeds of a preset, with a line when it is done; what was trained before is not again."""
     out = run_folder(experiment, label)
     arguments = {"seeds": SEEDS, "seed": FIRST_SEED, **arguments}
-    result = dqn_jax.train(preset, out=out, resume=(out / "config.json").is_file(), **arguments)
-    if result.interrupted:
-        sys.exit(130)
+    result = trained(out, preset, **arguments)
     summary = result.summary
     seconds, final = summary["seconds"]["run"], summary["final_eval"]["mean"]
     print(f"{label}: {len(summary['seeds'])} seeds, {seconds:.0f} s, final greedy mean {final:.1f}", flush=True)
