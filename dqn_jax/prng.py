@@ -1,8 +1,8 @@
-"""Random keys for the hot loop: threefry with its rounds unrolled, bit for bit jax's own.
+"""Random keys for the hot loop: threefry with its rounds (nearly) unrolled, bit for bit jax's own.
 
-jax lowers threefry on CPU to a loop of tiny kernels, to compile faster. A training iteration draws ten
-times; the loops cost more than the environment, replay and acting together. Unrolled, each draw is one
-fused kernel. Keys made here work with everything in `jax.random`.
+jax lowers threefry on CPU to a loop of tiny kernels, to compile faster. A training iteration draws ten times; the loops
+cost more than the environment, replay and acting together. Unrolled, each draw is one fused kernel, on CPU two. Keys
+made here work with everything in `jax.random`.
 """
 
 from __future__ import annotations
@@ -17,15 +17,45 @@ _ROTATIONS = ((13, 15, 26, 6), (17, 29, 16, 24))
 def _threefry(key: jax.Array, count_high: jax.Array, count_low: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Threefry-2x32 with 20 rounds on arrays of counters (Salmon et al. 2011, section 3)."""
     k0, k1 = key[0], key[1]
-    schedule = (k0, k1, k0 ^ k1 ^ jnp.uint32(0x1BD11BDA))
-    x0, x1 = count_high + k0, count_low + k1
+    schedule = jnp.stack([k0, k1, k0 ^ k1 ^ jnp.uint32(0x1BD11BDA)] * 3)
+    return jax.lax.platform_dependent(
+        schedule, count_high + k0, count_low + k1, cpu=_rounds_in_two_trips, default=_rounds_unrolled
+    )
+
+
+def _rounds_unrolled(schedule: jax.Array, x0: jax.Array, x1: jax.Array) -> tuple[jax.Array, jax.Array]:
     for group in range(5):
         for rotation in _ROTATIONS[group % 2]:
-            x0 = x0 + x1
-            x1 = ((x1 << jnp.uint32(rotation)) | (x1 >> jnp.uint32(32 - rotation))) ^ x0
-        x0 = x0 + schedule[(group + 1) % 3]
-        x1 = x1 + schedule[(group + 2) % 3] + jnp.uint32(group + 1)
+            x0, x1 = _round(x0, x1, jnp.uint32(rotation))
+        x0 = x0 + schedule[group + 1]
+        x1 = x1 + schedule[group + 2] + jnp.uint32(group + 1)
     return x0, x1
+
+
+def _rounds_in_two_trips(schedule: jax.Array, x0: jax.Array, x1: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Three groups of four rounds a trip, of which the sixth is thrown away.
+
+    Half as many operations as `_rounds_unrolled` for XLA to compile and to fuse into their readers, and no slower: a
+    training program at PureJaxRL's CartPole setting compiled in 8.5 seconds instead of 15.
+    """
+
+    def trip(n: jax.Array, x: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
+        x0, x1 = x
+        for own in range(3):
+            before = x0, x1
+            group = 3 * n + own
+            for even, odd in zip(*_ROTATIONS, strict=True):
+                x0, x1 = _round(x0, x1, jnp.where(group % 2 == 1, jnp.uint32(odd), jnp.uint32(even)))
+            x0 = x0 + jax.lax.dynamic_index_in_dim(schedule, group + 1, keepdims=False)
+            x1 = x1 + jax.lax.dynamic_index_in_dim(schedule, group + 2, keepdims=False) + (group + 1).astype(jnp.uint32)
+        return jnp.where(n == 0, x0, before[0]), jnp.where(n == 0, x1, before[1])
+
+    return jax.lax.fori_loop(0, 2, trip, (x0, x1))
+
+
+def _round(x0: jax.Array, x1: jax.Array, rotation: jax.Array) -> tuple[jax.Array, jax.Array]:
+    x0 = x0 + x1
+    return x0, ((x1 << rotation) | (x1 >> (jnp.uint32(32) - rotation))) ^ x0
 
 
 def _counts(shape: tuple[int, ...]) -> tuple[jax.Array, jax.Array]:
