@@ -358,15 +358,11 @@ def host_array(x: np.ndarray) -> jax.Array:
 
 def count_weights(agent: Agent, hparams: HParams) -> int:
     """Number of weights of one agent's network."""
-    return sum(x.size for x in _weights(agent, hparams))
+    return sum(x.size for x in weight_shapes(agent, hparams))
 
 
-def convolves(agent: Agent, hparams: HParams) -> bool:
-    """Whether one agent's network has convolutions: kernels of height, width and features."""
-    return any(x.ndim == 4 for x in _weights(agent, hparams))
-
-
-def _weights(agent: Agent, hparams: HParams) -> list[jax.ShapeDtypeStruct]:
+def weight_shapes(agent: Agent, hparams: HParams) -> list[jax.ShapeDtypeStruct]:
+    """The weights of one agent's network, as shapes."""
     state = jax.eval_shape(lambda: agent.init(make_key(0), hparams))
     return jax.tree.leaves(weights_of(state.params))
 

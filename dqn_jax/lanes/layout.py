@@ -127,28 +127,29 @@ class ShardedLayout:
 def make_layout(
     config: Config,
     lanes: int,
-    weights: int,
+    weights: Sequence[jax.ShapeDtypeStruct],
     devices: Sequence[jax.Device] | None = None,
-    *,
-    convolves: bool = False,
 ) -> ShardedLayout:
     """Spread `lanes` evenly over the devices, in whole blocks.
 
     Args:
       config: gives the block size, or leaves it to this function.
       lanes: number of lanes.
-      weights: number of weights of one lane's network.
+      weights: those of one lane's network, as shapes. A convolution's (height, width and features), batched over
+        lanes, are as many as there are lanes: on CPU a block of four MinAtar agents took five times as long as each by
+        itself.
       devices: to spread over (default: all).
-      convolves: whether that network has convolutions. Batched over lanes each has weights of its own, and on CPU a
-        block of four MinAtar agents took five times as long as each by itself.
     """
-    devices = list(devices if devices is not None else jax.local_devices())[:lanes]
+    devices = list(devices if devices is not None else jax.local_devices())
+    if devices[0].platform != "cpu":
+        devices = devices[:lanes]  # on CPU all of them: XLA compiles for another number to other bits
     per_device = -(-lanes // len(devices))
     block_size = config.lane_block
     if own_rhythm(config):
         block_size = 1
     elif block_size == 0 and devices[0].platform == "cpu":
-        tiny = weights * transitions_drawn(config) < _TINY_WORK and not convolves
+        work = sum(x.size for x in weights) * transitions_drawn(config)
+        tiny = work < _TINY_WORK and all(x.ndim < 4 for x in weights)
         block_size = _TINY_BLOCK if tiny else 1
     elif block_size == 0:
         block_size = -(-per_device // -(-per_device // _ACCELERATOR_BLOCK))  # as few as possible, of one size

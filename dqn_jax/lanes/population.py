@@ -30,12 +30,11 @@ from dqn_jax.lanes.lane import (
     ChunkMetrics,
     LaneState,
     WarmupMetrics,
-    convolves,
-    count_weights,
     one_lane,
     ring_rows,
     stack_hparams,
     temporary_bytes,
+    weight_shapes,
     without_rows,
 )
 from dqn_jax.lanes.layout import LANES, Active, ShardedLayout, make_layout
@@ -126,8 +125,7 @@ def make_population(
     """
     began = time.perf_counter()
     example = one_lane(hparams)
-    size, pictures = count_weights(loop.agent, example), convolves(loop.agent, example)
-    layout = make_layout(config, lanes, size, devices, convolves=pictures)
+    layout = make_layout(config, lanes, weight_shapes(loop.agent, example), devices)
 
     def empty(shapes: PyTree) -> PyTree:
         return jax.tree.map(lambda x: jnp.zeros((layout.share, *x.shape), x.dtype), shapes)

@@ -11,9 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from probes import tiny
 
-from dqn_jax.config import HParams
 from dqn_jax.lanes.driver import driver_for
-from dqn_jax.lanes.lane import convolves, one_lane
+from dqn_jax.lanes.lane import one_lane, weight_shapes
 from dqn_jax.lanes.layout import BlockLayout, make_layout
 from dqn_jax.presets import resolve_preset
 from dqn_jax.prng import key_data, make_key
@@ -30,6 +29,10 @@ LANE_CONFIG = tiny(
 )
 
 
+def weights_of(count):
+    return [jax.ShapeDtypeStruct((count,), np.float32)]
+
+
 @pytest.mark.parametrize(
     ("lanes", "devices", "changes", "weights", "padded", "block_size"),
     [
@@ -37,7 +40,7 @@ LANE_CONFIG = tiny(
         (5, 1, {}, 10, 8, 4),
         (5, 2, {}, 10, 8, 4),
         (16, 2, {}, 10, 16, 4),
-        (1, 2, {}, 10**9, 1, 1),  # a device without lanes is left out
+        (1, 2, {}, 10**9, 2, 1),  # on CPU no device is left out: the same program, the same bits
         (3, 1, {}, 10**9, 3, 1),
         (5, 2, {}, 10**9, 6, 1),
         (16, 2, {"lane_block": 8}, 10**9, 16, 8),
@@ -46,19 +49,21 @@ LANE_CONFIG = tiny(
     ],
 )
 def test_lanes_are_spread_evenly_in_whole_blocks(lanes, devices, changes, weights, padded, block_size):
-    layout = make_layout(dataclasses.replace(LANE_CONFIG, **changes), lanes, weights, jax.devices()[:devices])
+    layout = make_layout(
+        dataclasses.replace(LANE_CONFIG, **changes), lanes, weights_of(weights), jax.devices()[:devices]
+    )
     assert (layout.lanes, layout.padded, layout.block_size) == (lanes, padded, block_size)
-    assert layout.mesh.size == min(lanes, devices)
+    assert layout.mesh.size == devices
     there = layout.fetch(layout.place(np.arange(lanes)), np.arange(lanes))
     np.testing.assert_array_equal(there, np.arange(lanes))
 
 
 def test_networks_with_convolutions_go_one_by_one_on_cpu():
-    assert make_layout(LANE_CONFIG, 4, 10, jax.devices()[:1], convolves=True).block_size == 1
-    minatar = resolve_preset("dqn-minatar")
-    agent, hparams = driver_for(minatar.config).agent, one_lane(minatar.hparams)
-    assert convolves(agent, hparams)
-    assert not convolves(driver_for(LANE_CONFIG).agent, one_lane(HParams()))
+    preset = resolve_preset("dqn-minatar")
+    config = dataclasses.replace(preset.config, batch_size=1)
+    shapes = weight_shapes(driver_for(config).agent, one_lane(preset.hparams))
+    assert make_layout(config, 4, shapes, jax.devices()[:1]).block_size == 1
+    assert make_layout(config, 4, weights_of(sum(x.size for x in shapes)), jax.devices()[:1]).block_size == 4
 
 
 @pytest.mark.parametrize("block_size", [1, 2, 4])
@@ -79,7 +84,7 @@ def test_blocks_give_back_what_was_placed(block_size):
 def test_every_active_lane_has_one_place_in_the_fewest_blocks(data):
     lanes, devices = data.draw(st.integers(1, 30)), data.draw(st.integers(1, 2))
     config = dataclasses.replace(LANE_CONFIG, lane_block=data.draw(st.integers(1, 5)))
-    layout = make_layout(config, lanes, 10, jax.devices()[:devices])
+    layout = make_layout(config, lanes, weights_of(10), jax.devices()[:devices])
     chosen = np.array(sorted(data.draw(st.sets(st.integers(0, lanes - 1)))), int)
     active = layout.active(chosen)
     slots = np.asarray(active.slots).reshape(layout.mesh.size, layout.share)
