@@ -17,11 +17,11 @@ from dqn_jax.config import Config, HParams
 from dqn_jax.lanes.device import make_loop
 from dqn_jax.lanes.lane import one_lane
 from dqn_jax.presets import resolve_preset
+from dqn_jax.presets.rainbow import RAINBOW
 from dqn_jax.prng import make_key
 from dqn_jax.types import Batch, Transition
 
 PLAIN = "DQN"
-_RAINBOW = {"loss": "categorical", "double": True, "dueling": True, "noisy": True, "replay": "prioritized", "n_step": 3}
 _VARIANTS: dict[str, dict[str, Any]] = {
     PLAIN: {},
     "Double DQN": {"double": True},
@@ -36,7 +36,7 @@ _VARIANTS: dict[str, dict[str, Any]] = {
     "noisy": {"noisy": True},
     "layer norm": {"layer_norm": True},
     "averaged weights": {},  # its decay is a hyperparameter
-    "Rainbow": _RAINBOW,
+    "Rainbow": RAINBOW,
 }
 # Each network with how many updates of plain DQN make a turn, some hundredths of a second, and how it is called.
 _NETWORKS: tuple[tuple[str, str, int], ...] = (

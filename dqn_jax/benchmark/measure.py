@@ -12,9 +12,13 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
-from dqn_jax.config import RunError
+from dqn_jax import devices
+from dqn_jax.config import Config, HParams, RunError
+from dqn_jax.lanes.driver import driver_for
+from dqn_jax.lanes.lane import stack_hparams
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,3 +55,22 @@ def seconds_of(function: Callable[..., Any], *arguments: Any) -> float:
     began = time.perf_counter()
     jax.block_until_ready(function(*arguments))
     return time.perf_counter() - began
+
+
+def population_rates(config: Config, hparams: HParams, lanes: int, repeats: int) -> list[float]:
+    """Environment steps per second of a population, all lanes together, one chunk after another; the first is left out.
+
+    Evaluations are part of a chunk: let them be few and short.
+    """
+    devices.configure()
+    driver, stacked = driver_for(config), stack_hparams(hparams, lanes)
+    population = driver.population(hparams, lanes)
+    layout, rates = population.layout, []
+    state, _ = population.start(range(lanes), stacked)
+    placed, active = layout.place(stacked), layout.active(np.arange(lanes))
+    for i in range(1 + repeats):
+        env_steps = jnp.int32(driver.rhythm.warmup_steps + i * driver.rhythm.steps_per_chunk)
+        began = time.perf_counter()
+        state, _ = jax.block_until_ready(population.chunk(env_steps, state, placed, active))
+        rates.append(lanes * driver.rhythm.steps_per_chunk / (time.perf_counter() - began))
+    return rates[1:]

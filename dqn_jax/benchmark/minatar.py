@@ -3,21 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-import time
 
-import jax
-import jax.numpy as jnp
-import numpy as np
-
-from dqn_jax import devices
-from dqn_jax.benchmark.measure import Row, child, row_of
+from dqn_jax.benchmark.measure import Row, child, population_rates, row_of
 from dqn_jax.config import Config
-from dqn_jax.lanes.driver import driver_for
-from dqn_jax.lanes.lane import stack_hparams
 from dqn_jax.presets import resolve_preset
 
 _MLP = Config(
     env="Breakout-MinAtar",
+    torso="mlp",
     hidden=(64, 64),
     num_envs=10,
     batch_size=128,
@@ -43,21 +36,9 @@ def minatar_rows(repeats: int) -> list[Row]:
 
 def steps_per_second(network: str, lanes: int, repeats: int) -> list[float]:
     """Environment steps per second over all lanes, chunk by chunk; `network` is "convolution" or "mlp"."""
-    devices.configure()
-    if network == "mlp":
-        config, steps = _MLP, 60_000 // lanes
-    else:  # four environments and an update a step: four updates after each
-        config, steps = dataclasses.replace(resolve_preset("dqn-minatar").config, train_every=1), 4_000 // lanes
-    config = dataclasses.replace(config, eval_every=steps // 20 * 20, total_steps=1_000_000, eval_episodes=1)
     preset = resolve_preset("dqn-minatar")
-    driver = driver_for(config)
-    population, stacked = driver.population(preset.hparams, lanes), stack_hparams(preset.hparams, lanes)
-    layout = population.layout
-    state, _ = population.start(range(lanes), stacked)
-    hparams, active, rates = layout.place(stacked), layout.active(np.arange(lanes)), []
-    for i in range(1 + repeats):
-        env_steps = jnp.int32(driver.rhythm.warmup_steps + i * driver.rhythm.steps_per_chunk)
-        began = time.perf_counter()
-        state, _ = jax.block_until_ready(population.chunk(env_steps, state, hparams, active))
-        rates.append(lanes * driver.rhythm.steps_per_chunk / (time.perf_counter() - began))
-    return rates[1:]
+    config, steps = _MLP, 60_000 // lanes
+    if network == "convolution":  # four environments and an update a step: four updates after each
+        config, steps = dataclasses.replace(preset.config, train_every=1), 4_000 // lanes
+    config = dataclasses.replace(config, eval_every=steps // 20 * 20, total_steps=1_000_000, eval_episodes=1)
+    return population_rates(config, preset.hparams, lanes, repeats)

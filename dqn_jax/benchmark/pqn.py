@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
-import time
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from dqn_jax import devices
-from dqn_jax.benchmark.measure import Row, child, row_of, seconds_of
+from dqn_jax.benchmark.measure import Row, child, population_rates, row_of, seconds_of
 from dqn_jax.config import HParams, transitions_drawn
 from dqn_jax.lanes.device import make_loop
-from dqn_jax.lanes.driver import driver_for
-from dqn_jax.lanes.lane import LaneState, LearnKeys, Parts, learn, no_sums, one_lane, stack_hparams
+from dqn_jax.lanes.lane import LaneState, LearnKeys, Parts, learn, no_sums, one_lane
 from dqn_jax.presets import Preset, resolve_preset
 from dqn_jax.prng import make_key
 from dqn_jax.replay import make_memory
@@ -47,20 +44,8 @@ def _measured(name: str, rollouts: int) -> Preset:
 
 def steps_per_second(name: str, seeds: int, repeats: int) -> list[float]:
     """Environment steps per second of all seeds together, one chunk after another."""
-    devices.configure()
     preset = _measured(name, _ROLLOUTS[name])
-    driver = driver_for(preset.config)
-    population = driver.population(preset.hparams, seeds)
-    stacked = stack_hparams(preset.hparams, seeds)
-    layout, everyone = population.layout, np.arange(seeds)
-    lanes, _ = population.start(range(seeds), stacked)
-    hparams, active, rates = layout.place(stacked), layout.active(everyone), []
-    for i in range(1 + repeats):
-        env_steps = jnp.int32(driver.rhythm.warmup_steps + i * driver.rhythm.steps_per_chunk)
-        began = time.perf_counter()
-        lanes, _ = jax.block_until_ready(population.chunk(env_steps, lanes, hparams, active))
-        rates.append(seeds * driver.rhythm.steps_per_chunk / (time.perf_counter() - began))
-    return rates[1:]
+    return population_rates(preset.config, preset.hparams, seeds, repeats)
 
 
 def alone(name: str, repeats: int) -> tuple[list[float], list[float]]:

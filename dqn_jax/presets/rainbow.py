@@ -15,6 +15,7 @@ with their four steps to an update. C51 has no file there: it has the support of
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 from dqn_jax.config import Config, HParams
 from dqn_jax.presets.distributional import DISTRIBUTIONAL_PRESETS
@@ -25,11 +26,15 @@ from dqn_jax.presets.thresholds import criteria_of
 _KNOWN = {preset.name: preset for preset in DISTRIBUTIONAL_PRESETS}
 
 
-def _rainbow_of(config: Config) -> Config:
-    """All parts of Rainbow in place of what a C51 agent has."""
-    return dataclasses.replace(
-        config, loss="categorical", double=True, dueling=True, noisy=True, replay="prioritized", n_step=3
-    )
+RAINBOW: dict[str, Any] = {
+    "loss": "categorical",
+    "double": True,
+    "dueling": True,
+    "noisy": True,
+    "replay": "prioritized",
+    "n_step": 3,
+}
+"""All parts of Rainbow, as settings."""
 
 
 # 200 million frames. Periods are the paper's in frames, divided by 4 frames a step and 4 steps an update.
@@ -104,14 +109,14 @@ _ON_MINATAR = (
     ("c51-minatar", "C51", dataclasses.replace(_MINATAR, loss="categorical", atoms=51), _MINATAR_SUPPORT),
     ("qr-dqn-minatar", "QR-DQN", dataclasses.replace(_MINATAR, loss="quantile", atoms=51), _MINATAR_HPARAMS),
     ("iqn-minatar", "IQN", dataclasses.replace(_MINATAR, loss="implicit_quantile", atoms=32), _MINATAR_HPARAMS),
-    ("rainbow-minatar", "Rainbow", _rainbow_of(_MINATAR), _as_dopamine(_MINATAR_SUPPORT)),
+    ("rainbow-minatar", "Rainbow", dataclasses.replace(_MINATAR, **RAINBOW), _as_dopamine(_MINATAR_SUPPORT)),
 )
 
 RAINBOW_PRESETS = (
     Preset(
         "rainbow",
         "Rainbow of Hessel et al. 2018 (arXiv 1710.02298): all six parts; any game by --env Breakout-v5",
-        _rainbow_of(_ATARI),
+        dataclasses.replace(_ATARI, **RAINBOW),
         _ATARI_HPARAMS,
         criteria_of("Pong-v5"),
         seeds=1,
@@ -119,7 +124,7 @@ RAINBOW_PRESETS = (
     Preset(
         "rainbow-cartpole",
         "Rainbow for CartPole-v0, in the settings of Revisiting Rainbow (arXiv 2011.14826)",
-        _rainbow_of(_KNOWN["c51-cartpole"].config),
+        dataclasses.replace(_KNOWN["c51-cartpole"].config, **RAINBOW),
         _as_dopamine(_KNOWN["c51-cartpole"].hparams),
     ),
     *(
