@@ -18,14 +18,14 @@ from dqn_jax.config import HParams
 from dqn_jax.replay import frames, transitions
 from dqn_jax.replay.memory import Memory, QValuesOf
 from dqn_jax.replay.ring import ReplayState
-from dqn_jax.replay.sum_tree import Levels, empty_tree, find, mass_at, set_masses, total
+from dqn_jax.replay.sum_tree import empty_tree, find, mass_at, set_masses, total
 from dqn_jax.types import Batch, FrameRow, Key, PyTree
 
 
 class Priorities(NamedTuple):
     """What TD errors change, and new rows."""
 
-    levels: Levels  # the tree of masses, `(|td_error| + priority_eps) ** priority_exponent` of each place
+    tree: jax.Array  # [M], float32, of masses, `(|td_error| + priority_eps) ** priority_exponent` of each place
     largest: jax.Array  # [], float32, the largest mass that was ever there, at least 1: that of new places
     updates: jax.Array  # [], int32, updates made of what was drawn
 
@@ -131,33 +131,33 @@ def _by_priority(
         newest = state.rows_added if envs is None else state.rows_added[envs]  # the number of the row that comes
         state = plain.add(state, row, envs)
         envs = jnp.arange(num_envs) if envs is None else envs
-        levels, largest, updates = state.priorities
+        tree, largest, updates = state.priorities
         complete = newest - window.after
         place = complete % rows * num_envs + envs
         mass = jnp.where((complete >= window.before) & learnable(state.storage, place), largest, 0.0)
         if window.before + window.after > 0:  # else the same place, which is drawn from at once
             place = jnp.concatenate([place, (newest + window.before) % rows * num_envs + envs])
             mass = jnp.concatenate([mass, jnp.zeros(envs.shape)])
-        return state._replace(priorities=Priorities(set_masses(levels, place, mass), largest, updates))
+        return state._replace(priorities=Priorities(set_masses(tree, place, mass), largest, updates))
 
     def sample(state: ReplayState, key: Key, hparams: HParams, q_values: QValuesOf | None = None) -> Batch:
         del q_values
-        levels, _, updates = state.priorities
+        tree, _, updates = state.priorities
         coarse, fine = jax.random.uniform(key, (2, batch_size))
-        mass = total(levels)
-        place = find(levels, (jnp.arange(batch_size) + coarse) * (mass / batch_size), fine * (mass * _STEP))
+        mass = total(tree)
+        place = find(tree, (jnp.arange(batch_size) + coarse) * (mass / batch_size), fine * (mass * _STEP))
         place = jnp.minimum(place, _sizes(state)[0] * _sizes(state)[1] - 1)  # beyond are sums of a diverged lane
         batch = gather(state.storage, place, hparams)
-        weight = importance_weights(mass_at(levels, place), updates, hparams)
+        weight = importance_weights(mass_at(tree, place), updates, hparams)
         return batch._replace(weight=weight if batch.weight is None else weight * batch.weight)
 
     def reprioritize(priorities: Priorities, place: jax.Array, td_error: jax.Array, hparams: HParams) -> Priorities:
-        levels, largest, updates = priorities
+        tree, largest, updates = priorities
         mass = (jnp.abs(td_error) + hparams.priority_eps) ** hparams.priority_exponent
         # Where nothing could be drawn, places without mass were: they are to stay so.
-        mass = jnp.where(mass_at(levels, place) > 0.0, mass, 0.0)
+        mass = jnp.where(mass_at(tree, place) > 0.0, mass, 0.0)
         return Priorities(
-            set_masses(levels, place, mass), jnp.maximum(largest, jnp.max(mass)), updates + updates_per_batch
+            set_masses(tree, place, mass), jnp.maximum(largest, jnp.max(mass)), updates + updates_per_batch
         )
 
     return Memory(init, add, sample, reprioritize, plain.clear)

@@ -18,6 +18,7 @@ from dqn_jax.config import Config, HParams
 from dqn_jax.lanes.device import make_loop
 from dqn_jax.prng import make_key
 from dqn_jax.replay.prioritized import importance_weights, prioritized_frames, prioritized_transitions
+from dqn_jax.replay.sum_tree import all_masses, total
 from dqn_jax.types import FrameRow, Transition, TransitionRow
 
 # Masses are whole numbers, and all their sums exact.
@@ -155,8 +156,8 @@ def test_same_random_numbers_same_places_same_weights_same_tree(history, seed):
             state = state._replace(priorities=reprioritize(state.priorities, place.astype(np.int32), td_error, EXACT))
             naive.reprioritize(place, td_error)
         wanted = naive.places()
-        np.testing.assert_array_equal(state.priorities.levels[0][: len(wanted)], wanted)
-        assert float(jnp.sum(state.priorities.levels[-1])) == wanted.sum()
+        np.testing.assert_array_equal(all_masses(state.priorities.tree)[: len(wanted)], wanted)
+        assert float(total(state.priorities.tree)) == wanted.sum()
         assert (float(state.priorities.largest), int(state.priorities.updates)) == (naive.largest, naive.updates)
 
 
@@ -212,7 +213,7 @@ def test_of_a_place_that_is_drawn_twice_the_last_error_counts():
     memory, state = filled([1.0, 2.0, 3.0], 2, EXACT)
     place, errors = jnp.int32([1, 0, 1]), jnp.float32([7.0, 9.0, 5.0])
     heard = memory.reprioritize(state.priorities, place, errors, EXACT)
-    assert heard.levels[0][:3].tolist() == [10.0, 6.0, 4.0]
+    assert all_masses(heard.tree)[:3].tolist() == [10.0, 6.0, 4.0]
     assert float(heard.largest) == 10.0
 
 
@@ -225,7 +226,7 @@ def test_where_nothing_can_be_drawn_nothing_counts_and_nothing_is_remembered_of_
     batch = memory.sample(state, make_key(0), EXACT)
     assert batch.weight.tolist() == [0.0, 0.0]
     heard = memory.reprioritize(state.priorities, batch.place, jnp.ones(2), EXACT)
-    assert not np.any(heard.levels[0])
+    assert not np.any(heard.tree)
 
 
 def test_lanes_have_exponents_of_their_own():
@@ -272,12 +273,13 @@ def test_an_agent_learns_from_what_it_is_wrong_about():
     assert bool(metrics.finite)
     q = loop.agent.q_values(lane.agent.params, jnp.float32([[1.0], [-1.0]]))
     np.testing.assert_allclose(q, [[-1.0, 1.0], [1.0, -1.0]], atol=0.2)
-    levels, _, updates = lane.replay.priorities
+    tree, _, updates = lane.replay.priorities
+    stored = all_masses(tree)
     assert int(updates) == int(lane.agent.updates) > 400
     complete = (int(lane.replay.rows_added) - 1) * 4
-    assert np.all(levels[0][:complete] > 0.0)
-    assert not np.any(levels[0][complete:])
-    assert np.mean(levels[0][:complete] < 0.5) > 0.8  # what is known well is rarely drawn
+    assert np.all(stored[:complete] > 0.0)
+    assert not np.any(stored[complete:])
+    assert np.mean(stored[:complete] < 0.5) > 0.8  # what is known well is rarely drawn
 
 
 def test_learning_copies_neither_what_is_remembered_nor_its_priorities():
