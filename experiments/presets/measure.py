@@ -25,7 +25,15 @@ from experiments import pages
 
 RESULTS = Path(__file__).parent / "results"
 FIRST_SEED = 10_000
-SEEDS = {"cartpole": 100, "cartpole-fast": 64, "pendulum": 64, "acrobot": 100, "mountaincar": 100}
+SEEDS = {
+    "cartpole": 100,
+    "cartpole-fast": 64,
+    "pendulum": 64,
+    "acrobot": 100,
+    "mountaincar": 100,
+    "dqn-no-replay": 16,
+    "dqn-no-target": 16,
+}
 LONGER: dict[str, dict[str, Any]] = {"cartpole": {"total_steps": 200_000}}  # than the preset trains, to see who stays
 
 
