@@ -20,8 +20,8 @@ from dqn_jax.lanes.driver import DeviceDriver
 
 # Chunks of a second or so, on any machine of these days.
 RUN = (
-    "train cartpole --seeds 2 --hidden 16 --batch-size 32 --min-replay 100 --total-steps 200100 --eval-every 10000 "
-    "--eval-episodes 5 --max-episode-steps 60 --criteria eval>=1000"
+    "train cartpole --seeds 2 --hidden 16 --lane-block 1 --batch-size 32 --min-replay 100 --total-steps 200100 "
+    "--eval-every 10000 --eval-episodes 5 --max-episode-steps 60 --criteria eval>=1000"
 ).split()
 
 

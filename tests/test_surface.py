@@ -31,8 +31,8 @@ from dqn_jax.cli.main import main
 RECORDED = Path(__file__).with_name("surface.json")
 COMMANDS = ("list", "train", "sweep", "report", "evaluate", "record", "plot", "benchmark", "help")
 TINY = (
-    "--hidden 8 --batch-size 8 --replay-capacity 200 --min-replay 20 --num-envs 2 --train-every 2 --total-steps 200 "
-    "--eval-every 100 --eval-episodes 2 --epsilon-decay-steps 100 --max-episode-steps 20"
+    "--hidden 8 --lane-block 1 --batch-size 8 --replay-capacity 200 --min-replay 20 --num-envs 2 --train-every 2 "
+    "--total-steps 200 --eval-every 100 --eval-episodes 2 --epsilon-decay-steps 100 --max-episode-steps 20"
 ).split()
 WRONG = """
 |nosuch|train nosuch|train cartpole acrobot|train cartpole --nosuch 1|train cartpole --lr 1e-3|train cartpole --seeds

@@ -15,8 +15,8 @@ from dqn_jax.cli.main import main
 from dqn_jax.runs import arrays, checkpoint
 
 TINY = (
-    "--hidden 8 --batch-size 8 --replay-capacity 200 --min-replay 50 --num-envs 2 --train-every 2 --total-steps 450 "
-    "--eval-every 200 --eval-episodes 3 --max-episode-steps 60"
+    "--hidden 8 --lane-block 1 --batch-size 8 --replay-capacity 200 --min-replay 50 --num-envs 2 --train-every 2 "
+    "--total-steps 450 --eval-every 200 --eval-episodes 3 --max-episode-steps 60"
 ).split()
 
 

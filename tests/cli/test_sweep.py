@@ -355,7 +355,9 @@ def test_the_table_shows_whole_numbers_whole(whole, capsys):
 
 def test_a_sweeps_winner_is_evaluated_and_filmed(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    tiny = "--hidden 8 --total-steps 800 --eval-every 200 --eval-episodes 4 --min-replay 100 --batch-size 8"
+    tiny = (
+        "--hidden 8 --lane-block 1 --total-steps 800 --eval-every 200 --eval-episodes 4 --min-replay 100 --batch-size 8"
+    )
     words = f"sweep cartpole --vary discount=0.9,0.99 --confirm 2 --seeds 1 --out s {tiny}"
     assert main(words.split()) == 0
     data = load_data(tmp_path / "s")

@@ -27,8 +27,8 @@ COMMANDS = {
     "mistyped": "train tutorial-2 --warmt 0.5",
     "sweep": (
         "sweep cartpole --vary warmth=0.5,1.5 --seeds 1 --stop budget --out sweep --loss huber --hidden 8 "
-        "--batch-size 8 --replay-capacity 200 --min-replay 20 --num-envs 2 --train-every 2 --total-steps 200 "
-        "--eval-every 100 --eval-episodes 2 --epsilon-decay-steps 100 --max-episode-steps 20"
+        "--lane-block 1 --batch-size 8 --replay-capacity 200 --min-replay 20 --num-envs 2 --train-every 2 "
+        "--total-steps 200 --eval-every 100 --eval-episodes 2 --epsilon-decay-steps 100 --max-episode-steps 20"
     ),
     "report": "report sweep --csv",
 }

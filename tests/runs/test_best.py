@@ -17,6 +17,7 @@ TINY = {
     "seeds": 3,
     "num_envs": 2,
     "hidden": (8,),
+    "lane_block": 1,
     "min_replay": 50,
     "replay_capacity": 200,
     "batch_size": 16,

@@ -17,6 +17,7 @@ from dqn_jax.config import ConfigError
 TINY = dict(
     seeds=1,
     hidden=(4,),
+    lane_block=1,
     batch_size=4,
     replay_capacity=100,
     min_replay=20,

@@ -21,13 +21,13 @@ PRESET = Preset(
     "small",
     "",
     Config(
-        env="CartPole-v1", num_envs=4, hidden=(8,), batch_size=8, train_every=4, min_replay=40, total_steps=1_000,
-        eval_every=100, eval_episodes=2, replay_capacity=500,
+        env="CartPole-v1", num_envs=4, hidden=(8,), lane_block=1, batch_size=8, train_every=4, min_replay=40,
+        total_steps=1_000, eval_every=100, eval_episodes=2, replay_capacity=500,
     ),
     HParams(),
     ("eval>=20x2",),
 )  # fmt: skip
-VARY = {"learning_rate": "log(1e-3,1e-1)", "hidden": "8,12"}
+VARY = {"learning_rate": "log(1e-3,1e-1)"}
 ASKED = {"samples": 8, "seeds": 3, "wave": 3, "confirm": 2, "confirm_best": 1}
 
 
