@@ -7,6 +7,7 @@ films or plans knows these two, and nothing of the kind of environment: `driver_
 from __future__ import annotations
 
 import functools
+import time
 from collections.abc import Sequence
 from typing import Protocol
 
@@ -38,7 +39,7 @@ from dqn_jax.lanes.lane import (
 from dqn_jax.lanes.layout import Layout
 from dqn_jax.lanes.pool_evaluation import evaluate_pool, make_player
 from dqn_jax.lanes.pool_population import PoolPopulation
-from dqn_jax.lanes.population import make_population
+from dqn_jax.lanes.population import DevicePopulation, make_population
 from dqn_jax.prng import make_key
 from dqn_jax.types import EnvSpec, Key, Obs, Params, PyTree
 
@@ -223,6 +224,16 @@ def driver_for(config: Config) -> Driver:
 _SEED: PyTree = jax.ShapeDtypeStruct((), np.int32)
 
 
+# A process that trains again, with other seeds or values of hyperparameters, has the programs: a loop in a notebook.
+@functools.lru_cache(maxsize=4)
+def _device_population(
+    config: Config, which: tuple[bool, ...], lanes: int, devices: tuple[jax.Device, ...] | None, from_weights: bool
+) -> DevicePopulation:
+    values: list[PyTree] = [1 if there else None for there in which]
+    loop = device.make_loop(config)
+    return make_population(config, loop, HParams(*values), lanes, devices, from_weights=from_weights)
+
+
 class DeviceDriver:
     """Environments on the device: a chunk is one program."""
 
@@ -255,7 +266,11 @@ class DeviceDriver:
         from_weights: bool = False,
         watch: Watch = UNWATCHED,
     ) -> Population:
-        return make_population(self.config, self._loop, hparams, lanes, devices, from_weights=from_weights)
+        began = time.perf_counter()
+        which = tuple(value is not None for value in hparams)
+        among = None if devices is None else tuple(devices)
+        compiled = _device_population(self.config, which, lanes, among, from_weights)
+        return compiled._replace(compile_seconds=time.perf_counter() - began)
 
     def play(self, params: Params, *, episodes: int, epsilon: float, seed: int) -> Evaluation:
         def one(params: Params) -> Evaluation:

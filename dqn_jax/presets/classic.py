@@ -25,6 +25,26 @@ _CLASSIC_HPARAMS = HParams(learning_rate=1.5e-3, learning_rate_end=1e-5, target_
 _STAYING = dataclasses.replace(_CLASSIC, hidden=(64, 64), layer_norm=True)
 _STAYING_HPARAMS = _CLASSIC_HPARAMS._replace(average_decay=0.9998)
 
+# CartPole as a step that is worth nothing and a fall that costs 1 (Barto, Sutton & Anderson 1983): values of an agent
+# that balances for ever are 0, and need not grow by bootstrapping first. Munchausen's target keeps the gap between
+# actions open, which is else a few hundredths, and then lost in the noise of learning.
+_BALANCING = dataclasses.replace(
+    _STAYING,
+    env="CartPole-v1",
+    target="munchausen",
+    double=False,
+    reward_shift=-1.0,
+    terminal_reward=-1.0,
+    reward_scale=1.0,
+    eval_every=2_500,
+)
+_BALANCING_HPARAMS = _CLASSIC_HPARAMS._replace(
+    discount=0.998,  # with 0.99, drifting off the track after 300 steps is too far away to matter
+    epsilon_end=0.15,  # falls go on being seen
+    epsilon_decay_steps=1_400,
+    munchausen_temperature=0.003,
+)
+
 # DQN with one of its two stabilisers left out, whose parts Mnih et al. 2015 compare (extended data table 3). Layers are
 # normalised, as in PQN, which has neither: without that no replay ended between 117 and 200 (4 seeds, slower target).
 _WITHOUT = dataclasses.replace(_CLASSIC, env="CartPole-v1", double=False, hidden=(64, 64), layer_norm=True)
@@ -34,51 +54,18 @@ CLASSIC_PRESETS = (
     Preset(
         "cartpole",
         "CartPole-v1 to a greedy mean of 475 in few environment steps, and to stay there: the main job",
-        # A step is worth nothing and the fall costs 1 (Barto, Sutton & Anderson 1983): values of an agent that balances
-        # for ever are 0, and need not grow by bootstrapping first. Munchausen's target keeps the gap between actions
-        # open, which is else a few hundredths, and then lost in the noise of learning.
-        dataclasses.replace(
-            _STAYING,
-            env="CartPole-v1",
-            target="munchausen",
-            double=False,
-            reward_shift=-1.0,
-            terminal_reward=-1.0,
-            reward_scale=1.0,
-            total_steps=81_000,
-            eval_every=2_500,
-        ),
-        _STAYING_HPARAMS._replace(
-            learning_rate=1.9e-3,
-            learning_rate_decay_updates=12_000,
-            discount=0.998,  # with 0.99, drifting off the track after 300 steps is too far away to matter
-            epsilon_end=0.15,  # falls go on being seen
-            epsilon_decay_steps=1_400,
-            target_mixing=0.05,
-            munchausen_temperature=0.003,
+        dataclasses.replace(_BALANCING, total_steps=81_000),
+        _BALANCING_HPARAMS._replace(
+            learning_rate=1.9e-3, learning_rate_decay_updates=12_000, target_mixing=0.05, average_decay=0.9998
         ),
     ),
     Preset(
         "cartpole-fast",
-        "CartPole-v1 to a greedy mean of 475 in the fewest seconds per solved seed, in most seeds",
-        dataclasses.replace(
-            _CLASSIC,
-            env="CartPole-v1",
-            hidden=(64, 64),
-            batch_size=32,
-            train_every=2,
-            total_steps=81_000,
-            eval_every=2_500,
-        ),
-        _CLASSIC_HPARAMS._replace(
-            learning_rate=3.3e-3,
-            learning_rate_end=5e-5,
-            learning_rate_decay_updates=13_000,
-            discount=0.998,
-            epsilon_end=0.136,
-            epsilon_decay_steps=1_200,
-            target_mixing=0.08,
-        ),
+        "CartPole-v1 to a greedy mean of 475 in the fewest seconds, to stay there",
+        # Half the updates for a step, with steps of nearly twice the size that come down sooner: the fewest updates of
+        # eighteen settings tried (24 tuning seeds), and no average of the weights to keep.
+        dataclasses.replace(_BALANCING, train_every=4, total_steps=51_000),
+        _BALANCING_HPARAMS._replace(learning_rate=3e-3, learning_rate_decay_updates=6_000, target_mixing=0.08),
     ),
     Preset(
         "pendulum",

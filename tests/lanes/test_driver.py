@@ -66,3 +66,13 @@ def test_shapes_and_sizes_are_known_before_anything_runs(config):
     more = driver_for(dataclasses.replace(config, replay_capacity=400))
     assert more.lane_bytes(HParams()) > driver.lane_bytes(HParams())
     assert 0 < driver.evaluation_bytes(1, 2) < driver.evaluation_bytes(1, 200) < driver.run_bytes(HParams()) * 1000
+
+
+def test_who_trains_again_with_other_values_has_the_programs():
+    first, again, other = (
+        driver_for(ON_DEVICE).population(HParams(discount=discount, max_grad_norm=norm), 2)
+        for discount, norm in ((0.9, None), (0.8, None), (0.9, 1.0))
+    )
+    assert again.chunk is first.chunk is not other.chunk
+    assert again.start is first.start is not other.start
+    assert again.compile_seconds < 0.1 < first.compile_seconds
