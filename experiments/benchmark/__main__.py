@@ -2,6 +2,7 @@
 
     dqn-jax benchmark update population cold env --repeats 5 --out experiments/benchmark/results/cpu.csv
     dqn-jax benchmark family --repeats 3 --out experiments/benchmark/results/family.csv
+    dqn-jax benchmark update --repeats 5 --out experiments/benchmark/results/update.csv    # and minatar, replay, pqn so
     dqn-jax benchmark atari --repeats 5 --out experiments/benchmark/results/atari.csv
     .venv/bin/python -m experiments.benchmark
 
