@@ -37,7 +37,11 @@ def lines(name: str, missed: Mapping[str, str]) -> list[list[str]]:
     with (RESULTS / f"{name}.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     for row in rows:
-        what, target, unit = row["what"], row["target"], f" {row['unit']}" if row["unit"] in ("bytes", "GB") else ""
+        what, target, unit = (
+            row["what"],
+            row["target"],
+            f" {row['unit']}" if row["unit"] in ("bytes", "GB", "us") else "",
+        )
         value, low, high = (_short(float(row[column])) for column in ("value", "low", "high"))
         if not target:
             verdict = "reported"

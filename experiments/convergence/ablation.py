@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 import dqn_jax
 from dqn_jax import convergence, files
 from experiments import pages
-from experiments.convergence.common import RESULTS, improvement
+from experiments.convergence.common import PLAIN, RESULTS, improvement
 from experiments.figures import COLOURS, save_figure
 from experiments.training import trained
 
@@ -34,26 +34,12 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "dueling added": {"dueling": True},
 }
 # The presets before they stayed where they converged (`staying` asks what does that): plain Double DQN, tuned.
-_PLAIN: dict[str, Any] = {
-    "double": True,
-    "target": "greedy",
-    "layer_norm": False,
-    "average_decay": 0.0,
-    "reward_shift": 0.0,
-    "terminal_reward": None,
-    "reward_scale": 0.1,
-    "hidden": (120, 84),
-}
+_TUNED: dict[str, Any] = PLAIN | {"hidden": (120, 84)}
 RECIPES: dict[str, dict[str, Any]] = {
-    "cartpole": _PLAIN
-    | {
-        "batch_size": 128,
-        "learning_rate_end": 5e-5,
-        "learning_rate_decay_updates": 33_000,
-        "epsilon_end": 0.083,
-    },
-    "acrobot": _PLAIN,
-    "mountaincar": _PLAIN,
+    "cartpole": _TUNED
+    | {"batch_size": 128, "learning_rate_end": 5e-5, "learning_rate_decay_updates": 33_000, "epsilon_end": 0.083},
+    "acrobot": _TUNED,
+    "mountaincar": _TUNED,
 }
 
 

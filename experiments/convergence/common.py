@@ -24,6 +24,16 @@ from dqn_jax.sweep.plan import describe
 from experiments import pages
 
 RESULTS = Path(__file__).parent / "results"
+# Without the parts of the presets that make agents stay where they converged; a step's reward is scaled as it was then.
+PLAIN: dict[str, Any] = {
+    "double": True,
+    "target": "greedy",
+    "layer_norm": False,
+    "average_decay": 0.0,
+    "reward_shift": 0.0,
+    "terminal_reward": None,
+    "reward_scale": 0.1,
+}
 
 
 def run(name: str, preset: str | dqn_jax.Preset, vary: Mapping[str, str], **asked: Any) -> SweepResult:

@@ -20,7 +20,7 @@ from matplotlib.figure import Figure
 
 from dqn_jax import convergence, files
 from experiments import pages
-from experiments.convergence.common import RESULTS, improvement, task_rows
+from experiments.convergence.common import PLAIN, RESULTS, improvement, task_rows
 from experiments.figures import COLOURS, save_figure
 from experiments.training import trained
 
@@ -39,14 +39,7 @@ class Task(NamedTuple):
 
 
 # What the presets of classic control were made of before this: a soft target, values of about 10 (CartPole: 50).
-SHARED: dict[str, Any] = {
-    "double": True,
-    "target": "greedy",
-    "layer_norm": False,
-    "average_decay": 0.0,
-    "reward_shift": 0.0,
-    "terminal_reward": None,
-    "reward_scale": 0.1,
+SHARED: dict[str, Any] = PLAIN | {
     "hidden": (64, 64),
     "batch_size": 64,
     "train_every": 4,
